@@ -1,0 +1,46 @@
+"""cosim: quantized neural networks on NOR-Flash compute-in-memory arrays, in the circuit simulator.
+
+A trained network goes in at the top, each package does one thing to it, an accuracy comes out at the bottom:
+
+    network    PyTorch in -> LayerSpec: integer weights, scales, zero points, geometry
+    mapping    LayerSpec -> TilePlan: unrolling, tiling, levels, activations as patterns
+    device     cards; level -> threshold shift, programmed to current
+    netlist    TilePlan + shifts + patterns -> Deck
+    spice      Deck -> bitline currents: ngspice, worker pool, store of results
+    readout    currents -> codes -> partial sums -> layer output
+    evaluate   CircuitNetwork, a torch module; runs, records, comparison
+    report     tables and pages from stored results
+    reference  oracles for tests: exact integer MVM, nodal array solver
+
+    import cosim
+    network = cosim.load_network("mnist-w4a4")
+    circuit = cosim.CircuitNetwork(network, cosim.Config.load("cosim.toml"))
+    logits = circuit(images)
+"""
+
+from cosim.config import Config
+from cosim.datasets import Dataset, load_dataset
+from cosim.errors import CosimError, InputError, MachineError, SimulationError
+from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
+from cosim.network import LayerSpec, Network, SoftwareStep, load_network, save_network
+
+__all__ = [
+    "CircuitNetwork",
+    "Comparison",
+    "Config",
+    "CosimError",
+    "Dataset",
+    "InputError",
+    "LayerSpec",
+    "MachineError",
+    "Network",
+    "RunRecord",
+    "SimulationError",
+    "SoftwareStep",
+    "compare",
+    "compare_record",
+    "infer",
+    "load_dataset",
+    "load_network",
+    "save_network",
+]

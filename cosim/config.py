@@ -1,0 +1,194 @@
+"""The configuration: frozen sections read from TOML, overridden a key at a time, stored with every result."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cosim.errors import ConfigError, nearest
+
+Fidelity = Literal["ideal", "dc", "tran"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Array(_Section):
+    """One tile: its size, how many wordlines a read opens, and its wires."""
+
+    wordlines: int = Field(256, ge=1, le=65536)
+    """Rows of a tile."""
+    bitlines: int = Field(64, ge=2, le=4096)
+    """Columns of a tile; the last one used is the reference column."""
+    open_wordlines: int = Field(9, ge=1, le=48)
+    """Rows opened together in one read, at most."""
+    bitline_res_ohm: float = Field(0.4, ge=0)
+    """Wire resistance of a bitline a cell [ohm]."""
+    bitline_cap_f: float = Field(0.2e-15, ge=0)
+    """Wire capacitance of a bitline a cell [F]."""
+
+
+class Cell(_Section):
+    """One flash transistor and what its levels mean."""
+
+    card: str = "nor65"
+    """A shipped card's name, or the path of a file of .model statements."""
+    width_m: float = Field(0.1e-6, gt=0, le=1e-3)
+    """Drawn channel width [m]."""
+    length_m: float = Field(0.11e-6, gt=0, le=1e-3)
+    """Drawn channel length [m]."""
+    bits: int = Field(4, ge=1, le=6)
+    """A cell holds levels 0..2^bits - 1."""
+    full_scale_a: float = Field(6e-6, gt=0, le=1e-2)
+    """Current of the highest level, nominal read condition [A]."""
+
+    @property
+    def levels(self) -> int:
+        return 2**self.bits
+
+    @property
+    def unit_a(self) -> float:
+        """Current of level 1 [A]."""
+        return self.full_scale_a / (self.levels - 1)
+
+
+class Read(_Section):
+    """How a pattern is read."""
+
+    wordline_v: float = Field(4.0, gt=0, le=20)
+    """Control-gate voltage of an open wordline whose input bit is 1 [V]."""
+    bitline_v: float = Field(0.1, gt=0, le=5)
+    """Voltage at which the sense clamp holds a bitline [V]."""
+    pulse_s: float = Field(20e-9, gt=0, le=1e-3)
+    """Time a pattern is held; the current is sampled at its end [s]."""
+    rise_s: float = Field(1e-9, gt=0, le=1e-3)
+    """Rise and fall time of a wordline [s]."""
+
+
+class Adc(_Section):
+    """The converter behind a bitline."""
+
+    bits: int | Literal["lossless"] = Field(8)
+    """1 to 16, or "lossless": one code a unit current, unbounded."""
+    full_scale_units: float | None = Field(None, gt=0)
+    """Current of the highest code in unit currents; left out, the larger of the largest possible column sum
+    and one unit a code."""
+
+
+class Run(_Section):
+    """How a run is carried out; nothing here changes a simulated current except `fidelity`."""
+
+    fidelity: Fidelity = "tran"
+    """ideal integers, ngspice .dc (settled), or ngspice .tran (the reference)."""
+    layers: str = "conv"
+    """Layers on arrays: "conv", "all", or names separated by commas."""
+    workers: int | None = Field(None, ge=1, le=256)
+    """ngspice processes at a time; left out, one a core."""
+    patterns_per_deck: int = Field(256, ge=1, le=4096)
+    """Reads in one deck."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Longest time one ngspice run may take [s]."""
+    ngspice: str = "ngspice"
+    """The ngspice program: a name on the PATH, or a path."""
+    audit_reads: int = Field(64, ge=1, le=1024)
+    """Reads of one audit deck, simulated in the order the images cause them."""
+    seed: int = Field(0, ge=0)
+    """Seeds everything random, together with layer and tile."""
+
+
+class Config(_Section):
+    """Everything that can be set, by section."""
+
+    array: Array = Array()
+    cell: Cell = Cell()
+    read: Read = Read()
+    adc: Adc = Adc()
+    run: Run = Run()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+        """Read a TOML file (None: defaults), then apply `section.key=value` overrides in order.
+
+        Raises:
+            ConfigError: no such file, not TOML, an unknown key, a value out of range.
+        """
+        data: dict[str, Any] = {}
+        source = "configuration"
+        if path is not None:
+            source = str(path)
+            try:
+                data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{path} is not TOML: {error}") from error
+        for override in overrides:
+            _apply(data, override)
+        return cls.from_dict(data, source)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
+        """A configuration from nested dictionaries, checked."""
+        _check_keys(data, source)
+        try:
+            config = cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"][:2])
+            raise ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}") from error
+        config._check_relations()
+        return config
+
+    def _check_relations(self) -> None:
+        array, read, adc = self.array, self.read, self.adc
+        if array.open_wordlines > array.wordlines:
+            raise ConfigError(
+                f"a group of array.open_wordlines = {array.open_wordlines} does not fit array.wordlines = "
+                f"{array.wordlines}: open at most {array.wordlines}, or enlarge the array"
+            )
+        if read.rise_s >= read.pulse_s / 2:
+            raise ConfigError(
+                f"read.rise_s = {read.rise_s:g} must be below half of read.pulse_s = {read.pulse_s:g}, "
+                "or no read settles: shorten the rise or lengthen the pulse"
+            )
+        if isinstance(adc.bits, int) and not 1 <= adc.bits <= 16:
+            raise ConfigError(f'adc.bits must be 1 to 16 or "lossless", found {adc.bits}')
+
+    def to_json(self) -> str:
+        """The whole configuration as JSON, keys sorted."""
+        return json.dumps(self.model_dump(), sort_keys=True)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        raise ConfigError(f"expected section.key=value after --set, found {override!r}: try array.open_wordlines=9")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    if not isinstance(data.setdefault(section, {}), dict):
+        raise ConfigError(f"{section} is a section, but the configuration gives it the value {data[section]!r}")
+    data[section][name] = value
+
+
+def _check_keys(data: dict[str, Any], source: str) -> None:
+    sections = Config.model_fields
+    for section, content in data.items():
+        if section not in sections:
+            raise ConfigError(f"{source}: unknown section {section!r}: {nearest(section, sections)}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{source}: {section} must be a section of keys, found {content!r}")
+        kind = sections[section].annotation
+        assert kind is not None
+        for key in content:
+            if key not in kind.model_fields:
+                known = kind.model_fields
+                raise ConfigError(f"{source}: unknown key {section}.{key}: {nearest(key, known)}")

@@ -1,0 +1,150 @@
+"""Image classification data sets, read from standard files or from an installed library."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from cosim.errors import DatasetError, nearest
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images (n, channels, height, width) as uint8, their largest value, and labels (n,) as int64."""
+
+    name: str
+    images: Tensor
+    full_scale: int
+    labels: Tensor
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, count: int | None) -> Dataset:
+        """The first `count` images, all of them for None."""
+        if count is None:
+            return self
+        if not 1 <= count <= len(self):
+            raise DatasetError(f"{self.name} has {len(self)} images here: ask for 1 to {len(self)}, not {count}")
+        return Dataset(self.name, self.images[:count], self.full_scale, self.labels[:count], self.digest)
+
+    def real(self, start: int, stop: int) -> Tensor:
+        """Images start..stop as float32 in 0..1."""
+        return self.images[start:stop].to(torch.float32) / self.full_scale
+
+
+# MD5 of the unpacked files, since re-packing changes the gzip bytes.
+_MNIST = {
+    "train": (
+        ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
+        ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
+    ),
+    "test": (
+        ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
+        ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
+    ),
+}
+
+
+def _read_idx(folder: Path, name: str, md5: str) -> np.ndarray:
+    """The uint8 array in an idx file, plain or gzipped."""
+    candidates = [folder / f"{name}{suffix}" for suffix in ("", ".gz")]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise DatasetError(
+            f"expected {name} or {name}.gz in {folder}, found neither: name the MNIST folder with --data"
+        )
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"cannot read {path}: {error}; fetch the file again") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 3):
+        raise DatasetError(f"{path} is no idx file of bytes (magic number {content[:4].hex()}): fetch the file again")
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise DatasetError(f"{path} is not the MNIST file {name}: its MD5 differs from {md5}; fetch the file again")
+    axes = content[3]
+    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _load_mnist(split: Split, folder: Path | None) -> Dataset:
+    folder = folder or find_mnist()
+    if folder is None:
+        raise DatasetError(
+            "MNIST was not found: name the folder of its four idx files with --data or $COSIM_DATA, "
+            "or put them in data/mnist"
+        )
+    (images_name, images_md5), (labels_name, labels_md5) = _MNIST[split]
+    images = _read_idx(folder, images_name, images_md5)
+    labels = _read_idx(folder, labels_name, labels_md5)
+    return Dataset(
+        "mnist",
+        torch.from_numpy(images.copy())[:, None],
+        255,
+        torch.from_numpy(labels.astype(np.int64)),
+        f"md5:{images_md5}",
+    )
+
+
+def _load_digits(split: Split, folder: Path | None) -> Dataset:
+    """The 8x8 digits bundled with scikit-learn: every fourth image is a test image."""
+    if folder is not None:
+        raise DatasetError("the digits data set comes with scikit-learn: leave --data out")
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)
+    test = np.arange(len(images)) % 4 == 3
+    chosen = test if split == "test" else ~test
+    return Dataset(
+        "digits",
+        torch.from_numpy(images[chosen])[:, None],
+        16,
+        torch.from_numpy(digits.target[chosen].astype(np.int64)),
+        "md5:" + hashlib.md5(images.tobytes(), usedforsecurity=False).hexdigest(),
+    )
+
+
+_LOADERS = {"mnist": _load_mnist, "digits": _load_digits}
+
+
+def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -> Dataset:
+    """A data set by name.
+
+    Args:
+        name: "mnist" (four idx files in `folder`, plain or gzipped) or "digits" (needs no files).
+        split: "train" or "test".
+        folder: where the files lie; for mnist None searches as `find_mnist` does.
+
+    Raises:
+        DatasetError: unknown name, or files that are missing, damaged or something else.
+    """
+    if name not in _LOADERS:
+        raise DatasetError(f"unknown data set {name!r}: {nearest(name, _LOADERS)}")
+    return _LOADERS[name](split, folder)
+
+
+def find_mnist() -> Path | None:
+    """The MNIST folder: $COSIM_DATA, data/mnist or shared/data/mnist here or above, or the user's data folder."""
+    here = Path.cwd()
+    places = [Path(os.environ["COSIM_DATA"])] if os.environ.get("COSIM_DATA") else []
+    for above in (here, *here.parents):
+        places += [above / "data" / "mnist", above / "shared" / "data" / "mnist"]
+    places.append(platformdirs.user_data_path("cosim") / "mnist")
+    name = _MNIST["test"][0][0]
+    return next((p for p in places if (p / name).is_file() or (p / f"{name}.gz").is_file()), None)

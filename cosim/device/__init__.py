@@ -1,0 +1,6 @@
+"""The cell: cards, and the threshold shifts that hold its levels."""
+
+from cosim.device.card import Card, load_card, shipped_cards
+from cosim.device.programming import CURVE_SHIFTS, program_levels
+
+__all__ = ["CURVE_SHIFTS", "Card", "load_card", "program_levels", "shipped_cards"]

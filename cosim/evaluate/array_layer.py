@@ -1,0 +1,136 @@
+"""One layer on arrays: activations in, integer sums out, simulating the patterns that have no answer yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.config import Config
+from cosim.evaluate.stopwatch import Stopwatch
+from cosim.mapping import bit_plane_patterns, deck_patterns, plan_tiles
+from cosim.netlist import ArrayDecks, Deck
+from cosim.network import LayerSpec
+from cosim.readout import Converter, LayerTable, ideal_sums
+from cosim.spice import Reading, Simulator
+
+
+class Chip(Protocol):
+    """What the layers of one circuit share."""
+
+    config: Config
+    decks: ArrayDecks | None
+    simulator: Simulator | None
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedDeck:
+    """A deck of a layer: which group it reads, and which patterns in which order."""
+
+    group: int
+    patterns: np.ndarray
+    deck: Deck
+
+
+class ArrayLayer:
+    """A layer whose multiplications are reads of simulated arrays.
+
+    Args:
+        layer: the layer.
+        chip: configuration, decks and simulator; without a simulator the cells are ideal.
+        network: the network's name, for comments in decks.
+    """
+
+    def __init__(self, layer: LayerSpec, chip: Chip, network: str) -> None:
+        self.layer = layer
+        self.chip = chip
+        self.network = network
+        self.plan = plan_tiles(layer, chip.config.array, chip.config.cell)
+        self.table = LayerTable(self.plan, Converter.from_config(chip.config))
+        self.reads = 0
+        self.largest_unsettled_lsb = 0.0
+
+    def __call__(self, activations: Tensor) -> Tensor:
+        """Integer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
+        stopwatch = self.chip.stopwatch
+        with stopwatch("patterns"):
+            patterns = bit_plane_patterns(self.plan, activations)
+            missing = self.table.meet(patterns)
+        # Every column slice of a stream is read under the stream's patterns.
+        slices = len(self.plan.groups) // self.plan.streams
+        self.reads += patterns.numel() * slices
+        self._answer(missing)
+        with stopwatch("tables"):
+            return self.table.apply(patterns)
+
+    def recall(self, activations: Tensor) -> Tensor:
+        """The same sums for activations that were answered before, without counting the reads again."""
+        return self.table.apply(bit_plane_patterns(self.plan, activations))
+
+    def _answer(self, missing: list[np.ndarray]) -> None:
+        """Fill the table for each stream's missing patterns."""
+        if not any(len(patterns) for patterns in missing):
+            return
+        if self.chip.simulator is None:
+            unit = self.chip.config.cell.unit_a
+            for index, group in enumerate(self.plan.groups):
+                patterns = missing[group.stream]
+                self.table.fill(index, patterns, ideal_sums(group, patterns) * unit)
+            return
+        with self.chip.stopwatch("decks"):
+            planned = self.planned_decks(missing)
+        with self.chip.stopwatch("ngspice"):
+            readings = self.chip.simulator.simulate([plan.deck for plan in planned], f"ngspice, {self.layer.name}")
+        for plan, reading in zip(planned, readings, strict=True):
+            self.note_settling(reading)
+            self.table.fill(plan.group, plan.patterns, reading.currents)
+
+    def note_settling(self, reading: Reading) -> None:
+        """Remember how far the least settled read was from its sample."""
+        unsettled = float(self.table.converter.in_lsb(reading.unsettled).max())
+        self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
+
+    def planned_decks(self, missing: list[np.ndarray]) -> list[PlannedDeck]:
+        """The decks that answer each stream's missing patterns."""
+        run = self.chip.config.run
+        return [
+            self.planned_deck(index, patterns)
+            for index, group in enumerate(self.plan.groups)
+            for patterns in deck_patterns(missing[group.stream], group.wordlines, run.patterns_per_deck)
+        ]
+
+    def planned_deck(self, index: int, patterns: np.ndarray, *, resolve_edges: bool = False) -> PlannedDeck:
+        """The deck that reads `patterns`, in that order, on group `index`."""
+        assert self.chip.decks is not None
+        group = self.plan.groups[index]
+        first, last = group.outputs
+        comments = (
+            f"network {self.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
+            f"weights: outputs {first}..{last - 1}, rows {group.rows[0]}..{group.rows[1] - 1} of the unrolled kernel "
+            "(input channel, row, column)",
+            f"levels are weight + {self.layer.zero_point}; the last bitline is the reference column",
+        )
+        return PlannedDeck(
+            index, patterns, self.chip.decks.deck(group, patterns, comments, resolve_edges=resolve_edges)
+        )
+
+    def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
+        """A deck of reads of one image in the order it causes them, on a random group, starting at a random read.
+
+        Args:
+            activations: (1, inputs, height, width) of the image; its patterns must have been answered.
+
+        Returns:
+            the deck, and the currents in LSB that the table holds for its reads.
+        """
+        index = int(rng.integers(len(self.plan.groups)))
+        patterns = bit_plane_patterns(self.plan, activations)[:, 0, self.plan.groups[index].stream]
+        in_order = torch.flip(patterns, [0]).permute(1, 2, 0).flatten().numpy()  # most significant bit first
+        count = min(self.chip.config.run.audit_reads, len(in_order))
+        start = int(rng.integers(len(in_order) - count + 1))
+        chosen = in_order[start : start + count]
+        return self.planned_deck(index, chosen, resolve_edges=True), self.table.lookup(index, chosen)

@@ -1,0 +1,224 @@
+"""A network whose array layers run on simulated circuits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cosim.config import Config
+from cosim.device import load_card
+from cosim.errors import ConfigError, OutputError, nearest
+from cosim.evaluate.array_layer import ArrayLayer
+from cosim.evaluate.programming import program_cell
+from cosim.evaluate.stopwatch import Stopwatch
+from cosim.files import write_whole
+from cosim.mapping.patterns import ENUMERATED_WORDLINES
+from cosim.netlist import ArrayDecks
+from cosim.network import LayerSpec, Network, integer_mvm
+from cosim.spice import Reading, Simulator, Store
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """One audit deck: reads in image order, against the pattern table.
+
+    Attributes:
+        layer, group: where.
+        table_lsb, audit_lsb: (reads, bitlines) currents in LSB.
+        differing_codes: codes that are not the same.
+        samples: (reads,) when the reads are sampled [s].
+        reading: the transient, for its waveform.
+    """
+
+    layer: str
+    group: int
+    table_lsb: np.ndarray
+    audit_lsb: np.ndarray
+    differing_codes: int
+    samples: np.ndarray
+    reading: Reading
+
+    @property
+    def max_error_lsb(self) -> float:
+        return float(np.abs(self.table_lsb - self.audit_lsb).max())
+
+
+class CircuitNetwork(nn.Module):
+    """A torch module that computes a network's array layers on simulated NOR-Flash arrays.
+
+    Patterns that have no answer yet are simulated when images first cause them; the rest is looked up.
+
+    Args:
+        network: the quantized network.
+        config: the configuration.
+        store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+
+    Raises:
+        ConfigError: run.layers names a layer that the network does not have.
+        NetworkError: a layer does not fit the cells.
+        CardError: the card is no cell, or cannot reach the currents asked for.
+        MachineError: ngspice is missing or too old.
+        SimulationError: ngspice failed.
+    """
+
+    # Audit decks a layer, each on a group drawn at random.
+    AUDITS = 3
+
+    def __init__(self, network: Network, config: Config | None = None, *, store: str | Path | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config or Config()
+        self.stopwatch = Stopwatch()
+        self.simulator: Simulator | None = None
+        self.decks: ArrayDecks | None = None
+        chosen = _chosen_layers(network, self.config.run.layers)
+        if self.config.run.fidelity != "ideal":
+            self.simulator = Simulator(self.config.run, Store(Path(store) if store else None))
+            with self.stopwatch("programming"):
+                card = load_card(self.config.cell.card)
+                shifts = program_cell(card, self.config, self.simulator)
+            self.decks = ArrayDecks(card, shifts, self.config)
+        self.arrays = {layer.name: ArrayLayer(layer, self, network.name) for layer in chosen}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of images (n, channels, height, width) with values in 0..1."""
+        with torch.no_grad():
+            return self.network(images, self._mvm)
+
+    def _mvm(self, layer: LayerSpec, activations: Tensor) -> Tensor:
+        array = self.arrays.get(layer.name)
+        if array is None:
+            with self.stopwatch("software layers"):
+                return integer_mvm(layer, activations)
+        return array(activations)
+
+    def audit(self, images: Tensor) -> list[AuditResult]:
+        """Simulate samples of reads in the order the images cause them, and compare with the tables.
+
+        This checks the premise of pattern tables, that a settled read has no memory, on the circuit at hand.
+
+        Args:
+            images: images that `forward` has seen, (n, channels, height, width).
+        """
+        if self.simulator is None:
+            return []
+        planned, tables, places = [], [], []
+        for number, (name, array) in enumerate(self.arrays.items()):
+            rng = np.random.default_rng((self.config.run.seed, number))
+            for _ in range(self.AUDITS):
+                image = int(rng.integers(len(images)))
+                plan, table = array.audit(self._activations(images[image : image + 1], name), rng)
+                planned.append(plan)
+                tables.append(table)
+                places.append(name)
+        with self.stopwatch("audit"):
+            readings = self.simulator.simulate([plan.deck for plan in planned], "audit")
+        results = []
+        for name, plan, table, reading in zip(places, planned, tables, readings, strict=True):
+            converter = self.arrays[name].table.converter
+            lsb = converter.in_lsb(reading.currents)
+            differing = int((converter.codes(lsb) != converter.codes(table)).sum())
+            self.arrays[name].note_settling(reading)
+            results.append(AuditResult(name, plan.group, table, lsb, differing, plan.deck.samples, reading))
+        return results
+
+    def _activations(self, images: Tensor, name: str) -> Tensor:
+        """Integer activations of a layer for images that were seen before, so that nothing is counted twice."""
+        caught: list[Tensor] = []
+
+        def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
+            if layer.name == name:
+                caught.append(activations)
+            array = self.arrays.get(layer.name)
+            return integer_mvm(layer, activations) if array is None else array.recall(activations)
+
+        with torch.no_grad():
+            self.network(images, mvm)
+        return caught[0]
+
+    def write_netlists(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write every deck of the network, its cards beside it, and manifest.json (docs/formats/manifest.md).
+
+        Each runs by hand: `ngspice -b DECK` in the folder leaves DECK's currents in a raw file of the same name.
+
+        Returns:
+            the manifest's path.
+
+        Raises:
+            OutputError: the folder holds something already and `force` is not given.
+            ConfigError: ideal fidelity has no decks, or the patterns are too many to write them all.
+        """
+        if self.decks is None or self.simulator is None:
+            raise ConfigError('run.fidelity = "ideal" has no decks: choose "tran" or "dc"')
+        if self.config.array.open_wordlines > ENUMERATED_WORDLINES:
+            raise ConfigError(
+                f"array.open_wordlines = {self.config.array.open_wordlines} has too many patterns to write a deck for "
+                f"each: open at most {ENUMERATED_WORDLINES}"
+            )
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
+            raise OutputError(
+                f"{folder} exists and is not empty: choose another folder, or pass --force to write into it"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
+        entries = []
+        for array in self.arrays.values():
+            every = [np.arange(2**wordlines) for wordlines in array.plan.stream_wordlines()]
+            parts: dict[int, int] = {}
+            for planned in array.planned_decks(every):
+                group, part = array.plan.groups[planned.group], parts.get(planned.group, 0)
+                parts[planned.group] = part + 1
+                name = f"{array.layer.name}_g{planned.group}_{part}"
+                write_whole(folder / f"{name}.cir", planned.deck.text(f"{name}.raw"))
+                for card, text in planned.deck.cards.items():
+                    write_whole(folder / card, text)
+                entries.append(
+                    {
+                        "file": f"{name}.cir",
+                        "raw": f"{name}.raw",
+                        "identity": planned.deck.identity(self.simulator.engine),
+                        "layer": array.layer.name,
+                        "tile": group.tile,
+                        "group": planned.group,
+                        "wordlines": [group.first_wordline, group.first_wordline + group.wordlines],
+                        "rows": list(group.rows),
+                        "outputs": list(group.outputs),
+                        "bitlines": list(planned.deck.sources),
+                        "patterns": planned.patterns.tolist(),
+                        "sample_at": planned.deck.samples.tolist(),
+                    }
+                )
+        manifest = {
+            "format": "cosim-manifest-1",
+            "network": self.network.name,
+            "engine": self.simulator.engine,
+            "unit_a": self.config.cell.unit_a,
+            "config": self.config.model_dump(),
+            "decks": entries,
+        }
+        write_whole(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        return folder / "manifest.json"
+
+
+def _chosen_layers(network: Network, asked: str) -> list[LayerSpec]:
+    """The layers that run.layers puts on arrays."""
+    if asked == "all":
+        return network.layers
+    if asked == "conv":
+        return [layer for layer in network.layers if layer.kind == "conv2d"]
+    known = {layer.name: layer for layer in network.layers}
+    names = [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f'run.layers: network {network.name!r} has no layer {name!r}: {nearest(name, known)}; or "conv", "all"'
+            )
+    return [layer for layer in network.layers if layer.name in names]

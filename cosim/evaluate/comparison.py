@@ -1,0 +1,142 @@
+"""Circuit against software: what a run's record says in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from cosim.evaluate.record import LayerRecord, RunRecord
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of images classified rightly, with its 95 % Wilson confidence interval."""
+
+    correct: int
+    images: int
+
+    @property
+    def share(self) -> float:
+        return self.correct / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927."""
+        found = binomtest(self.correct, self.images).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """One layer's reads on the circuit against ideal integers; errors count every read, not every pattern.
+
+    Attributes:
+        reads: group reads the images need; patterns: distinct ones, over all groups.
+        conversions: bitline codes of these reads, reference columns included.
+        differing_codes: of these, codes that differ from those of an ideal array.
+        error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded currents.
+        correlation: of circuit and ideal currents (Pearson).
+        unsettled_lsb: largest movement of a current in the last tenth of its pulse.
+    """
+
+    name: str
+    tiles: int
+    groups: int
+    reads: int
+    patterns: int
+    conversions: int
+    differing_codes: int
+    error_mean_lsb: float
+    error_rms_lsb: float
+    error_max_lsb: float
+    correlation: float
+    unsettled_lsb: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run's accuracies, the images decided differently, and its layers."""
+
+    images: int
+    accuracy_float: Accuracy | None
+    accuracy_software: Accuracy
+    accuracy_circuit: Accuracy
+    disagreements: tuple[int, ...]
+    layers: tuple[LayerComparison, ...]
+    facts: dict[str, Any]
+    audit_max_error_lsb: float | None
+    audit_differing_codes: int | None
+
+    @property
+    def reads(self) -> int:
+        return sum(layer.reads for layer in self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; keys are described in docs/formats/json.md."""
+        usage = self.facts["usage"]
+        return {
+            "images": self.images,
+            "accuracy_float": self.accuracy_float.share if self.accuracy_float else None,
+            "accuracy_software": self.accuracy_software.share,
+            "accuracy_circuit": self.accuracy_circuit.share,
+            "accuracy_circuit_interval": list(self.accuracy_circuit.interval),
+            "disagreements": len(self.disagreements),
+            "disagreeing_images": list(self.disagreements),
+            "reads": self.reads,
+            "patterns_simulated": usage.get("patterns_simulated", 0),
+            "patterns_reused": usage.get("patterns_reused", 0),
+            "decks": usage.get("decks", 0),
+            "decks_reused": usage.get("decks_reused", 0),
+            "ngspice_seconds": usage.get("ngspice_seconds", 0.0),
+            "wall_seconds": self.facts["wall_seconds"],
+            "audit_max_error_lsb": self.audit_max_error_lsb,
+            "audit_differing_codes": self.audit_differing_codes,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+
+def compare_record(record: RunRecord) -> Comparison:
+    """Compare circuit and software in a run's record."""
+
+    def accuracy(logits: np.ndarray) -> Accuracy:
+        return Accuracy(int((logits.argmax(1) == record.labels).sum()), len(record.labels))
+
+    return Comparison(
+        images=len(record.labels),
+        accuracy_float=None if record.logits_float is None else accuracy(record.logits_float),
+        accuracy_software=accuracy(record.logits_software),
+        accuracy_circuit=accuracy(record.logits_circuit),
+        disagreements=tuple(record.disagreeing.tolist()),
+        layers=tuple(_compare_layer(layer) for layer in record.layers),
+        facts=record.facts,
+        audit_max_error_lsb=record.audit.max_error_lsb if record.audit else None,
+        audit_differing_codes=record.audit.differing_codes if record.audit else None,
+    )
+
+
+def _compare_layer(layer: LayerRecord) -> LayerComparison:
+    circuit = np.concatenate([group.lsb.ravel() for group in layer.groups]).astype(np.float64)
+    ideal = np.concatenate([group.ideal.ravel() for group in layer.groups]).astype(np.float64)
+    codes = np.concatenate([group.codes.ravel() for group in layer.groups])
+    uses = np.concatenate([np.repeat(group.uses, group.lsb.shape[1]) for group in layer.groups])
+    error, total = circuit - ideal, uses.sum()
+    mean_circuit, mean_ideal = circuit @ uses / total, ideal @ uses / total
+    covariance = ((circuit - mean_circuit) * (ideal - mean_ideal)) @ uses
+    spread = np.sqrt((circuit - mean_circuit) ** 2 @ uses * ((ideal - mean_ideal) ** 2 @ uses))
+    return LayerComparison(
+        name=layer.name,
+        tiles=layer.tiles,
+        groups=len(layer.groups),
+        reads=layer.reads,
+        patterns=sum(len(group.patterns) for group in layer.groups),
+        conversions=int(total),
+        differing_codes=int(uses[codes != np.rint(ideal)].sum()),
+        error_mean_lsb=float(error @ uses / total),
+        error_rms_lsb=float(np.sqrt(error**2 @ uses / total)),
+        error_max_lsb=float(np.abs(error).max()),
+        correlation=float(covariance / spread) if spread > 0 else 1.0,
+        unsettled_lsb=layer.unsettled_lsb,
+    )

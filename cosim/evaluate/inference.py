@@ -1,0 +1,126 @@
+"""A whole run: a data set through float network, integer network and circuit, and what was found on the way."""
+
+from __future__ import annotations
+
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.datasets import Dataset
+from cosim.evaluate.circuit import AuditResult, CircuitNetwork
+from cosim.evaluate.comparison import Comparison, compare_record
+from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
+from cosim.progress import progress_bar
+
+# Images a step: large enough for the tensor library, small enough for the memory.
+BATCH = 500
+# Images kept in the record of those that the circuit decided differently.
+_KEPT = 64
+
+
+def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
+    """Classify a data set on the circuit and in software.
+
+    Raises:
+        NetworkError: the images do not fit the network.
+        SimulationError: ngspice failed; what was simulated is stored, and the next run continues.
+    """
+    started, ready = time.perf_counter(), sum(circuit.stopwatch.seconds.values())
+    network = circuit.network
+    network.check_images(dataset.images[:1])
+    outputs: dict[str, list[torch.Tensor]] = {"float": [], "software": [], "circuit": []}
+    with progress_bar("images", len(dataset)) as advance, torch.no_grad():
+        for first in range(0, len(dataset), BATCH):
+            images = dataset.real(first, first + BATCH)
+            outputs["circuit"].append(circuit(images))
+            with circuit.stopwatch("software network"):
+                outputs["software"].append(network(images))
+                if network.float_weights is not None:
+                    outputs["float"].append(network.forward_float(images))
+            advance(len(images))
+    audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
+    logits = {name: torch.cat(parts).numpy() for name, parts in outputs.items() if parts}
+    disagreeing = np.flatnonzero(logits["circuit"].argmax(1) != logits["software"].argmax(1))
+    usage = circuit.simulator.usage if circuit.simulator else None
+    facts = {
+        "network": network.name,
+        "network_card": network.card,
+        "dataset": dataset.name,
+        "dataset_digest": dataset.digest,
+        "images": len(dataset),
+        "config": circuit.config.model_dump(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "cosim": version("cosim"),
+            "engine": circuit.simulator.engine if circuit.simulator else "none",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "usage": vars(usage) if usage else {},
+        "seconds": dict(circuit.stopwatch.seconds),
+        "wall_seconds": time.perf_counter() - started + ready,
+    }
+    return RunRecord(
+        facts=facts,
+        labels=dataset.labels.numpy(),
+        logits_float=logits.get("float"),
+        logits_software=logits["software"],
+        logits_circuit=logits["circuit"],
+        disagreeing=disagreeing,
+        disagreeing_images=dataset.images[torch.from_numpy(disagreeing[:_KEPT])].numpy(),
+        levels_shift_v=circuit.decks.shifts if circuit.decks else np.zeros(0),
+        layers=[
+            LayerRecord(
+                array.layer.name,
+                array.plan.tiles,
+                array.reads,
+                array.table.converter.lsb_units,
+                array.largest_unsettled_lsb,
+                [array.table.reads(index) for index in range(len(array.plan.groups))],
+            )
+            for array in circuit.arrays.values()
+        ],
+        audit=_audit_record(audits),
+        waveform=_waveform(audits),
+    )
+
+
+def compare(circuit: CircuitNetwork, images: Tensor, labels: Tensor) -> Comparison:
+    """Classify images on the circuit and in software, and compare.
+
+    Args:
+        images: (n, channels, height, width) with values in 0..1.
+        labels: (n,) classes.
+    """
+    dataset = Dataset("images", images, 1, labels, digest="")
+    return compare_record(infer(circuit, dataset))
+
+
+def _audit_record(audits: list[AuditResult]) -> AuditRecord | None:
+    if not audits:
+        return None
+    return AuditRecord(
+        decks=len(audits),
+        reads=sum(len(audit.audit_lsb) for audit in audits),
+        max_error_lsb=max(audit.max_error_lsb for audit in audits),
+        differing_codes=sum(audit.differing_codes for audit in audits),
+    )
+
+
+def _waveform(audits: list[AuditResult]) -> Waveform | None:
+    """The audit transient whose first reads move most, so that there is something to see."""
+    with_waves = [audit for audit in audits if len(audit.reading.wave_time)]
+    if not with_waves:
+        return None
+    audit = max(with_waves, key=lambda audit: float(np.ptp(audit.reading.wave_currents)))
+    return Waveform(
+        f"{audit.layer}, group {audit.group}",
+        audit.reading.wave_time,
+        audit.reading.wave_currents,
+        audit.samples[audit.samples <= audit.reading.wave_time[-1] * (1 + 1e-9)],
+    )

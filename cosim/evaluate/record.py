@@ -1,0 +1,176 @@
+"""What a run leaves behind, and its HDF5 file (docs/formats/run.md)."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cosim.errors import InputError
+from cosim.files import write_whole
+from cosim.readout import GroupReads
+
+FORMAT = "cosim-run-1"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRecord:
+    """One array layer: its size on the arrays and every pattern that occurred on each of its groups.
+
+    Attributes:
+        tiles, reads: arrays used; reads that the images need.
+        lsb_units: unit currents a code.
+        unsettled_lsb: largest movement of a current in the last tenth of its pulse.
+        groups: in the order of the plan.
+    """
+
+    name: str
+    tiles: int
+    reads: int
+    lsb_units: float
+    unsettled_lsb: float
+    groups: list[GroupReads]
+
+
+@dataclass(frozen=True, eq=False)
+class AuditRecord:
+    """Audit decks of a run: reads simulated in image order, against the pattern tables."""
+
+    decks: int
+    reads: int
+    max_error_lsb: float
+    differing_codes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """Bitline currents of the first few reads of an audit deck.
+
+    Attributes:
+        title: which deck.
+        time_s: (points,); currents_a: (points, bitlines), the last bitline the reference.
+        sample_s: (reads,) when the reads are sampled.
+    """
+
+    title: str
+    time_s: np.ndarray
+    currents_a: np.ndarray
+    sample_s: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """Everything a run found.
+
+    Attributes:
+        facts: JSON values: network, data set, configuration, versions, date, usage, seconds by stage.
+        labels: (images,) int64.
+        logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
+        disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) uint8
+            of the first of them.
+        levels_shift_v: (levels,) programmed threshold shifts, empty for ideal fidelity.
+    """
+
+    facts: dict[str, Any]
+    labels: np.ndarray
+    logits_float: np.ndarray | None
+    logits_software: np.ndarray
+    logits_circuit: np.ndarray
+    disagreeing: np.ndarray
+    disagreeing_images: np.ndarray
+    levels_shift_v: np.ndarray
+    layers: list[LayerRecord]
+    audit: AuditRecord | None
+    waveform: Waveform | None
+
+    def save(self, path: Path) -> None:
+        """Write the HDF5 file, whole."""
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
+            for name in _ARRAYS:
+                values = getattr(self, name)
+                if values is not None:
+                    _put(file, name, values)
+            for number, layer in enumerate(self.layers):
+                folder = file.create_group(f"layers/{number}")
+                for name in ("name", "tiles", "reads", "lsb_units", "unsettled_lsb"):
+                    folder.attrs[name] = getattr(layer, name)
+                for index, group in enumerate(layer.groups):
+                    for field in fields(GroupReads):
+                        _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
+            if self.audit is not None:
+                file.create_group("audit").attrs.update(vars(self.audit))
+            if self.waveform is not None:
+                folder = file.create_group("waveform")
+                folder.attrs["title"] = self.waveform.title
+                for name in ("time_s", "currents_a", "sample_s"):
+                    _put(folder, name, getattr(self.waveform, name))
+        write_whole(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> RunRecord:
+        """Read a run's file.
+
+        Raises:
+            InputError: no such file, or it is no run of cosim.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"no run at {path}: name a file that `cosim infer --out` wrote")
+        try:
+            with h5py.File(path, "r") as file:
+                return cls._read(file)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path} is no run that cosim wrote ({error}): repeat `cosim infer`") from error
+
+    @classmethod
+    def _read(cls, file: h5py.File) -> RunRecord:
+        if file.attrs["format"] != FORMAT:
+            raise ValueError(f"format {file.attrs['format']!r}, expected {FORMAT!r}")
+        layers = []
+        for number in range(len(file["layers"])):
+            folder = file[f"layers/{number}"]
+            groups = [
+                GroupReads(**{field.name: folder[f"groups/{index}/{field.name}"][()] for field in fields(GroupReads)})
+                for index in range(len(folder["groups"]))
+            ]
+            layers.append(LayerRecord(**_plain(folder), groups=groups))
+        audit = AuditRecord(**_plain(file["audit"])) if "audit" in file else None
+        waveform = None
+        if "waveform" in file:
+            folder = file["waveform"]
+            waveform = Waveform(
+                str(folder.attrs["title"]),
+                folder["time_s"][()],
+                folder["currents_a"][()],
+                folder["sample_s"][()],
+            )
+        arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
+        return cls(facts=json.loads(file.attrs["facts"]), layers=layers, audit=audit, waveform=waveform, **arrays)
+
+
+_ARRAYS = (
+    "labels",
+    "logits_float",
+    "logits_software",
+    "logits_circuit",
+    "disagreeing",
+    "disagreeing_images",
+    "levels_shift_v",
+)
+
+
+def _plain(folder: h5py.Group) -> dict[str, Any]:
+    """A group's attributes as Python values."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in folder.attrs.items()}
+
+
+def _put(folder: h5py.Group, name: str, values: np.ndarray) -> None:
+    packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if values.size > 4096 else {}
+    folder.create_dataset(name, data=values, **packed)

@@ -1,0 +1,65 @@
+"""Activations as wordline patterns, and which patterns a deck reads in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cosim.mapping.plan import TilePlan
+
+# Up to this many wordlines every pattern of a group is worth a table entry of its own.
+ENUMERATED_WORDLINES = 12
+
+
+def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
+    """The pattern on every stream's wordlines in every bit-serial read of a layer.
+
+    A pattern is a sum of powers of two over the wordlines whose bit is set, which is what a convolution of
+    the bit plane with the plan's `pattern_kernels` computes, whatever stride, padding, dilation and groups.
+
+    Args:
+        activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, any real dtype.
+
+    Returns:
+        (activation_bits, n, streams, out height, out width) int64; plane b counts 2^b.
+    """
+    wordlines = max(plan.stream_wordlines())
+    kind = torch.float32 if wordlines <= 24 else torch.float64  # both exact for these integers
+    kernels = plan.pattern_kernels.to(kind)
+    whole = activations.to(torch.uint8)
+    planes = [
+        F.conv2d(((whole >> bit) & 1).to(kind), kernels, **plan.layer.geometry())
+        for bit in range(plan.layer.activation_bits)
+    ]
+    return torch.stack(planes).to(torch.int64)
+
+
+def gray_order(count: int) -> np.ndarray:
+    """The integers 0..count-1 of a power of two, each differing from the one before in a single bit."""
+    index = np.arange(count)
+    return index ^ (index >> 1)
+
+
+def deck_patterns(needed: np.ndarray, wordlines: int, per_deck: int) -> list[np.ndarray]:
+    """Cut the patterns that a group needs into decks.
+
+    Up to `ENUMERATED_WORDLINES` wordlines a deck holds a whole aligned block of patterns, in Gray order, so that
+    its content, and with it its identity, does not depend on which images asked for it. With more wordlines
+    only the needed patterns are read, sorted.
+
+    Args:
+        needed: distinct patterns.
+        wordlines: of the group.
+        per_deck: reads in one deck, at most.
+
+    Returns:
+        one int64 array of patterns a deck, in the order they are read.
+    """
+    if wordlines > ENUMERATED_WORDLINES:
+        needed = np.sort(needed)
+        return [needed[start : start + per_deck] for start in range(0, len(needed), per_deck)]
+    block = min(2**wordlines, 2 ** int(np.log2(per_deck)))
+    order = gray_order(block)
+    return [first * block + order for first in np.unique(needed // block)]

@@ -1,0 +1,83 @@
+"""One netlist file that ngspice runs, and what is to be read from its answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+# What the second attempt at a deck that did not converge is given.
+_TIGHTENED = {"bypass": 0, "reltol": 1e-4, "trtol": 1, "itl1": 500, "itl4": 100, "gmin": 1e-12}
+
+
+@dataclass(frozen=True, eq=False)
+class Deck:
+    """A complete simulation: circuit, analysis, and the sweep values at which currents are read.
+
+    Attributes:
+        analysis: "tran", "dc" or "op".
+        command: the analysis line.
+        circuit: element lines, as PySpice writes them.
+        options: the .options.
+        cards: file name to text of the .model files that lie beside the deck.
+        sources: names of the voltage sources whose currents are the answer, one a bitline.
+        samples: (reads,) times [s] or sweep values of the reads; one read for "op".
+        settling: how long before each sample the current is compared with the sample [same unit], 0 for none.
+        comments: what a person should know; no part of the deck's identity.
+    """
+
+    analysis: Literal["tran", "dc", "op"]
+    command: str
+    circuit: str
+    options: Mapping[str, float | str]
+    cards: Mapping[str, str]
+    sources: tuple[str, ...]
+    samples: np.ndarray
+    settling: float = 0.0
+    comments: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> int:
+        return len(self.samples)
+
+    def text(self, raw_name: str = "out.raw") -> str:
+        """The file, which `ngspice -b` runs and which leaves its currents in `raw_name`."""
+        # The title is the same for all decks: ngspice prints it into the log, where a network's name
+        # could look like an error message.
+        saved = " ".join(f"i({source})" for source in self.sources)
+        lines = ["* cosim deck", *(f"* {line}" for line in self.comments)]
+        lines += [f".include {name}" for name in self.cards]
+        lines.append(self.circuit.strip())
+        if self.options:
+            lines.append(".options " + " ".join(f"{key}={value}" for key, value in self.options.items()))
+        lines += [f".save {saved}", self.command]
+        lines += [
+            ".control",
+            "set num_threads=1",
+            "set filetype=binary",
+            "run",
+            "if $sim_status = 0",
+            f"write {raw_name}",
+            "quit 0",
+            "end",
+            "quit 3",
+            ".endc",
+            ".end",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def identity(self, engine: str) -> str:
+        """SHA-256 of everything that can change the answer: text less comments, cards, samples, engine version."""
+        digest = hashlib.sha256(replace(self, comments=()).text().encode())
+        for name in sorted(self.cards):
+            digest.update(f"\0{name}\0{self.cards[name]}".encode())
+        digest.update(self.samples.astype(np.float64).tobytes())
+        digest.update(f"\0{self.settling!r}\0{engine}".encode())
+        return digest.hexdigest()
+
+    def tightened(self) -> Deck:
+        """The same deck with options that converge where the fast ones do not."""
+        return replace(self, options={**self.options, **_TIGHTENED})

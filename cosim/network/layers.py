@@ -1,0 +1,228 @@
+"""The quantized network as the arrays see it: integer layers, and the software steps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosim.errors import NetworkError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSpec:
+    """A convolution or linear layer in integers.
+
+    For an input x the layer computes, with unsigned integers a = clip(round(x / activation_scale)),
+
+        y[o] = output_scale[o] * sum(weight[o] * a) + output_bias[o]
+
+    so that everything between the activation quantizer and the output scale is exact in integers.
+    A linear layer is a 1x1 convolution of a 1x1 image.
+
+    Attributes:
+        weight: (outputs, inputs / groups, kernel height, kernel width) signed integers, int8.
+        weight_bits: 1 to 8; a weight w is stored as level w + zero_point in 0..2^weight_bits - 1.
+        activation_bits: 1 to 8, the bit planes a read is made of.
+        output_scale, output_bias: (outputs,) float32; batch norm, if any, is in them.
+    """
+
+    name: str
+    kind: str
+    weight: Tensor
+    weight_bits: int
+    zero_point: int
+    activation_bits: int
+    activation_scale: float
+    output_scale: Tensor
+    output_bias: Tensor
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        where = f"layer {self.name!r}"
+        if self.kind not in ("conv2d", "linear"):
+            raise NetworkError(f"{where}: kind must be conv2d or linear, found {self.kind!r}")
+        if self.weight.ndim != 4 or self.weight.numel() == 0:
+            raise NetworkError(f"{where}: weights must have 4 non-empty axes, found {tuple(self.weight.shape)}")
+        for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
+            if not 1 <= bits <= 8:
+                raise NetworkError(f"{where}: {name} must be 1 to 8, found {bits}")
+        levels = self.weight.to(torch.int32) + self.zero_point
+        low, high = int(levels.min()), int(levels.max())
+        if low < 0 or high >= 2**self.weight_bits:
+            raise NetworkError(
+                f"{where}: weights need levels {low}..{high}, but {self.weight_bits} bits with zero point "
+                f"{self.zero_point} hold 0..{2**self.weight_bits - 1}: quantize to more bits or move the zero point"
+            )
+        if not 0 <= self.zero_point < 2**self.weight_bits:
+            raise NetworkError(
+                f"{where}: zero point must be a level 0..{2**self.weight_bits - 1}, found {self.zero_point}"
+            )
+        outputs = self.weight.shape[0]
+        for name, values in (("output_scale", self.output_scale), ("output_bias", self.output_bias)):
+            if tuple(values.shape) != (outputs,):
+                raise NetworkError(f"{where}: {name} must have shape ({outputs},), found {tuple(values.shape)}")
+            if not torch.isfinite(values).all():
+                raise NetworkError(f"{where}: {name} holds NaN or infinite values: train or export it again")
+        if not 0 < self.activation_scale < float("inf"):
+            raise NetworkError(f"{where}: activation scale must be finite and > 0, found {self.activation_scale}")
+        if min(self.stride) < 1 or min(self.dilation) < 1 or min(self.padding) < 0 or self.groups < 1:
+            raise NetworkError(
+                f"{where}: stride, dilation and groups must be >= 1 and padding >= 0, found stride {self.stride}, "
+                f"dilation {self.dilation}, groups {self.groups}, padding {self.padding}"
+            )
+        if outputs % self.groups:
+            raise NetworkError(f"{where}: {outputs} outputs cannot be split into {self.groups} groups")
+        # The integer sums are held in float32 tensors, which are exact up to 2^24.
+        largest = self.weight[0].numel() * (2**self.weight_bits - 1) * (2**self.activation_bits - 1)
+        if largest >= 2**24:
+            raise NetworkError(f"{where}: sums may reach {largest}, beyond the exact range 2^24: split the layer")
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
+
+    def geometry(self) -> dict[str, Any]:
+        """The keyword arguments of `torch.nn.functional.conv2d`."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """Unsigned integer activations of x, as a float32 image (n, inputs, height, width)."""
+        if self.kind == "linear":
+            x = x[:, :, None, None]
+        if x.ndim != 4 or x.shape[1] != self.inputs:
+            raise NetworkError(
+                f"layer {self.name!r} takes {self.inputs} input channels, found a tensor of shape {tuple(x.shape)}"
+            )
+        return (x / self.activation_scale).round_().clamp_(0, 2**self.activation_bits - 1)
+
+    def scale_output(self, sums: Tensor) -> Tensor:
+        """Real outputs from integer sums (n, outputs, height, width)."""
+        y = sums * self.output_scale[:, None, None] + self.output_bias[:, None, None]
+        return y[:, :, 0, 0] if self.kind == "linear" else y
+
+
+def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
+    """Exact integer sums of a layer in software: (n, outputs, height, width), held in float32."""
+    return F.conv2d(activations, layer.weight.to(torch.float32), **layer.geometry())
+
+
+_SOFTWARE: dict[str, Callable[..., Tensor]] = {
+    "relu": lambda x: x.relu(),
+    "flatten": lambda x: x.flatten(1),
+    "max_pool2d": F.max_pool2d,
+    "avg_pool2d": F.avg_pool2d,
+}
+
+
+@dataclass(frozen=True)
+class SoftwareStep:
+    """A step that stays in software: relu, flatten, max_pool2d or avg_pool2d, with its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in _SOFTWARE:
+            raise NetworkError(f"unknown software step {self.name!r}: {nearest(self.name, _SOFTWARE)}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        try:
+            return _SOFTWARE[self.name](x, **self.arguments)
+        except (TypeError, RuntimeError) as error:
+            raise NetworkError(f"software step {self.name!r} with {dict(self.arguments)} failed: {error}") from error
+
+
+class Network(nn.Module):
+    """A quantized classifier: integer layers and software steps, applied in order.
+
+    Attributes:
+        name: what the network is called in decks and results.
+        input_shape: (channels, height, width) of an image with values in 0..1.
+        steps: LayerSpec and SoftwareStep objects.
+        float_weights: layer name to (weight, bias) of the float network it was quantized from, or None.
+        card: free facts about it (recipe, seed, data, accuracies).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_shape: tuple[int, int, int],
+        steps: list[LayerSpec | SoftwareStep],
+        *,
+        float_weights: dict[str, tuple[Tensor, Tensor]] | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.input_shape = input_shape
+        self.steps = steps
+        self.float_weights = float_weights
+        self.card = card or {}
+        names = [layer.name for layer in self.layers]
+        if not names:
+            raise NetworkError(f"network {name!r} has no convolution or linear layer: nothing to put on an array")
+        if len(set(names)) != len(names):
+            raise NetworkError(f"network {name!r} has two layers of one name among {', '.join(names)}: rename one")
+
+    @property
+    def layers(self) -> list[LayerSpec]:
+        """The layers that can go on an array."""
+        return [step for step in self.steps if isinstance(step, LayerSpec)]
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise NetworkError unless images are (n, *input_shape)."""
+        if tuple(images.shape[1:]) != tuple(self.input_shape):
+            raise NetworkError(
+                f"network {self.name!r} takes images of shape {tuple(self.input_shape)}, found "
+                f"{tuple(images.shape[1:])}: choose the data set it was trained on"
+            )
+
+    def forward(self, images: Tensor, mvm: Callable[[LayerSpec, Tensor], Tensor] = integer_mvm) -> Tensor:
+        """Logits (n, classes) of images (n, channels, height, width) with values in 0..1.
+
+        `mvm` computes the integer sums of a layer from its integer activations: exact software by default.
+        """
+        self.check_images(images)
+        x = images
+        for step in self.steps:
+            x = step.scale_output(mvm(step, step.quantize_input(x))) if isinstance(step, LayerSpec) else step(x)
+        return x
+
+    def forward_float(self, images: Tensor) -> Tensor:
+        """Logits of the float network this one was quantized from.
+
+        Raises:
+            NetworkError: the file holds no float weights.
+        """
+        if self.float_weights is None:
+            raise NetworkError(f"network {self.name!r} came without float weights: no float accuracy to compare with")
+        self.check_images(images)
+        x = images
+        for step in self.steps:
+            if isinstance(step, LayerSpec):
+                weight, bias = self.float_weights[step.name]
+                x = (
+                    F.linear(x, weight[:, :, 0, 0], bias)
+                    if step.kind == "linear"
+                    else F.conv2d(x, weight, bias, **step.geometry())
+                )
+            else:
+                x = step(x)
+        return x

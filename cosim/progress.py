@@ -1,0 +1,51 @@
+"""Progress bars with rate and time left on the terminal; silence where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_console = Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "", style="cyan")
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar while the block runs; call the yielded function as `advance(n, note=...)`."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=_console,
+        transient=True,
+        disable=not _console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(steps: int = 1, *, note: str | None = None) -> None:
+            bar.update(task, advance=steps)
+            if note is not None:
+                bar.update(task, note=note)
+
+        yield advance

@@ -1,0 +1,414 @@
+"""A run as one HTML page that needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cosim.config import Config
+from cosim.evaluate import Accuracy, Comparison, LayerComparison, RunRecord, compare_record
+from cosim.evaluate.record import LayerRecord
+from cosim.files import write_whole
+from cosim.report import plots
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+# Above this many classes a confusion matrix is an image, without numbers.
+_NUMBERED_CLASSES = 20
+# Layers drawn, those with the largest errors; the page stays small for networks of a hundred layers.
+_DRAWN_LAYERS = 24
+# A current that moves more than this at the end of its pulse has not settled [LSB].
+_SETTLED_LSB = 0.1
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+# A configuration key tells its unit by its last part.
+_UNITS = {"a": "A", "f": "F", "m": "m", "ohm": "Ω", "s": "s", "v": "V"}
+
+
+def write_page(record: RunRecord, path: Path) -> None:
+    """Write a run's page, whole.
+
+    Args:
+        record: the run.
+        path: an .html file; replaced if it exists.
+
+    Raises:
+        OutputError, MachineError: it cannot be written.
+    """
+    write_whole(path, render_page(record).encode("utf-8", "replace"))
+
+
+def render_page(record: RunRecord) -> str:
+    """The page as HTML text; the same record gives the same text."""
+    comparison = compare_record(record)
+    facts = record.facts
+    return _template().render(
+        facts=facts,
+        images=comparison.images,
+        ideal=_fidelity(facts) == "ideal",
+        fidelity=_fidelity(facts),
+        verdict=_verdict(record, comparison),
+        cautions=_cautions(record, comparison),
+        accuracies=_accuracies(comparison),
+        cards=_cards(comparison),
+        confusions=_confusions(record),
+        layers=_layers(record, comparison),
+        waveform=_waveform(record),
+        threshold_plot=plots.threshold_plot(record.levels_shift_v, "levels") if len(record.levels_shift_v) else None,
+        levels=len(record.levels_shift_v),
+        mistakes=_mistakes(record),
+        disagreements=len(record.disagreeing),
+        audit=_audit(record),
+        stages=_stages(facts),
+        wall_seconds=_seconds(facts.get("wall_seconds", 0.0)),
+        settings=list(_settings(facts)),
+        provenance=list(_flat({key: value for key, value in facts.items() if key not in _SHOWN_ELSEWHERE})),
+        command=_command(facts),
+    )
+
+
+_SHOWN_ELSEWHERE = ("config", "seconds", "usage", "wall_seconds")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    return environment.get_template("template.html")
+
+
+def _fidelity(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("config", {}).get("run", {}).get("fidelity", "unknown"))
+
+
+def _verdict(record: RunRecord, comparison: Comparison) -> str:
+    """The run in one or two sentences, from its numbers alone."""
+    images, differing = comparison.images, len(comparison.disagreements)
+    if _fidelity(record.facts) == "ideal":
+        subject, note = "The ideal integer array", " No circuit was simulated."
+    else:
+        subject, note = "The circuit", ""
+    if differing == 0:
+        return f"{subject} decides every one of the {images:,} images as the integer network does.{note}"
+    lost, gained = (
+        int(((first.argmax(1) == record.labels) & (second.argmax(1) != record.labels)).sum())
+        for first, second in (
+            (record.logits_software, record.logits_circuit),
+            (record.logits_circuit, record.logits_software),
+        )
+    )
+    points = 100 * (comparison.accuracy_circuit.share - comparison.accuracy_software.share)
+    change = "falls" if points < 0 else "rises"
+    outcome = "accuracy stays the same" if lost == gained else f"accuracy {change} by {abs(points):.2f} points"
+    return (
+        f"{subject} decides {differing:,} of {images:,} images differently from the integer network: "
+        f"{_become(lost, 'wrong')} and {_become(gained, 'right')}, so {outcome}.{note}"
+    )
+
+
+def _become(count: int, what: str) -> str:
+    return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"
+
+
+def _cautions(record: RunRecord, comparison: Comparison) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    if record.audit and record.audit.differing_codes:
+        found.append(
+            f"The audit found {record.audit.differing_codes:,} codes that differ from the pattern tables: "
+            "reads are not memoryless here, and the accuracy is approximate."
+        )
+    for layer in comparison.layers:
+        if layer.unsettled_lsb > _SETTLED_LSB:
+            found.append(
+                f"Currents of layer {layer.name} still move by up to {layer.unsettled_lsb:.2g} LSB at the end of "
+                "their pulse: lengthen read.pulse_s."
+            )
+    return found
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
+    """The three accuracies, each with its interval on an axis that all share."""
+    named: list[tuple[str, Accuracy | None]] = [
+        ("float network", comparison.accuracy_float),
+        ("quantized, in software", comparison.accuracy_software),
+        ("quantized, on the circuit", comparison.accuracy_circuit),
+    ]
+    low = min(accuracy.interval[0] for _, accuracy in named if accuracy)
+    high = max(accuracy.interval[1] for _, accuracy in named if accuracy)
+    span = max(high - low, 1e-9)
+    return [
+        {
+            "name": name,
+            "accuracy": accuracy,
+            "from": 100 * (accuracy.interval[0] - low) / span if accuracy else 0,
+            "width": 100 * (accuracy.interval[1] - accuracy.interval[0]) / span if accuracy else 0,
+            "at": 100 * (accuracy.share - low) / span if accuracy else 0,
+        }
+        for name, accuracy in named
+    ]
+
+
+def _cards(comparison: Comparison) -> list[dict[str, str]]:
+    """The other large numbers: name, value, note."""
+    usage, images = comparison.facts.get("usage", {}), comparison.images
+    patterns = sum(layer.patterns for layer in comparison.layers)
+    simulated, reused = usage.get("patterns_simulated", 0), usage.get("patterns_reused", 0)
+    differing = len(comparison.disagreements)
+    cards = [
+        {
+            "name": "images decided differently",
+            "value": f"{differing:,}",
+            "note": f"of {images:,}, {100 * differing / images:.2f} %",
+        },
+        {
+            "name": "reads the images need",
+            "value": f"{comparison.reads:,}",
+            "note": f"made of {patterns:,} distinct patterns: {comparison.reads / patterns:,.0f} reads each"
+            if patterns
+            else "no layer on an array",
+        },
+    ]
+    if usage:
+        ratio = f"one for {comparison.reads / simulated:,.0f} reads; " if simulated else ""
+        cards += [
+            {
+                "name": "patterns simulated",
+                "value": f"{simulated:,}",
+                "note": f"{ratio}{reused:,} reused from the store (programming and audit included)",
+            },
+            {
+                "name": "ngspice, CPU time",
+                "value": _seconds(usage.get("ngspice_seconds", 0.0)),
+                "note": f"{usage.get('decks', 0):,} decks simulated, {usage.get('decks_reused', 0):,} reused",
+            },
+        ]
+    cards.append(
+        {
+            "name": "wall time",
+            "value": _seconds(comparison.facts["wall_seconds"]),
+            "note": "for the whole run",
+        }
+    )
+    return cards
+
+
+def _confusions(record: RunRecord) -> list[dict[str, Any]]:
+    """Confusion matrices (truth, decision): software, then circuit."""
+    classes = max(record.logits_circuit.shape[1], int(record.labels.max()) + 1)
+    made = []
+    for key, name, logits in (
+        ("software", "integer network", record.logits_software),
+        ("circuit", "circuit", record.logits_circuit),
+    ):
+        flat = np.bincount(record.labels * classes + logits.argmax(1), minlength=classes**2)
+        counts = flat.reshape(classes, classes)
+        wrong = counts * (1 - np.eye(classes, dtype=int))
+        numbered = classes <= _NUMBERED_CLASSES
+        made.append(
+            {
+                "name": name,
+                "wrong": int(wrong.sum()),
+                "rows": counts.tolist() if numbered else None,
+                "largest_right": max(1, int(np.diagonal(counts).max())),
+                "largest_wrong": max(1, int(wrong.max())),
+                "plot": None if numbered else plots.confusion_image(counts, f"confusion-{key}"),
+            }
+        )
+    return made
+
+
+def _layers(record: RunRecord, comparison: Comparison) -> list[dict[str, Any]]:
+    """Every layer's figures, with plots of those with the largest rms errors."""
+    by_error = np.argsort([-layer.error_rms_lsb for layer in comparison.layers], kind="stable")
+    drawn = set(by_error[:_DRAWN_LAYERS].tolist())
+    return [
+        {
+            "name": figures.name,
+            "statistics": _statistics(figures),
+            "exact": figures.error_max_lsb == 0,
+            "plots": _layer_plots(layer, number) if number in drawn else None,
+        }
+        for number, (layer, figures) in enumerate(zip(record.layers, comparison.layers, strict=True))
+    ]
+
+
+def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
+    share = layer.differing_codes / layer.conversions
+    return [
+        ("tiles", f"{layer.tiles:,}"),
+        ("groups", f"{layer.groups:,}"),
+        ("reads", f"{layer.reads:,}"),
+        ("patterns", f"{layer.patterns:,}"),
+        ("codes", f"{layer.conversions:,}"),
+        ("codes differing", f"{layer.differing_codes:,} ({100 * share:.2g} %)"),
+        ("error, mean", f"{_number(layer.error_mean_lsb, '+.3g')} LSB"),
+        ("error, rms", f"{_number(layer.error_rms_lsb, '.3g')} LSB"),
+        ("error, largest", f"{_number(layer.error_max_lsb, '.3g')} LSB"),
+        ("correlation", f"{layer.correlation:.7f}"),
+        ("unsettled, at most", f"{_number(layer.unsettled_lsb, '.2g')} LSB"),
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return "0" if value == 0 else format(value, form).replace("-", "−")
+
+
+def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
+    errors = plots.LayerErrors.of(layer)
+    made = [
+        {
+            "title": "Circuit against ideal",
+            "plot": plots.current_density(errors, f"currents-{number}"),
+            "note": "Dashed: equal. Darker: more reads (logarithmic).",
+        }
+    ]
+    if np.any(errors.error):
+        made = [
+            {
+                "title": "Current error",
+                "plot": plots.error_histogram(errors, f"histogram-{number}"),
+                "note": "Every conversion of every read counts, the reference columns' too. "
+                "Dashed, where in range: half a code.",
+            },
+            *made,
+            {
+                "title": "Error over the scale",
+                "plot": plots.error_density(errors, f"errors-{number}"),
+                "note": "A curve is systematic, as a wire's voltage drop is; a cloud depends on the pattern.",
+            },
+        ]
+    return made
+
+
+def _waveform(record: RunRecord) -> dict[str, str] | None:
+    if record.waveform is None or len(record.waveform.time_s) < 2:
+        return None
+    return {
+        "title": record.waveform.title,
+        "wide": plots.waveform_plot(record.waveform, "wave-wide", wide=True),
+        "narrow": plots.waveform_plot(record.waveform, "wave-narrow", wide=False),
+    }
+
+
+def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
+    """The images kept of those decided differently."""
+    images = record.disagreeing_images
+    full_scale = float(images.max(initial=0))
+    decisions = zip(record.disagreeing.tolist(), images, strict=False)
+    return [
+        {
+            "index": index,
+            "picture": plots.thumbnail(image, full_scale),
+            "label": int(record.labels[index]),
+            "software": int(record.logits_software[index].argmax()),
+            "circuit": int(record.logits_circuit[index].argmax()),
+        }
+        for index, image in decisions
+    ]
+
+
+def _audit(record: RunRecord) -> str:
+    if record.audit is None:
+        return "No audit: no circuit was simulated, so there is no pattern table to check."
+    audit = record.audit
+    found = (
+        "none of their codes differs"
+        if audit.differing_codes == 0
+        else f"{audit.differing_codes:,} of their codes differ"
+    )
+    return (
+        f"{audit.reads:,} reads in {audit.decks:,} decks were simulated again in the order the images cause them. "
+        f"Against the pattern tables {found}; the largest distance of a current is {audit.max_error_lsb:.2g} LSB."
+    )
+
+
+def _stages(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Seconds by stage, longest first, with what no stage accounts for."""
+    seconds = dict(facts.get("seconds", {}))
+    rest = facts.get("wall_seconds", 0.0) - sum(seconds.values())
+    rows = sorted(seconds.items(), key=lambda item: -item[1])
+    if rest > 0:
+        rows.append(("everything else", rest))
+    longest = max((value for _, value in rows), default=0.0) or 1.0
+    return [
+        {"name": name, "seconds": _seconds(value), "width": 100 * value / longest} for name, value in rows
+    ]
+
+
+def _seconds(value: float) -> str:
+    """12 ms, 3.4 s, 12 min 5 s, 2 h 3 min."""
+    if value == 0:
+        return "0 s"
+    if value < 0.0995:
+        return f"{1000 * value:.2g} ms"
+    if value < 100:
+        return f"{value:.3g} s"
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _settings(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows of the configuration table; keys this version does not know are shown all the same."""
+    defaults = Config().model_dump()
+    for section, values in facts.get("config", {}).items():
+        kind = Config.model_fields[section].annotation if section in Config.model_fields else None
+        known = kind.model_fields if kind is not None else {}
+        for key, value in values.items():
+            yield {
+                "key": f"{section}.{key}",
+                "value": _quantity(key, value),
+                "changed": key in known and value != defaults[section][key],
+                "default": _quantity(key, defaults[section][key]) if key in known else "",
+                "meaning": (known[key].description or "").replace("\n", " ") if key in known else "",
+            }
+
+
+def _quantity(key: str, value: Any) -> str:
+    """A value with its unit, as 0.2 fF for 2e-16 under a key that ends in `_f`."""
+    unit = _UNITS.get(key.rpartition("_")[2]) if "_" in key else None
+    if value is None:
+        return "not set"
+    if unit is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    power = 3 * int(np.floor(np.log10(abs(value)) / 3 + 1e-9)) if value else 0
+    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
+    return f"{value / 10.0**power:.6g} {_PREFIXES[power]}{unit}"
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as (dotted key, text)."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key.replace("_", " "), str(value)
+
+
+def _command(facts: Mapping[str, Any]) -> str:
+    """The command that repeats the run, naming every setting that is not the default."""
+    defaults = Config().model_dump()
+    words = ["cosim", "infer", str(facts.get("network")), "--dataset", str(facts.get("dataset"))]
+    words += ["--images", str(facts.get("images"))]
+    for section, values in facts.get("config", {}).items():
+        for key, value in values.items():
+            if value is not None and value != defaults.get(section, {}).get(key):
+                words += ["--set", f"{section}.{key}={value}"]
+    return shlex.join([*words, "--out", "run.h5"])

@@ -1,0 +1,151 @@
+"""Decks to readings: reuse what is stored, simulate the rest on a pool of workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosim.config import Run
+from cosim.errors import SimulationError
+from cosim.netlist.deck import Deck
+from cosim.progress import progress_bar
+from cosim.spice.ngspice import Processes, Reading, Rejected, engine_version, run_deck
+from cosim.spice.store import Store
+
+# So many failures in a row of decks mean that the rest would fail too.
+_ENOUGH_FAILURES = 3
+
+
+@dataclass
+class Usage:
+    """What a simulator has done so far.
+
+    Attributes:
+        decks: simulated now; decks_reused: found in the store.
+        patterns_simulated, patterns_reused: reads of these.
+        ngspice_seconds: CPU time of ngspice, over all workers.
+        retried: decks that needed tightened options.
+    """
+
+    decks: int = 0
+    decks_reused: int = 0
+    patterns_simulated: int = 0
+    patterns_reused: int = 0
+    ngspice_seconds: float = 0.0
+    retried: int = 0
+
+    def add(self, deck: Deck, reading: Reading, reused: bool) -> None:
+        if reused:
+            self.decks_reused += 1
+            self.patterns_reused += deck.reads
+            return
+        self.decks += 1
+        self.patterns_simulated += deck.reads
+        self.ngspice_seconds += reading.seconds
+        self.retried += reading.attempts > 1
+
+
+class Simulator:
+    """Runs decks with ngspice, never the same one twice.
+
+    Args:
+        run: workers, time-out and program.
+        store: where results are kept.
+    """
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self.run = run
+        self.store = store
+        self.usage = Usage()
+        self.engine = engine_version(run.ngspice)
+
+    def simulate(self, decks: Sequence[Deck], title: str = "ngspice") -> list[Reading]:
+        """Readings of decks, in their order.
+
+        Raises:
+            SimulationError: a deck failed twice; it is recorded, and the others are simulated and stored first.
+            KeyboardInterrupt: passed on after the processes in flight have been stopped.
+        """
+        identities = [deck.identity(self.engine) for deck in decks]
+        readings: list[Reading | None] = [None] * len(decks)
+        missing = []
+        for index, (deck, identity) in enumerate(zip(decks, identities, strict=True)):
+            readings[index] = found = self.store.load(identity, deck)
+            if found is None:
+                missing.append(index)
+            else:
+                self.usage.add(deck, found, reused=True)
+        failures: list[str] = []
+        if missing:
+            self._simulate_missing(missing, decks, identities, readings, failures, title)
+        if failures:
+            more = f"\n({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+            raise SimulationError(failures[0] + more)
+        return [reading for reading in readings if reading is not None]
+
+    def _simulate_missing(
+        self,
+        missing: list[int],
+        decks: Sequence[Deck],
+        identities: list[str],
+        readings: list[Reading | None],
+        failures: list[str],
+        title: str,
+    ) -> None:
+        processes = Processes()
+        pool = ThreadPoolExecutor(self.run.workers or os.cpu_count() or 1)
+        try:
+            with progress_bar(title, len(missing)) as advance:
+                pending: dict[Future[tuple[Reading, bool]], int] = {
+                    pool.submit(self._one, decks[i], identities[i], processes): i for i in missing
+                }
+                while pending and len(failures) < _ENOUGH_FAILURES:
+                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        index = pending.pop(future)
+                        try:
+                            reading, reused = future.result()
+                            readings[index] = reading
+                            self.usage.add(decks[index], reading, reused)
+                        except SimulationError as error:
+                            failures.append(str(error))
+                        advance()
+        finally:
+            processes.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _one(self, deck: Deck, identity: str, processes: Processes) -> tuple[Reading, bool]:
+        """One deck, unless another process simulated it meanwhile: its reading, and whether that was so."""
+        with self.store.claim(identity):
+            found = self.store.load(identity, deck)
+            if found is not None:
+                return found, True
+            reading = self._attempt(deck, identity, processes)
+            self.store.save(identity, reading)
+            return reading, False
+
+    def _attempt(self, deck: Deck, identity: str, processes: Processes) -> Reading:
+        arguments = (self.run.ngspice, self.run.timeout_s, self.store.scratch, processes)
+        try:
+            return run_deck(deck, *arguments)
+        except Rejected:
+            pass
+        try:
+            reading = run_deck(deck.tightened(), *arguments)
+        except Rejected as failure:
+            folder = self.store.record_failure(identity, deck.tightened(), failure)
+            raise SimulationError(_explain(failure, folder)) from failure
+        return Reading(**{**vars(reading), "attempts": 2})
+
+
+def _explain(failure: Rejected, folder: Path) -> str:
+    tail = "\n".join("    " + line for line in failure.log.strip().splitlines()[-8:])
+    return (
+        f"ngspice failed twice on a deck, the second time with tightened options: {failure.reason}\n"
+        f"  end of its log:\n{tail}\n"
+        f"  deck, log and reason are kept in {folder}\n"
+        f"  repeat it: cd {folder} && ngspice -n -b deck.cir"
+    )

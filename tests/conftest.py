@@ -1,0 +1,87 @@
+"""Small networks and a simulator for the tests. A machine without ngspice fails them; it never skips them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cosim.config import Config
+from cosim.network import LayerSpec, Network, SoftwareStep
+from cosim.spice import Simulator, Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ngspice_is_there() -> None:
+    if shutil.which("ngspice") is None:
+        pytest.exit("ngspice is missing: install the package ngspice, without which these tests prove nothing", 3)
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for tests that do not test the store: equal decks are simulated once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def simulator(shared_store: Path) -> Simulator:
+    return Simulator(Config().run, Store(shared_store))
+
+
+def make_layer(
+    *,
+    outputs: int = 4,
+    inputs: int = 2,
+    kernel: tuple[int, int] = (3, 3),
+    weight_bits: int = 4,
+    activation_bits: int = 4,
+    seed: int = 0,
+    kind: str = "conv2d",
+    name: str = "conv1",
+    groups: int = 1,
+    **geometry: tuple[int, int],
+) -> LayerSpec:
+    """A layer with random weights and biases."""
+    rng = np.random.default_rng(seed)
+    half = 2 ** (weight_bits - 1)
+    weight = rng.integers(-half, half, (outputs, inputs // groups, *kernel))
+    return LayerSpec(
+        name,
+        kind,
+        torch.from_numpy(weight).to(torch.int8),
+        weight_bits=weight_bits,
+        zero_point=half,
+        activation_bits=activation_bits,
+        activation_scale=1 / (2**activation_bits - 1),
+        output_scale=torch.from_numpy(rng.uniform(0.005, 0.02, outputs).astype(np.float32)),
+        output_bias=torch.from_numpy(rng.normal(0, 0.5, outputs).astype(np.float32)),
+        groups=groups,
+        **geometry,
+    )
+
+
+def make_network(*, name: str = "tiny", float_weights: bool = False, seed: int = 0) -> Network:
+    """conv 1->3, relu, pool, conv 3->4, relu, flatten, linear 4->3 on 6x6 images."""
+    first = make_layer(outputs=3, inputs=1, name="conv1", seed=seed)
+    second = make_layer(outputs=4, inputs=3, kernel=(2, 2), name="conv2", seed=seed + 1)
+    last = make_layer(outputs=3, inputs=4, kernel=(1, 1), kind="linear", name="linear3", seed=seed + 2)
+    layers = (first, second, last)
+    return Network(
+        name,
+        (1, 6, 6),
+        [first, SoftwareStep("relu"), SoftwareStep("max_pool2d", {"kernel_size": 2}), second, SoftwareStep("relu"),
+         SoftwareStep("flatten"), last],
+        float_weights={layer.name: (layer.weight.float() / 8, layer.output_bias) for layer in layers}
+        if float_weights
+        else None,
+    )  # fmt: skip
+
+
+def random_images(count: int, shape: tuple[int, ...] = (1, 6, 6), seed: int = 0) -> torch.Tensor:
+    """Sparse images with values in 0..1."""
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0, 1, (count, *shape)) * (rng.uniform(0, 1, (count, *shape)) < 0.6)
+    return torch.from_numpy(values.astype(np.float32))
