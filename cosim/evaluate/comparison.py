@@ -39,7 +39,7 @@ class LayerComparison:
         differing_codes: of these, codes that differ from those of an ideal array.
         error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded currents.
         correlation: of circuit and ideal currents (Pearson).
-        unsettled_lsb: largest movement of a current in the last tenth of its pulse.
+        unsettled_lsb: largest movement of a current in the second half of its pulse.
     """
 
     name: str

@@ -17,8 +17,8 @@ from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
 from cosim.progress import progress_bar
 
-# Images a step: large enough for the tensor library, small enough for the memory.
-BATCH = 500
+# Images a step: small enough that a step's tensors are reused memory (measured: 250 is 3 times faster than 1000).
+BATCH = 250
 # Images kept in the record of those that the circuit decided differently.
 _KEPT = 64
 

@@ -25,7 +25,7 @@ class LayerRecord:
     Attributes:
         tiles, reads: arrays used; reads that the images need.
         lsb_units: unit currents a code.
-        unsettled_lsb: largest movement of a current in the last tenth of its pulse.
+        unsettled_lsb: largest movement of a current in the second half of its pulse.
         groups: in the order of the plan.
     """
 

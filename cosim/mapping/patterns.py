@@ -23,7 +23,7 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
         activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, any real dtype.
 
     Returns:
-        (activation_bits, n, streams, out height, out width) int64; plane b counts 2^b.
+        (activation_bits, n, streams, out height, out width) integers; plane b counts 2^b.
     """
     wordlines = max(plan.stream_wordlines())
     kind = torch.float32 if wordlines <= 24 else torch.float64  # both exact for these integers
@@ -33,7 +33,8 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
         F.conv2d(((whole >> bit) & 1).to(kind), kernels, **plan.layer.geometry())
         for bit in range(plan.layer.activation_bits)
     ]
-    return torch.stack(planes).to(torch.int64)
+    # Half the bytes where they suffice: these tensors are what most of the tensor work moves.
+    return torch.stack(planes).to(torch.int32 if wordlines <= ENUMERATED_WORDLINES else torch.int64)
 
 
 def gray_order(count: int) -> np.ndarray:

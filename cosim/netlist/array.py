@@ -24,8 +24,8 @@ from cosim.device import Card
 from cosim.mapping import Group
 from cosim.netlist.deck import Deck
 
-# A read counts as settled if its current no longer moves in this last share of the pulse.
-_SETTLING_SHARE = 0.1
+# The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
+_SETTLING_SHARE = 0.5
 # Errors and times of these against tight tolerances are in docs/performance.md.
 _TRAN_OPTIONS: dict[str, float | str] = {"method": "gear", "bypass": 1}
 _RESOLVED_OPTIONS: dict[str, float | str] = {"method": "gear", "reltol": 1e-4}
@@ -108,7 +108,7 @@ class ArrayDecks:
         }[analysis]
         return (
             f"bitline current k is -i(vblk) [A]; {place}",
-            f"one level is {self.config.cell.unit_a:.6g} A; column less reference column, in levels, is the partial sum",
+            f"one level is {self.config.cell.unit_a:.6g} A; column less reference, in levels, is the partial sum",
             "units are SI: volt, ampere, ohm, farad, second, metre",
         )
 

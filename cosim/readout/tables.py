@@ -66,7 +66,7 @@ class LayerTable:
         streams = self.plan.streams
         if self.enumerated:
             slots = self._partial.shape[1]
-            offsets = torch.arange(streams)[:, None, None] * slots
+            offsets = torch.arange(streams, dtype=patterns.dtype)[:, None, None] * slots
             counts = torch.bincount((patterns + offsets).flatten(), minlength=streams * slots)
             for stream, met in enumerate(counts.reshape(streams, slots).numpy()):
                 self.uses[stream] += met

@@ -94,13 +94,21 @@ def _fidelity(facts: Mapping[str, Any]) -> str:
     return str(facts.get("config", {}).get("run", {}).get("fidelity", "unknown"))
 
 
+def _arrays(facts: Mapping[str, Any]) -> str:
+    """What stood in for the arrays."""
+    return "ideal arrays" if _fidelity(facts) == "ideal" else "circuit"
+
+
 def _verdict(record: RunRecord, comparison: Comparison) -> str:
     """The run in one or two sentences, from its numbers alone."""
     images, differing = comparison.images, len(comparison.disagreements)
     if _fidelity(record.facts) == "ideal":
         subject, note = "The ideal integer array", " No circuit was simulated."
     else:
-        subject, note = "The circuit", ""
+        subject = "The circuit"
+        conversions = sum(layer.conversions for layer in comparison.layers)
+        codes = sum(layer.differing_codes for layer in comparison.layers)
+        note = f" Of its {conversions:,} codes, {_share(codes, conversions)} differ from an ideal array's."
     if differing == 0:
         return f"{subject} decides every one of the {images:,} images as the integer network does.{note}"
     lost, gained = (
@@ -117,6 +125,10 @@ def _verdict(record: RunRecord, comparison: Comparison) -> str:
         f"{subject} decides {differing:,} of {images:,} images differently from the integer network: "
         f"{_become(lost, 'wrong')} and {_become(gained, 'right')}, so {outcome}.{note}"
     )
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({100 * count / total:.2g} %)" if count and total else "none"
 
 
 def _become(count: int, what: str) -> str:
@@ -149,7 +161,7 @@ def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
     named: list[tuple[str, Accuracy | None]] = [
         ("float network", comparison.accuracy_float),
         ("quantized, in software", comparison.accuracy_software),
-        ("quantized, on the circuit", comparison.accuracy_circuit),
+        (f"quantized, on the {_arrays(comparison.facts)}", comparison.accuracy_circuit),
     ]
     low = min(accuracy.interval[0] for _, accuracy in named if accuracy)
     high = max(accuracy.interval[1] for _, accuracy in named if accuracy)
@@ -174,14 +186,14 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
     differing = len(comparison.disagreements)
     cards = [
         {
-            "name": "images decided differently",
+            "name": "decided differently",
             "value": f"{differing:,}",
-            "note": f"of {images:,}, {100 * differing / images:.2f} %",
+            "note": f"of {images:,} images, {100 * differing / images:.2f} %",
         },
         {
-            "name": "reads the images need",
+            "name": "reads needed",
             "value": f"{comparison.reads:,}",
-            "note": f"made of {patterns:,} distinct patterns: {comparison.reads / patterns:,.0f} reads each"
+            "note": f"of {patterns:,} distinct patterns, {comparison.reads / patterns:,.0f} reads each on average"
             if patterns
             else "no layer on an array",
         },
@@ -216,7 +228,7 @@ def _confusions(record: RunRecord) -> list[dict[str, Any]]:
     made = []
     for key, name, logits in (
         ("software", "integer network", record.logits_software),
-        ("circuit", "circuit", record.logits_circuit),
+        ("circuit", _arrays(record.facts), record.logits_circuit),
     ):
         flat = np.bincount(record.labels * classes + logits.argmax(1), minlength=classes**2)
         counts = flat.reshape(classes, classes)
@@ -229,36 +241,45 @@ def _confusions(record: RunRecord) -> list[dict[str, Any]]:
                 "rows": counts.tolist() if numbered else None,
                 "largest_right": max(1, int(np.diagonal(counts).max())),
                 "largest_wrong": max(1, int(wrong.max())),
+                "note": _confusion_note(classes),
                 "plot": None if numbered else plots.confusion_image(counts, f"confusion-{key}"),
             }
         )
     return made
 
 
+def _confusion_note(classes: int) -> str:
+    block = plots.confusion_block(classes)
+    pixel = "" if block == 1 else f" A pixel is a block of {block} by {block} classes."
+    return f"Stronger colour: more images (logarithmic).{pixel}"
+
+
 def _layers(record: RunRecord, comparison: Comparison) -> list[dict[str, Any]]:
     """Every layer's figures, with plots of those with the largest rms errors."""
     by_error = np.argsort([-layer.error_rms_lsb for layer in comparison.layers], kind="stable")
     drawn = set(by_error[:_DRAWN_LAYERS].tolist())
-    return [
-        {
-            "name": figures.name,
-            "statistics": _statistics(figures),
-            "exact": figures.error_max_lsb == 0,
-            "plots": _layer_plots(layer, number) if number in drawn else None,
-        }
-        for number, (layer, figures) in enumerate(zip(record.layers, comparison.layers, strict=True))
-    ]
+    made = []
+    for number, (layer, figures) in enumerate(zip(record.layers, comparison.layers, strict=True)):
+        remark, drawings = "", []
+        if figures.error_max_lsb == 0:
+            remark = "Every current equals the ideal one: there is no error to draw."
+        elif number not in drawn:
+            remark = f"Not drawn: the page draws the {_DRAWN_LAYERS} layers with the largest rms errors."
+        else:
+            drawings = _layer_plots(layer, number)
+        statistics = _statistics(figures)
+        made.append({"name": figures.name, "statistics": statistics, "remark": remark, "plots": drawings})
+    return made
 
 
 def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
-    share = layer.differing_codes / layer.conversions
     return [
         ("tiles", f"{layer.tiles:,}"),
         ("groups", f"{layer.groups:,}"),
         ("reads", f"{layer.reads:,}"),
         ("patterns", f"{layer.patterns:,}"),
         ("codes", f"{layer.conversions:,}"),
-        ("codes differing", f"{layer.differing_codes:,} ({100 * share:.2g} %)"),
+        ("codes differing", _share(layer.differing_codes, layer.conversions)),
         ("error, mean", f"{_number(layer.error_mean_lsb, '+.3g')} LSB"),
         ("error, rms", f"{_number(layer.error_rms_lsb, '.3g')} LSB"),
         ("error, largest", f"{_number(layer.error_max_lsb, '.3g')} LSB"),
@@ -273,29 +294,24 @@ def _number(value: float, form: str) -> str:
 
 def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
     errors = plots.LayerErrors.of(layer)
-    made = [
+    return [
+        {
+            "title": "Current error",
+            "plot": plots.error_histogram(errors, f"histogram-{number}"),
+            "note": "Every conversion of every read counts, the reference columns' too. "
+            "Dashed, where in range: half a code.",
+        },
         {
             "title": "Circuit against ideal",
             "plot": plots.current_density(errors, f"currents-{number}"),
-            "note": "Dashed: equal. Darker: more reads (logarithmic).",
-        }
+            "note": "Dashed: equal. Stronger colour: more reads (logarithmic).",
+        },
+        {
+            "title": "Error over the scale",
+            "plot": plots.error_density(errors, f"errors-{number}"),
+            "note": "A curve is systematic, as a wire's voltage drop is; a cloud depends on the pattern.",
+        },
     ]
-    if np.any(errors.error):
-        made = [
-            {
-                "title": "Current error",
-                "plot": plots.error_histogram(errors, f"histogram-{number}"),
-                "note": "Every conversion of every read counts, the reference columns' too. "
-                "Dashed, where in range: half a code.",
-            },
-            *made,
-            {
-                "title": "Error over the scale",
-                "plot": plots.error_density(errors, f"errors-{number}"),
-                "note": "A curve is systematic, as a wire's voltage drop is; a cloud depends on the pattern.",
-            },
-        ]
-    return made
 
 
 def _waveform(record: RunRecord) -> dict[str, str] | None:
@@ -348,9 +364,7 @@ def _stages(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     if rest > 0:
         rows.append(("everything else", rest))
     longest = max((value for _, value in rows), default=0.0) or 1.0
-    return [
-        {"name": name, "seconds": _seconds(value), "width": 100 * value / longest} for name, value in rows
-    ]
+    return [{"name": name, "seconds": _seconds(value), "width": 100 * value / longest} for name, value in rows]
 
 
 def _seconds(value: float) -> str:
@@ -370,7 +384,7 @@ def _settings(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     defaults = Config().model_dump()
     for section, values in facts.get("config", {}).items():
         kind = Config.model_fields[section].annotation if section in Config.model_fields else None
-        known = kind.model_fields if kind is not None else {}
+        known = getattr(kind, "model_fields", {})
         for key, value in values.items():
             yield {
                 "key": f"{section}.{key}",

@@ -28,10 +28,12 @@ _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _ACCENT: "accent", _A
 }
 # Rasters cannot follow the page: a blue between light and dark that stands out from both.
 _DENSITY_RGB = np.array([0x3F, 0x8A, 0xD6]) / 255
+_WRONG_RGB = np.array([0xD9, 0x5B, 0x3A]) / 255
 
 _SIZE = (4.2, 3.1)  # inches; at 72 units an inch this is near the pixels a plot gets, so text keeps its size
 _BINS = 61
 _LARGEST_GRID = 128
+_CONFUSION_PIXELS = 100
 _SHOWN_BITLINES = 4
 _THUMBNAIL_PIXELS = 64
 
@@ -135,16 +137,30 @@ def threshold_plot(levels_shift_v: np.ndarray, key: str) -> str:
 
 
 def confusion_image(counts: np.ndarray, key: str) -> str:
-    """A confusion matrix (truth, decision) with too many classes for numbers: darker is more, wrong ones red."""
+    """A confusion matrix (truth, decision) with too many classes for numbers: blue is right, red is wrong.
+
+    With very many classes a pixel stands for a block of neighbours, so that one image is still seen.
+    """
+    classes = len(counts)
+    block = confusion_block(classes)
+    starts = np.arange(0, classes, block)
+    right, wrong = (
+        np.add.reduceat(np.add.reduceat(part, starts, 0), starts, 1)
+        for part in (counts * np.eye(classes, dtype=int), counts * (1 - np.eye(classes, dtype=int)))
+    )
+    colours = np.empty((*right.shape, 4))
+    colours[..., :3] = np.where((wrong > right)[..., None], _WRONG_RGB, _DENSITY_RGB)
+    colours[..., 3] = _opacity(right + wrong)
     figure, axes = _figure(xlabel="decision", ylabel="truth", size=(4.2, 4.0))
-    alpha = _opacity(counts)
-    wrong = alpha * (1 - np.eye(len(counts)))
-    colours = np.empty((*counts.shape, 4))
-    colours[..., :3] = np.where(wrong[..., None] > 0, np.array([0xD9, 0x5B, 0x3A]) / 255, _DENSITY_RGB)
-    colours[..., 3] = alpha
-    axes.imshow(colours, interpolation="none", aspect="equal")
+    end = len(starts) * block - 0.5
+    axes.imshow(colours, interpolation="none", aspect="equal", extent=(-0.5, end, end, -0.5))
     axes.grid(False)
     return _svg(figure, key)
+
+
+def confusion_block(classes: int) -> int:
+    """Neighbouring classes that share a pixel of `confusion_image`."""
+    return -(-classes // _CONFUSION_PIXELS)
 
 
 def thumbnail(image: np.ndarray, full_scale: float) -> str:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs

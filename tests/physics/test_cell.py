@@ -1,0 +1,54 @@
+"""Programming to current: a level conducts its number of unit currents, read back from the simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cosim.config import Config
+from cosim.device import load_card, program_levels
+from cosim.errors import CardError
+from cosim.evaluate.programming import program_cell
+from cosim.netlist import curve_deck
+from cosim.spice import Simulator
+
+CARD = load_card("nor65")
+
+
+def read_levels(config: Config, simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    shifts = program_cell(CARD, config, simulator)
+    deck = curve_deck(CARD, shifts, np.full(len(shifts), config.read.bitline_v), config)
+    return shifts, simulator.simulate([deck])[0].currents[0]
+
+
+@pytest.mark.parametrize("settings", [[], ["cell.full_scale_a=3e-6"], ["read.bitline_v=0.05"], ["cell.bits=2"]])
+def test_levels_are_programmed_to_current(settings: list[str], simulator: Simulator) -> None:
+    config = Config.load(None, settings)
+    shifts, currents = read_levels(config, simulator)
+    assert len(shifts) == config.cell.levels
+    assert np.all(np.diff(shifts) < 0)
+    targets = np.arange(config.cell.levels) * config.cell.unit_a
+    np.testing.assert_allclose(currents[1:], targets[1:], rtol=2e-6)
+    assert 0 < currents[0] < 2e-4 * config.cell.unit_a
+
+
+def test_linear_region_current_is_proportional_to_overdrive(simulator: Simulator) -> None:
+    """I = beta (V_GS - V_T - V_DS / 2) V_DS: equal steps of threshold are nearly equal steps of current."""
+    config = Config()
+    deck = curve_deck(CARD, np.array([0.2, 0.4, 0.6]), np.full(3, 0.1), config)
+    currents = simulator.simulate([deck])[0].currents[0]
+    first, second = -np.diff(currents)
+    assert first == pytest.approx(second, rel=0.1)
+
+
+def test_a_full_scale_out_of_reach_says_what_is_in_reach() -> None:
+    shifts, currents = np.linspace(0, 2, 50), np.geomspace(5e-6, 1e-13, 50)
+    config = Config.load(None, ["cell.full_scale_a=8e-6"])
+    with pytest.raises(CardError, match=r"the card reaches 5e-06 A.*lower cell\.full_scale_a"):
+        program_levels(shifts, currents, config.cell)
+
+
+def test_a_cell_that_cannot_be_switched_off_is_refused() -> None:
+    shifts, currents = np.linspace(0, 2, 50), np.geomspace(9e-6, 1e-8, 50)
+    with pytest.raises(CardError, match=r"leaks 1e-08 A.*lower read\.wordline_v"):
+        program_levels(shifts, currents, Config().cell)
