@@ -10,12 +10,15 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from cosim.errors import CosimError
+
+if TYPE_CHECKING:  # the library is imported by the commands that need it, so that --help is quick
+    import cosim
 
 app = typer.Typer(
     name="cosim",
@@ -26,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+_INTERRUPTED = 130
 
 NetworkName = Annotated[
     str, typer.Argument(metavar="NETWORK", help="A shipped network's name, or a .safetensors file.")
@@ -47,7 +51,9 @@ DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="
 @app.command()
 def demo(
     images: Annotated[int | None, typer.Option(help="Images to classify; left out, all test images.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the results; left out, a new one below runs/.")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -59,17 +65,21 @@ def demo(
     """
     import cosim
     from cosim.datasets import find_mnist
-    from cosim.files import make_folder
-    from cosim.report import summary_table, write_page
+    from cosim.files import new_folder
+    from cosim.report import layer_table, summary_table, write_page
 
+    started = time.monotonic()
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
-    make_folder(out)
     circuit = _circuit(name, config, overrides, store)
-    record = cosim.infer(circuit, cosim.load_dataset(dataset).head(images))
+    test = cosim.load_dataset(dataset).head(images)
+    out = new_folder(out, Path("runs/demo"))
+    record = cosim.infer(circuit, test)
+    record.facts["wall_seconds"] = time.monotonic() - started
     record.save(out / "run.h5")
     write_page(record, out / "report.html")
     comparison = cosim.compare_record(record)
     console.print(summary_table(comparison))
+    console.print(layer_table(comparison))
     console.print(f"results  {out / 'run.h5'}\nreport   {out / 'report.html'}", highlight=False)
 
 
@@ -128,7 +138,9 @@ def netlist(
 @app.command()
 def infer(
     network: NetworkName,
-    dataset: Annotated[str, typer.Option(help="mnist or digits.")] = "mnist",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mnist or digits; left out, the one the network was trained on.")
+    ] = None,
     data: DataFolder = None,
     images: Annotated[int | None, typer.Option(help="How many test images; left out, all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
@@ -151,8 +163,10 @@ def infer(
             check_writable(path, force=force)
     named = {"run.fidelity": fidelity, "run.workers": workers}
     overrides = [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
-    test = cosim.load_dataset(dataset, "test", data).head(images)
-    record = cosim.infer(_circuit(network, config, overrides, store), test)
+    settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
+    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
+    loaded.check_images(test.images[:1])
+    record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record.facts["wall_seconds"] = time.monotonic() - started
     comparison = cosim.compare_record(record)
     if out is not None:
@@ -218,14 +232,16 @@ def store(
         console.print("cleared")
 
 
-def _circuit(network: str, config: Path | None, overrides: list[str] | None, store: Path | None):  # type: ignore[no-untyped-def]
+def _circuit(
+    network: str, config: Path | None, overrides: list[str] | None, store: Path | None
+) -> cosim.CircuitNetwork:
     import cosim
 
     settings = cosim.Config.load(config, overrides or [])
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
 
 
-def _write_json(path: Path | None, comparison) -> None:  # type: ignore[no-untyped-def]
+def _write_json(path: Path | None, comparison: cosim.Comparison) -> None:
     from cosim.files import write_whole
 
     if path is not None:
@@ -234,11 +250,16 @@ def _write_json(path: Path | None, comparison) -> None:  # type: ignore[no-untyp
 
 def main() -> None:
     """Run the command line and leave with its exit status."""
+    status: str | int | None = 0
     try:
         app()
     except CosimError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        status = error.exit_status
+    except SystemExit as end:
+        status = end.code
     except KeyboardInterrupt:
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
         print("interrupted: what was simulated is stored, and the next run continues", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status)

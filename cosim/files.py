@@ -62,14 +62,22 @@ def disk_error(error: OSError, path: Path) -> MachineError | OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}; check the path and its permissions")
 
 
-def make_folder(path: Path) -> Path:
-    """Make a folder and those above it.
+def new_folder(named: Path | None, otherwise: Path) -> Path:
+    """Make an empty folder: the one named, or the first of `otherwise`, `otherwise`-2, ... that is not there.
 
     Raises:
-        OutputError, MachineError: it cannot be made.
+        OutputError: the named folder holds something, or a folder cannot be made.
+        MachineError: the disk is full.
     """
+    number = 1
+    path = named or otherwise
+    while named is None and path.exists():
+        number += 1
+        path = otherwise.with_name(f"{otherwise.name}-{number}")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and is not empty: choose another folder")
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, path) from error
-    return Path(path)
+    return path

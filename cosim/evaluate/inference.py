@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cosim.datasets import Dataset
+from cosim.errors import DatasetError
 from cosim.evaluate.circuit import AuditResult, CircuitNetwork
 from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
@@ -27,11 +28,14 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     """Classify a data set on the circuit and in software.
 
     Raises:
+        DatasetError: there is no image.
         NetworkError: the images do not fit the network.
         SimulationError: ngspice failed; what was simulated is stored, and the next run continues.
     """
     started, ready = time.perf_counter(), sum(circuit.stopwatch.seconds.values())
     network = circuit.network
+    if len(dataset) == 0:
+        raise DatasetError("a run needs at least one image, found none")
     network.check_images(dataset.images[:1])
     outputs: dict[str, list[torch.Tensor]] = {"float": [], "software": [], "circuit": []}
     with progress_bar("images", len(dataset)) as advance, torch.no_grad():
@@ -49,10 +53,12 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     usage = circuit.simulator.usage if circuit.simulator else None
     facts = {
         "network": network.name,
+        "network_source": network.source,
         "network_card": network.card,
         "dataset": dataset.name,
         "dataset_digest": dataset.digest,
         "images": len(dataset),
+        "image_full_scale": dataset.full_scale,
         "config": circuit.config.model_dump(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {

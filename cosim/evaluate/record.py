@@ -71,8 +71,8 @@ class RunRecord:
         facts: JSON values: network, data set, configuration, versions, date, usage, seconds by stage.
         labels: (images,) int64.
         logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
-        disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) uint8
-            of the first of them.
+        disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
+            the first of them, 0..facts["image_full_scale"].
         levels_shift_v: (levels,) programmed threshold shifts, empty for ideal fidelity.
     """
 

@@ -158,6 +158,7 @@ class Network(nn.Module):
         steps: LayerSpec and SoftwareStep objects.
         float_weights: layer name to (weight, bias) of the float network it was quantized from, or None.
         card: free facts about it (recipe, seed, data, accuracies).
+        source: what `load_network` was given, or the name.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class Network(nn.Module):
         self.steps = steps
         self.float_weights = float_weights
         self.card = card or {}
+        self.source = name
         names = [layer.name for layer in self.layers]
         if not names:
             raise NetworkError(f"network {name!r} has no convolution or linear layer: nothing to put on an array")

@@ -64,13 +64,15 @@ def load_network(name: str | Path) -> Network:
         channels, height, width = card["input_shape"]
         steps = [_step_from(entry, tensors, path) for entry in card["steps"]]
         names = [step.name for step in steps if isinstance(step, LayerSpec)]
-        return Network(
+        network = Network(
             card["name"],
             (channels, height, width),
             steps,
             float_weights=_float_weights(names, tensors, path),
             card=card.get("facts", {}),
         )
+        network.source = str(name)
+        return network
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
@@ -91,12 +93,14 @@ def save_network(network: Network, path: Path) -> None:
         raise NetworkError(f"networks are written as .safetensors, found {path.name!r}: rename it")
     tensors: dict[str, Tensor] = {}
     for layer in network.layers:
-        tensors[f"{layer.name}.weight"] = layer.weight.to(torch.int8).contiguous()
-        tensors[f"{layer.name}.output_scale"] = layer.output_scale.to(torch.float32).contiguous()
-        tensors[f"{layer.name}.output_bias"] = layer.output_bias.to(torch.float32).contiguous()
+        tensors[f"{layer.name}.weight"] = layer.weight.to(torch.int8)
+        tensors[f"{layer.name}.output_scale"] = layer.output_scale
+        tensors[f"{layer.name}.output_bias"] = layer.output_bias
     for name, (weight, bias) in (network.float_weights or {}).items():
-        tensors[f"float.{name}.weight"] = weight.to(torch.float32).contiguous()
-        tensors[f"float.{name}.bias"] = bias.to(torch.float32).contiguous()
+        tensors[f"float.{name}.weight"] = weight
+        tensors[f"float.{name}.bias"] = bias
+    # safetensors stores neither views nor tensors that share memory.
+    tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     card = {
         "format": FORMAT,
         "name": network.name,

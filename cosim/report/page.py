@@ -199,7 +199,11 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
         },
     ]
     if usage:
-        ratio = f"one for {comparison.reads / simulated:,.0f} reads; " if simulated else ""
+        ratio = (
+            f"one for {comparison.reads / simulated:,.0f} reads; "
+            if 2 * simulated <= comparison.reads and simulated
+            else ""
+        )
         cards += [
             {
                 "name": "patterns simulated",
@@ -327,7 +331,7 @@ def _waveform(record: RunRecord) -> dict[str, str] | None:
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
     """The images kept of those decided differently."""
     images = record.disagreeing_images
-    full_scale = float(images.max(initial=0))
+    full_scale = float(record.facts["image_full_scale"])
     decisions = zip(record.disagreeing.tolist(), images, strict=False)
     return [
         {
@@ -419,7 +423,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def _command(facts: Mapping[str, Any]) -> str:
     """The command that repeats the run, naming every setting that is not the default."""
     defaults = Config().model_dump()
-    words = ["cosim", "infer", str(facts.get("network")), "--dataset", str(facts.get("dataset"))]
+    words = ["cosim", "infer", str(facts.get("network_source")), "--dataset", str(facts.get("dataset"))]
     words += ["--images", str(facts.get("images"))]
     for section, values in facts.get("config", {}).items():
         for key, value in values.items():

@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,20 +153,21 @@ def write_deck(deck: Deck, folder: Path) -> None:
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int | None, float]:
     """Exit status (None: killed after the time-out) and CPU seconds of a process."""
-    killer = threading.Timer(timeout_s, process.kill)
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    killer = threading.Timer(timeout_s, kill)
     killer.start()
-    started = time.monotonic()
     try:
         _, status, usage = os.wait4(process.pid, 0)
     finally:
         killer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
-    late = time.monotonic() - started >= timeout_s
-    return (None if late and process.returncode < 0 else process.returncode), _cpu(usage)
-
-
-def _cpu(usage: resource.struct_rusage) -> float:
-    return usage.ru_utime + usage.ru_stime
+    killed = late.is_set() and process.returncode < 0
+    return (None if killed else process.returncode), usage.ru_utime + usage.ru_stime
 
 
 def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:

@@ -1,0 +1,162 @@
+"""The ngspice driver: what it accepts, what it rejects, and what it does about it.
+
+The simulator is the real one; where it must misbehave in a certain way, a script stands between it and the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosim.config import Config
+from cosim.device import load_card
+from cosim.errors import MachineError, SimulationError
+from cosim.netlist import Deck, curve_deck
+from cosim.spice import Simulator, Store
+from cosim.spice.ngspice import engine_version
+from cosim.spice.raw import read_raw
+
+
+def small_deck(volts: float = 0.1) -> Deck:
+    return curve_deck(load_card("nor65"), np.array([0.3, 0.9]), np.full(2, volts), Config())
+
+
+def rc_deck() -> Deck:
+    """A capacitor charged through a resistor: 1 ns, read after one and after many time constants."""
+    circuit = "vin b 0 pwl(0 0 1e-15 1)\nr1 b c 1k\nc1 c 0 1e-12\n"
+    samples = np.array([1e-9, 20e-9])
+    return Deck("tran", ".tran 0.01n 20n", circuit, {"method": "gear", "reltol": 1e-5}, {}, ("vin",), samples)
+
+
+def program(folder: Path, script: str) -> str:
+    """An ngspice program that runs a shell script instead; $REAL is the real one."""
+    path = folder / "ngspice"
+    path.write_text(
+        f'#!/bin/sh\nREAL=/usr/bin/env\ncase "$*" in *--version*) exec ngspice --version;; esac\n{script}\n'
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def simulator_with(program_path: str, store: Path, **run: object) -> Simulator:
+    return Simulator(Config().run.model_copy(update={"ngspice": program_path, "workers": 1, **run}), Store(store))
+
+
+def test_a_transient_gives_the_charging_curve(tmp_path: Path) -> None:
+    (reading,) = simulator_with("ngspice", tmp_path).simulate([rc_deck()])
+    np.testing.assert_allclose(reading.currents[:, 0], [1e-3 * np.exp(-1), 0], rtol=2e-3, atol=1e-8)
+
+
+def test_two_decks_keep_their_order_and_count_once(tmp_path: Path) -> None:
+    simulator = simulator_with("ngspice", tmp_path)
+    low, high = simulator.simulate([small_deck(0.05), small_deck(0.1)])
+    assert (low.currents < high.currents).all()
+    assert simulator.usage.decks == 2
+    simulator.simulate([small_deck(0.1)])
+    assert (simulator.usage.decks, simulator.usage.decks_reused) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 1", "exit status 1"),
+        ("exit 0", "no raw file"),
+        ("echo 'Error: cannot do that'; exec ngspice \"$@\"", "the log says 'Error'"),
+        ("echo 'warning: singular matrix'; exec ngspice \"$@\"", "singular matrix"),
+        ('ngspice "$@"; head -c 40 out.raw > cut; mv cut out.raw', "cannot be read"),
+        ('ngspice "$@"; head -c -8 out.raw > cut; mv cut out.raw', "cannot be read"),
+        ("ngspice \"$@\"; sed -i 's/Operating Point/Something Else./' out.raw", "plot 'Something Else.'"),
+        ("ngspice \"$@\"; sed -i 's/i(vd1)/i(vxx)/' out.raw", "vectors"),
+        ("ngspice \"$@\"; printf '\\377\\377\\377\\377\\377\\377\\377\\177' | dd of=out.raw bs=1 conv=notrunc "
+         "seek=$(($(stat -c %s out.raw) - 8)) 2>/dev/null", "not finite"),
+        ("sleep 30", "no answer within"),
+        ("kill -SEGV $$", "exit status -11"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_breaks_a_rule_is_rejected_and_recorded(script: str, reason: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    simulator = simulator_with(program(tmp_path, script), store, timeout_s=1.5)
+    with pytest.raises(SimulationError, match="failed twice") as failure:
+        simulator.simulate([small_deck()])
+    message = str(failure.value)
+    assert reason in message
+    (folder,) = (store / "failures").iterdir()
+    assert str(folder) in message
+    assert {"deck.cir", "nor65.card", "log.txt", "reason.txt"} <= {file.name for file in folder.iterdir()}
+    assert "repeat: cd " in (folder / "reason.txt").read_text()
+    assert not list((store / "scratch").iterdir())
+
+
+def test_the_recorded_deck_can_be_repeated_by_hand(tmp_path: Path) -> None:
+    with pytest.raises(SimulationError):
+        simulator_with(program(tmp_path, "exit 1"), tmp_path / "store").simulate([small_deck()])
+    (folder,) = (tmp_path / "store" / "failures").iterdir()
+    assert os.system(f"cd {folder} && ngspice -n -b deck.cir > /dev/null 2>&1") == 0
+    assert read_raw(folder / "out.raw").values.shape == (1, 2)
+
+
+def test_the_second_attempt_has_tightened_options(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    script = f'if [ ! -e {once} ]; then touch {once}; exit 1; fi; grep -q itl4=100 deck.cir && exec ngspice "$@"'
+    simulator = simulator_with(program(tmp_path, script), tmp_path / "store")
+    (reading,) = simulator.simulate([small_deck()])
+    assert reading.attempts == 2
+    assert simulator.usage.retried == 1
+    np.testing.assert_allclose(
+        reading.currents, simulator_with("ngspice", tmp_path / "other").simulate([small_deck()])[0].currents, rtol=1e-6
+    )
+
+
+def test_decks_that_succeed_are_kept_when_another_fails(tmp_path: Path) -> None:
+    script = 'grep -q "vd0 d0 0 0.07" deck.cir && exit 1; exec ngspice "$@"'
+    simulator = simulator_with(program(tmp_path, script), tmp_path / "store")
+    with pytest.raises(SimulationError, match="exit status 1"):
+        simulator.simulate([small_deck(0.07), small_deck(0.1), small_deck(0.09)])
+    again = simulator_with(program(tmp_path, script), tmp_path / "store")
+    again.simulate([small_deck(0.1), small_deck(0.09)])
+    assert again.usage.decks == 0
+
+
+def test_a_users_spiceinit_and_environment_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".spiceinit").write_text("set filetype=ascii\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPICE_ASCIIRAWFILE", "1")
+    assert simulator_with("ngspice", tmp_path / "store").simulate([small_deck()])[0].currents.shape == (1, 2)
+
+
+def test_missing_ngspice_names_the_package() -> None:
+    with pytest.raises(MachineError, match="apt-get install ngspice"):
+        engine_version("no-such-ngspice")
+
+
+def test_an_old_ngspice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    path.write_text("#!/bin/sh\necho '** ngspice-34 : Circuit level simulation program'\n")
+    path.chmod(0o755)
+    with pytest.raises(MachineError, match=r"ngspice-34, but ngspice-39 or newer is needed"):
+        engine_version(str(path))
+
+
+def test_another_program_is_no_ngspice() -> None:
+    with pytest.raises(MachineError, match="does not say its version"):
+        engine_version("true")
+
+
+def test_identity_follows_everything_that_changes_the_answer_and_nothing_else() -> None:
+    deck = small_deck()
+    same = replace(deck, comments=("another comment",))
+    assert deck.identity("ngspice-39") == same.identity("ngspice-39")
+    others = [
+        small_deck(0.11).identity("ngspice-39"),
+        deck.identity("ngspice-40"),
+        replace(deck, options={**deck.options, "reltol": 1e-3}).identity("ngspice-39"),
+        replace(deck, cards={"nor65.card": deck.cards["nor65.card"].replace("vth0=2.37", "vth0=2.38")}).identity(
+            "ngspice-39"
+        ),
+    ]
+    assert len({deck.identity("ngspice-39"), *others}) == 5

@@ -1,0 +1,166 @@
+"""The store: whole results or none, shared by processes, continued after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from cosim.config import Config
+from cosim.errors import OutputError
+from cosim.network import save_network
+from cosim.spice import Simulator, Store, default_store
+from tests.conftest import make_network
+from tests.spice.test_driver import small_deck
+
+
+def stored(store: Path) -> list[Path]:
+    return sorted((store / "results").glob("*/*.npz"))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "text", "other shape"])
+def test_a_damaged_result_is_noticed_and_simulated_again(damage: str, tmp_path: Path) -> None:
+    (good,) = Simulator(Config().run, Store(tmp_path)).simulate([small_deck()])
+    (path,) = stored(tmp_path)
+    content = bytearray(path.read_bytes())
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        at = content.find(np.asarray(good.currents).tobytes()[:8])
+        content[at] ^= 0xFF
+        path.write_bytes(content)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("not a result")
+    else:
+        Store(tmp_path).save(path.stem, type(good)(**{**vars(good), "currents": good.currents[:, :1]}))
+    simulator = Simulator(Config().run, Store(tmp_path))
+    (again,) = simulator.simulate([small_deck()])
+    assert simulator.usage.decks == 1
+    assert np.array_equal(again.currents, good.currents)
+
+
+def command(store: Path, network: Path, out: Path) -> list[str]:
+    return [
+        sys.executable, "-c", "from cosim.cli import main; main()", "infer", str(network), "--dataset", "digits",
+        "--images", "12", "--out", str(out), "--store", str(store), "--workers", "1",
+        "--set", "run.patterns_per_deck=32",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that reads the 8x8 digits, small enough for many runs."""
+    network = make_network()
+    network.input_shape = (1, 8, 8)
+    # 8x8 -> 6x6 -> pool 3x3 -> conv 2x2 -> 2x2 -> pool -> 1
+    from cosim.network import SoftwareStep
+
+    network.steps.insert(5, SoftwareStep("max_pool2d", {"kernel_size": 2}))
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    save_network(network, path)
+    return path
+
+
+def results(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a run's file."""
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_a_killed_run_continues_and_ends_like_one_that_was_not(network: Path, tmp_path: Path) -> None:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    assert subprocess.run(command(tmp_path / "a", network, tmp_path / "a.h5"), **quiet).returncode == 0
+    whole = len(stored(tmp_path / "a"))
+    kept = 0
+    for _ in range(3):  # killed at three different moments
+        process = subprocess.Popen(command(tmp_path / "b", network, tmp_path / "b.h5"), **quiet)
+        while process.poll() is None and len(stored(tmp_path / "b")) < kept + 4:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "b.h5").exists()
+        assert len(stored(tmp_path / "b")) >= kept
+        kept = len(stored(tmp_path / "b"))
+    assert 0 < kept < whole
+    assert subprocess.run(command(tmp_path / "b", network, tmp_path / "b.h5"), **quiet).returncode == 0
+    assert [path.name for path in stored(tmp_path / "b")] == [path.name for path in stored(tmp_path / "a")]
+    first, second = results(tmp_path / "a.h5"), results(tmp_path / "b.h5")
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    # What killed processes left in scratch is swept by the next.
+    assert not list((tmp_path / "b" / "scratch").iterdir())
+
+
+def test_two_runs_share_a_store_and_simulate_every_deck_once(network: Path, tmp_path: Path) -> None:
+    runs = [
+        subprocess.Popen(
+            [*command(tmp_path / "s", network, tmp_path / f"{name}.h5"), "--json", str(tmp_path / f"{name}.json")],
+            stdout=subprocess.DEVNULL,
+        )
+        for name in "xy"
+    ]
+    assert [run.wait() for run in runs] == [0, 0]
+    import json
+
+    decks = [json.loads((tmp_path / f"{name}.json").read_text())["decks"] for name in "xy"]
+    # The programming decks count as decks too.
+    assert sum(decks) <= len(stored(tmp_path / "s"))
+    first, second = results(tmp_path / "x.h5"), results(tmp_path / "y.h5")
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_interrupting_stops_cleanly_with_130(network: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "c", network, tmp_path / "c.h5"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    while process.poll() is None and len(stored(tmp_path / "c")) < 3:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)
+    _, message = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "the next run continues" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "c.h5").exists()
+    assert not list((tmp_path / "c" / "scratch").iterdir())
+
+
+def test_size_and_clear(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    Simulator(Config().run, store).simulate([small_deck()])
+    results_, failures, size = store.size()
+    assert (results_, failures) == (1, 0)
+    assert size == stored(tmp_path)[0].stat().st_size
+    store.clear()
+    assert store.size() == (0, 0, 0)
+
+
+def test_clear_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"thesis\.tex"):
+        store.clear()
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_where_the_store_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COSIM_STORE", str(tmp_path / "named"))
+    assert default_store() == tmp_path / "named"
+    monkeypatch.delenv("COSIM_STORE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert default_store() == tmp_path / "cache" / "cosim" / "store"

@@ -1,0 +1,66 @@
+"""The configuration: defaults, files, overrides, and what it says about mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cosim.config import Config
+from cosim.errors import ConfigError
+
+
+def test_defaults_are_a_configuration() -> None:
+    config = Config.load()
+    assert config.array.open_wordlines == 9
+    assert config.cell.unit_a == pytest.approx(config.cell.full_scale_a / 15)
+
+
+def test_file_and_overrides_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "cosim.toml"
+    path.write_text('[array]\nopen_wordlines = 4\n[adc]\nbits = "lossless"\n')
+    config = Config.load(path, ["array.open_wordlines=6", "run.layers=conv1,conv2", "cell.full_scale_a=3e-6"])
+    assert config.array.open_wordlines == 6
+    assert config.adc.bits == "lossless"
+    assert config.run.layers == "conv1,conv2"
+    assert config.cell.full_scale_a == 3e-6
+
+
+def test_round_trip() -> None:
+    config = Config.load(None, ["adc.bits=6", "run.seed=3"])
+    assert Config.from_dict(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["array.open_wordline=9"], r"unknown key array\.open_wordline: did you mean 'open_wordlines'"),
+        (["arry.open_wordlines=9"], r"unknown section 'arry': did you mean 'array'"),
+        (["open_wordlines=9"], r"expected section\.key=value after --set, found 'open_wordlines=9'"),
+        (["array.open_wordlines"], r"expected section\.key=value"),
+        (["array.open_wordlines=0"], r"array\.open_wordlines: .*greater than or equal to 1.*found 0"),
+        (["array.open_wordlines=9.5"], r"array\.open_wordlines: .*integer"),
+        (["array.bitline_res_ohm=-1"], r"array\.bitline_res_ohm: .*found -1"),
+        (["array.bitline_res_ohm=nan"], r"array\.bitline_res_ohm: .*finite"),
+        (["array.wordlines=8"], r"array\.open_wordlines = 9 does not fit array\.wordlines = 8: open at most 8"),
+        (["read.rise_s=15e-9"], r"read\.rise_s = 1\.5e-08 must be below half of read\.pulse_s"),
+        (["adc.bits=17"], r"adc\.bits must be 1 to 16"),
+        (["run.fidelity=spice"], r"run\.fidelity: Input should be 'ideal', 'dc' or 'tran', found 'spice'"),
+        (["run.workers=0"], r"run\.workers"),
+    ],
+)
+def test_mistakes_are_named_with_a_remedy(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.load(None, overrides)
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        Config.load(tmp_path / "missing.toml")
+    path = tmp_path / "bad.toml"
+    path.write_text("array = [")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        Config.load(path)
+    path.write_text("array = 3")
+    with pytest.raises(ConfigError, match="array must be a section of keys, found 3"):
+        Config.load(path)

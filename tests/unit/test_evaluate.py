@@ -1,0 +1,138 @@
+"""Runs, records and comparisons, through the public face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import cosim
+from cosim.errors import ConfigError, DatasetError, InputError, NetworkError
+from cosim.evaluate import Accuracy, RunRecord, compare_record
+from tests.conftest import make_network, random_images
+
+WIRED = ["array.open_wordlines=4", "array.bitline_res_ohm=40", "run.fidelity=dc"]
+
+
+@pytest.fixture(scope="module")
+def dataset() -> cosim.Dataset:
+    images = (random_images(40) * 255).to(torch.uint8)
+    return cosim.Dataset("random", images, 255, torch.arange(40) % 3, "md5:0")
+
+
+@pytest.fixture(scope="module")
+def record(dataset: cosim.Dataset, shared_store: Path) -> RunRecord:
+    circuit = cosim.CircuitNetwork(
+        make_network(float_weights=True), cosim.Config.load(None, [*WIRED, "run.fidelity=tran"]), store=shared_store
+    )
+    return cosim.infer(circuit, dataset)
+
+
+def test_counts_are_those_of_the_geometry(record: RunRecord) -> None:
+    first, second = compare_record(record).layers
+    # 4x4 outputs, 4 bit planes, 40 images; 9 rows in 3 groups of at most 4 wordlines, 12 rows in 3.
+    assert first.reads == 16 * 4 * 40 * 3
+    assert second.reads == 1 * 4 * 40 * 3
+    assert first.conversions == first.reads * (3 + 1)
+    assert first.patterns <= 16 + 16 + 2
+
+
+def test_audit_agrees_with_the_tables(record: RunRecord) -> None:
+    assert record.audit is not None
+    assert record.audit.decks == 6
+    assert record.audit.max_error_lsb < 0.01
+    assert record.audit.differing_codes == 0
+
+
+def test_error_statistics_equal_a_count_over_every_read(record: RunRecord) -> None:
+    layer = record.layers[0]
+    every = np.concatenate([np.repeat(g.lsb - g.ideal, g.uses, axis=0).ravel() for g in layer.groups]).astype(float)
+    codes = np.concatenate([np.repeat(g.codes - np.rint(g.ideal), g.uses, axis=0).ravel() for g in layer.groups])
+    found = compare_record(record).layers[0]
+    assert found.error_mean_lsb == pytest.approx(every.mean())
+    assert found.error_rms_lsb == pytest.approx(np.sqrt((every**2).mean()))
+    assert found.error_max_lsb == pytest.approx(np.abs(every).max())
+    assert found.differing_codes == np.count_nonzero(codes)
+    assert found.error_max_lsb > 0.1, "40 ohm a cell must show"
+
+
+def test_round_trip_through_hdf5(record: RunRecord, tmp_path: Path) -> None:
+    record.save(tmp_path / "run.h5")
+    again = RunRecord.load(tmp_path / "run.h5")
+    assert compare_record(again) == compare_record(record)
+    assert again.waveform is not None
+    assert record.waveform is not None
+    assert np.array_equal(again.waveform.currents_a, record.waveform.currents_a)
+
+
+def test_files_that_are_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run at"):
+        RunRecord.load(tmp_path / "none.h5")
+    path = tmp_path / "run.h5"
+    path.write_text("text")
+    with pytest.raises(InputError, match="no run that cosim wrote"):
+        RunRecord.load(path)
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "cosim-run-0"
+    with pytest.raises(InputError, match="expected 'cosim-run-1'"):
+        RunRecord.load(path)
+
+
+def test_circuit_is_a_torch_module_and_compare_is_one_call(dataset: cosim.Dataset, shared_store: Path) -> None:
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, WIRED), store=shared_store)
+    assert isinstance(circuit, torch.nn.Module)
+    images = dataset.real(0, 40)
+    logits = circuit(images)
+    assert logits.shape == (40, 3)
+    comparison = cosim.compare(circuit, images, dataset.labels)
+    assert comparison.accuracy_float is None
+    assert comparison.accuracy_circuit.correct == int((logits.argmax(1) == dataset.labels).sum())
+
+
+def test_wires_change_what_the_circuit_says(dataset: cosim.Dataset, shared_store: Path) -> None:
+    network, images = make_network(), dataset.real(0, 40)
+    circuit = cosim.CircuitNetwork(
+        network, cosim.Config.load(None, [*WIRED, "array.bitline_res_ohm=400"]), store=shared_store
+    )
+    with torch.no_grad():
+        assert not torch.equal(circuit(images), network(images))
+
+
+def test_fidelities_agree_within_a_hundredth_of_a_code(dataset: cosim.Dataset, shared_store: Path) -> None:
+    currents = []
+    for fidelity in ("dc", "tran"):
+        config = cosim.Config.load(None, [*WIRED, f"run.fidelity={fidelity}"])
+        circuit = cosim.CircuitNetwork(make_network(), config, store=shared_store)
+        circuit(dataset.real(0, 40))
+        currents.append(circuit.arrays["conv1"].table.reads(0).lsb)
+    assert np.abs(currents[0] - currents[1]).max() < 0.01
+
+
+def test_a_circuit_with_memory_is_caught_by_the_audit(dataset: cosim.Dataset, shared_store: Path) -> None:
+    """Bitlines so slow that a read sees the one before: tables in Gray order differ from reads in image order."""
+    slow = ["array.open_wordlines=4", "array.bitline_res_ohm=400", "array.bitline_cap_f=1e-14", "read.pulse_s=4e-9"]
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, slow), store=shared_store)
+    found = cosim.infer(circuit, dataset)
+    assert found.audit is not None
+    assert found.audit.max_error_lsb > 1
+    assert found.layers[0].unsettled_lsb > 1
+
+
+def test_confidence_interval_is_wilsons() -> None:
+    p, n, z = 0.9935, 10000, 1.959964
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    expected = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    assert Accuracy(9935, 10000).interval == pytest.approx(expected, abs=1e-8)
+
+
+def test_layers_and_shapes_that_do_not_fit(dataset: cosim.Dataset) -> None:
+    with pytest.raises(ConfigError, match="has no layer 'conv3': did you mean 'conv"):
+        cosim.CircuitNetwork(make_network(), cosim.Config.load(None, ["run.layers=conv1,conv3"]))
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, ["run.fidelity=ideal"]))
+    with pytest.raises(NetworkError, match="takes images of shape"):
+        circuit(torch.zeros(1, 1, 28, 28))
+    with pytest.raises(DatasetError, match="at least one image"):
+        cosim.compare(circuit, torch.zeros(0, 1, 6, 6), torch.zeros(0, dtype=torch.int64))

@@ -1,0 +1,82 @@
+"""Tiling, levels and patterns: every weight has one place, every pattern its bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cosim.config import Array, Cell
+from cosim.errors import NetworkError
+from cosim.mapping import bit_plane_patterns, deck_patterns, gray_order, plan_tiles
+from tests.conftest import make_layer
+
+ARRAY = Array(wordlines=20, bitlines=4, open_wordlines=5)
+
+
+@pytest.mark.parametrize(
+    "geometry", [{}, {"inputs": 6, "outputs": 4, "groups": 2}, {"outputs": 10}, {"kernel": (1, 1)}]
+)
+def test_untiling_gives_the_weights_back(geometry: dict) -> None:
+    layer = make_layer(**geometry)
+    plan = plan_tiles(layer, ARRAY, Cell())
+    found = torch.full((layer.outputs, layer.weight[0].numel()), 99)
+    for group in plan.groups:
+        levels = torch.from_numpy(group.levels.astype(np.int64))
+        block = found[slice(*group.outputs), slice(*group.rows)]
+        assert (block == 99).all(), "a weight has two places"
+        block.copy_(levels[:, :-1].T - layer.zero_point)
+        assert (levels[:, -1] == layer.zero_point).all()
+    assert torch.equal(found.reshape(layer.weight.shape), layer.weight.to(torch.int64))
+
+
+def test_groups_of_a_tile_fit_it_and_do_not_overlap() -> None:
+    plan = plan_tiles(make_layer(inputs=9, outputs=7), ARRAY, Cell())
+    assert plan.tiles == 1 + max(group.tile for group in plan.groups)
+    taken = set()
+    for group in plan.groups:
+        assert group.levels.shape[0] <= ARRAY.open_wordlines
+        assert group.levels.shape[1] <= ARRAY.bitlines
+        assert group.first_wordline + group.wordlines <= ARRAY.wordlines
+        for wordline in range(group.first_wordline, group.first_wordline + group.wordlines):
+            assert (group.tile, wordline) not in taken
+            taken.add((group.tile, wordline))
+
+
+def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
+    layer = make_layer(inputs=2, kernel=(2, 3), stride=(2, 1), padding=(1, 0))
+    plan = plan_tiles(layer, ARRAY, Cell())
+    activations = torch.randint(0, 16, (2, 2, 5, 6), generator=torch.Generator().manual_seed(1)).float()
+    patterns = bit_plane_patterns(plan, activations)
+    unrolled = F.unfold(activations, (2, 3), stride=(2, 1), padding=(1, 0)).to(torch.int64)  # n, rows, positions
+    for stream, wordlines in enumerate(plan.stream_wordlines()):
+        rows = unrolled[:, stream * 5 : stream * 5 + wordlines]
+        for bit in range(4):
+            expected = (((rows >> bit) & 1) << torch.arange(wordlines)[:, None]).sum(1)
+            assert torch.equal(patterns[bit, :, stream].flatten(1), expected.to(patterns.dtype))
+
+
+def test_gray_order_changes_one_wordline_at_a_time() -> None:
+    order = gray_order(512)
+    assert sorted(order) == list(range(512))
+    assert all(bin(a ^ b).count("1") == 1 for a, b in zip(order[:-1], order[1:], strict=True))
+
+
+def test_decks_hold_whole_blocks_whatever_asked_for_them() -> None:
+    few, many = deck_patterns(np.array([3, 300]), 9, 256), deck_patterns(np.arange(512), 9, 256)
+    assert [len(deck) for deck in few] == [256, 256]
+    assert all(np.array_equal(a, b) for a, b in zip(few, many, strict=True))
+    assert [len(deck) for deck in deck_patterns(np.array([3]), 9, 100)] == [64]
+    assert [len(deck) for deck in deck_patterns(np.array([], np.int64), 9, 256)] == []
+
+
+def test_many_wordlines_read_needed_patterns_only() -> None:
+    needed = np.array([70000, 5, 9])
+    (deck,) = deck_patterns(needed, 20, 256)
+    assert deck.tolist() == [5, 9, 70000]
+
+
+def test_weights_that_do_not_fit_a_cell() -> None:
+    with pytest.raises(NetworkError, match=r"8-bit weights, but a cell holds 4 bits: set cell\.bits=8"):
+        plan_tiles(make_layer(weight_bits=8), ARRAY, Cell())
