@@ -18,11 +18,27 @@ A trained network goes in at the top, each package does one thing to it, an accu
     logits = circuit(images)
 """
 
-from cosim.config import Config
-from cosim.datasets import Dataset, load_dataset
-from cosim.errors import CosimError, InputError, MachineError, SimulationError
-from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
-from cosim.network import LayerSpec, Network, SoftwareStep, load_network, save_network
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosim.config import Config
+    from cosim.datasets import Dataset, load_dataset
+    from cosim.errors import CosimError, InputError, MachineError, SimulationError
+    from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
+    from cosim.network import LayerSpec, Network, SoftwareStep, load_network, save_network
+
+# Where each public name lives. They are imported when first used, since torch alone takes a second and the
+# command line should answer --help at once.
+_HOMES = {
+    "cosim.config": ("Config",),
+    "cosim.datasets": ("Dataset", "load_dataset"),
+    "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
+    "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
+    "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "load_network", "save_network"),
+}
 
 __all__ = [
     "CircuitNetwork",
@@ -44,3 +60,14 @@ __all__ = [
     "load_network",
     "save_network",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'cosim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

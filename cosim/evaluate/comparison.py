@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cosim.evaluate.record import LayerRecord, RunRecord
 
@@ -25,6 +24,8 @@ class Accuracy:
     @property
     def interval(self) -> tuple[float, float]:
         """Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927."""
+        from scipy.stats import binomtest  # half a second to import, for two numbers at the end
+
         found = binomtest(self.correct, self.images).proportion_ci(0.95, method="wilson")
         return float(found.low), float(found.high)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
 def test_gray_order_changes_one_wordline_at_a_time() -> None:
     order = gray_order(512)
     assert sorted(order) == list(range(512))
-    assert all(bin(a ^ b).count("1") == 1 for a, b in zip(order[:-1], order[1:], strict=True))
+    assert all(bin(a ^ b).count("1") == 1 for a, b in itertools.pairwise(order))
 
 
 def test_decks_hold_whole_blocks_whatever_asked_for_them() -> None:
