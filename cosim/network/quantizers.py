@@ -1,71 +1,237 @@
-"""Quantizers with a learned step size, used while a network is trained."""
+"""Quantizers whose range is trained with the network.
+
+All are uniform grids: a value v becomes the integer q = clip(round((v - offset) / step), low, high) and stands for
+q step + offset. They differ in what is trained and in its gradient:
+
+    LearnedStepQuantizer     the step (LSQ), per layer or per channel
+    ThresholdQuantizer       the logarithm of the threshold, per layer or per channel (TQT)
+    ClippedQuantizer         the clip of an activation (PACT)
+    AsymmetricQuantizer      step and offset, the offset a whole number of steps (LSQ+)
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from cosim.errors import NetworkError
 
-class _LearnedStep(torch.autograd.Function):
-    """Rounds `value / step` to integers in [low, high] and scales back; the gradients of LSQ."""
+_SMALLEST_STEP = 1e-8
+
+
+class _Grid(torch.autograd.Function):
+    """Rounds to the grid; straight through for the value, exact for step and offset up to the rounding."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, step: Tensor, low: int, high: int) -> Tensor:  # type: ignore[no-untyped-def]
-        scaled = value / step
-        ctx.save_for_backward(scaled)
-        ctx.low, ctx.high = low, high
-        return scaled.round().clamp_(low, high) * step
+    def forward(ctx, value: Tensor, step: Tensor, offset: Tensor | None, low: int, high: int) -> Tensor:  # type: ignore[no-untyped-def]
+        scaled = (value if offset is None else value - offset) / step
+        ctx.save_for_backward(scaled, step)
+        ctx.low, ctx.high, ctx.offset_shape = low, high, None if offset is None else offset.shape
+        rounded = scaled.round().clamp_(low, high) * step
+        return rounded if offset is None else rounded + offset
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        (scaled,) = ctx.saved_tensors
+        scaled, step = ctx.saved_tensors
         inside = (scaled >= ctx.low) & (scaled <= ctx.high)
         slope = torch.where(inside, scaled.round() - scaled, scaled.clamp(ctx.low, ctx.high))
-        normalizer = 1 / math.sqrt(scaled.numel() * ctx.high)
-        return gradient * inside, (gradient * slope).sum() * normalizer, None, None
+        of_offset = None if ctx.offset_shape is None else (gradient * ~inside).sum_to_size(ctx.offset_shape)
+        return gradient * inside, (gradient * slope).sum_to_size(step.shape), of_offset, None, None
 
 
-class LearnedStepQuantizer(nn.Module):
-    """Uniform quantizer whose step size is trained with the weights.
-
-        q = clip(round(v / s), low, high),   v^ = s q
-        dv^/ds = q - v/s inside the range, low or high outside, scaled by 1 / sqrt(N high)
+class Quantizer(nn.Module, ABC):
+    """What the quantizers share: integers low..high, and a range that starts from the first values seen.
 
     Args:
         bits: 1 to 8.
         signed: integers -2^(b-1)..2^(b-1)-1, else 0..2^b-1.
+        channels: None for one range a layer, or the length of the first axis for one range a channel.
 
-    Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, equations 1-3 and section 2.2
-    (the step starts at 2 mean|v| / sqrt(high)).
+    Raises:
+        NetworkError: bits are out of range.
     """
 
-    def __init__(self, bits: int, *, signed: bool) -> None:
+    def __init__(self, bits: int, *, signed: bool, channels: int | None = None) -> None:
         super().__init__()
-        self.low = -(2 ** (bits - 1)) if signed else 0
-        self.high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        if not 1 <= bits <= 8:
+            raise NetworkError(f"a quantizer needs 1 to 8 bits, found {bits}")
         self.bits = bits
-        self.step = nn.Parameter(torch.ones(()))
+        self.low = -(2 ** (bits - 1)) if signed else 0
+        self.high = self.low + 2**bits - 1
+        self.shape = () if channels is None else (channels, 1, 1, 1)
         self.started: Tensor
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     def forward(self, value: Tensor) -> Tensor:
         if not self.started:
-            self.start(value)
-        return _LearnedStep.apply(value, self.positive_step(), self.low, self.high)
+            with torch.no_grad():
+                self.start(value)
+                self.started.fill_(True)
+        return self.quantize(value)
 
+    @abstractmethod
     def start(self, value: Tensor) -> None:
-        """Set the step from a sample of the values to come."""
-        with torch.no_grad():
-            self.step.fill_(2 * value.abs().mean().item() / math.sqrt(self.high))
-            self.started.fill_(True)
+        """Set the range from a sample of the values to come."""
 
+    @abstractmethod
+    def quantize(self, value: Tensor) -> Tensor:
+        """The values on the grid, with the quantizer's gradient."""
+
+    @abstractmethod
     def positive_step(self) -> Tensor:
-        """The step, kept above zero whatever the optimiser did to it."""
-        return self.step.abs().clamp_min(1e-8)
+        """The step, above zero whatever the optimiser did to it."""
+
+    def zero_point(self) -> Tensor:
+        """The integer, 0..2^bits - 1 counted from `low`, that stands for zero."""
+        return torch.full(self.shape, -self.low, dtype=torch.int32)
 
     def integers(self, value: Tensor) -> Tensor:
-        """The integers q of `value`, int8 for signed values and uint8 for unsigned ones."""
-        kind = torch.int8 if self.low < 0 else torch.uint8
-        return (value / self.positive_step()).round().clamp(self.low, self.high).to(kind)
+        """Integers of `value` as int32, zero standing for zero: integer * step is what `quantize` gives."""
+        level = (value / self.positive_step()).round() + self.zero_point()
+        return level.clamp(0, self.high - self.low).to(torch.int32) - self.zero_point()
+
+    def _largest(self, value: Tensor) -> Tensor:
+        """Largest magnitude, over everything or a channel."""
+        return value.abs().flatten(1).amax(1).reshape(self.shape) if self.shape else value.abs().max()
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Mean magnitude, over everything or a channel."""
+        return value.abs().flatten(1).mean(1).reshape(self.shape) if self.shape else value.abs().mean()
+
+
+class _Shown(torch.autograd.Function):
+    """`shown` in place of `value`, to the last bit, with the gradient of `value` times `scale`."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, shown: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.scale = scale
+        return shown.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
+        return gradient * ctx.scale, None, None
+
+
+class LearnedStepQuantizer(Quantizer):
+    """Uniform quantizer whose step is trained.
+
+        q = clip(round(v / s), low, high),   v^ = s q
+        dv^/ds = q - v/s inside the range, low or high outside, scaled by 1 / sqrt(N high)
+
+    N is the number of values that share a step. With one signed bit `high` is 0, and 1 takes its place.
+
+    Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, equations 1-3 and section 2.2
+    (the step starts at 2 mean|v| / sqrt(high)).
+    """
+
+    def __init__(self, bits: int, *, signed: bool, channels: int | None = None) -> None:
+        super().__init__(bits, signed=signed, channels=channels)
+        self.step = nn.Parameter(torch.ones(self.shape))
+
+    def start(self, value: Tensor) -> None:
+        self.step.copy_((2 * self._mean(value) / math.sqrt(max(self.high, 1))).clamp_min(_SMALLEST_STEP))
+
+    def quantize(self, value: Tensor) -> Tensor:
+        sharing = value.numel() / self.step.numel()
+        step = self.positive_step()
+        step = _Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
+        return _Grid.apply(value, step, None, self.low, self.high)
+
+    def positive_step(self) -> Tensor:
+        return self.step.abs().clamp_min(_SMALLEST_STEP)
+
+
+class ThresholdQuantizer(Quantizer):
+    """Uniform quantizer whose threshold, the end of its range, is trained on a logarithmic scale.
+
+        s = t / 2^(b-1) signed, t / 2^b unsigned,   q = clip(round(v / s), low, high),   v^ = s q
+        dv^/d(log2 t) = s ln 2 (q - v/s) inside the range, s ln 2 low or s ln 2 high outside
+
+    Source: Jain et al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep
+    Neural Networks", MLSys 2020, equations 4-8, without its restriction to powers of two: the step of an array is
+    a current, which has no reason to be one. A trained threshold with its scale is the dynamic-threshold scheme
+    of 4-bit NOR-Flash networks (Chen, 2021).
+    """
+
+    def __init__(self, bits: int, *, signed: bool, channels: int | None = None) -> None:
+        super().__init__(bits, signed=signed, channels=channels)
+        self.log_threshold = nn.Parameter(torch.zeros(self.shape))
+
+    def start(self, value: Tensor) -> None:
+        self.log_threshold.copy_(self._largest(value).clamp_min(_SMALLEST_STEP).log2())
+
+    def quantize(self, value: Tensor) -> Tensor:
+        return _Grid.apply(value, self.positive_step(), None, self.low, self.high)
+
+    def positive_step(self) -> Tensor:
+        return torch.exp2(self.log_threshold) / (2**self.bits / 2 if self.low < 0 else 2**self.bits)
+
+
+class ClippedQuantizer(Quantizer):
+    """Activation quantizer with a trained clip; unsigned, one clip a layer.
+
+        y = clip(x, 0, a),   y^ = round(y (2^b - 1) / a) a / (2^b - 1)
+        dy^/da = 1 where x >= a, 0 elsewhere
+
+    The clip is meant to be trained with weight decay (L2), which the paper adds to the loss.
+
+    Source: Choi et al., "PACT: Parameterized Clipping Activation for Quantized Neural Networks", 2018,
+    equations 1-3.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits, signed=False)
+        self.clip = nn.Parameter(torch.ones(()))
+
+    def start(self, value: Tensor) -> None:
+        self.clip.copy_(value.max().clamp_min(_SMALLEST_STEP))
+
+    def quantize(self, value: Tensor) -> Tensor:
+        clip = self.clip.clamp_min(_SMALLEST_STEP)
+        clipped = torch.where(value >= clip, clip, value.clamp_min(0))
+        step = self.positive_step().detach()
+        return _Shown.apply(clipped, (clipped / step).round() * step, 1.0)
+
+    def positive_step(self) -> Tensor:
+        return self.clip.clamp_min(_SMALLEST_STEP) / self.high
+
+
+class AsymmetricQuantizer(Quantizer):
+    """Uniform quantizer with trained step and offset, so that its range need not be symmetric or start at zero.
+
+        q = clip(round((v - b) / s), 0, 2^bits - 1),   v^ = s q + b,   b = -s z
+        dv^/ds = q - (v - b)/s inside, q outside;  dv^/db = 0 inside, 1 outside; both scaled by 1 / sqrt(N high)
+
+    The offset is held at a whole number z of steps, 0..2^bits - 1, so that zero is on the grid: z is the level that
+    stands for zero, which an array holds in its reference column.
+
+    Source: Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better
+    initialization", CVPR Workshops 2020, equations 2-5.
+    """
+
+    def __init__(self, bits: int, *, channels: int | None = None) -> None:
+        super().__init__(bits, signed=False, channels=channels)
+        self.step = nn.Parameter(torch.ones(self.shape))
+        self.offset = nn.Parameter(torch.zeros(self.shape))
+
+    def start(self, value: Tensor) -> None:
+        flat = value.flatten(1) if self.shape else value.reshape(1, -1)
+        lowest = flat.amin(1).clamp_max(0).reshape(self.shape)
+        highest = flat.amax(1).clamp_min(0).reshape(self.shape)
+        self.step.copy_(((highest - lowest) / self.high).clamp_min(_SMALLEST_STEP))
+        self.offset.copy_(lowest)
+
+    def quantize(self, value: Tensor) -> Tensor:
+        scale = 1 / math.sqrt(value.numel() / self.step.numel() * self.high)
+        step = self.positive_step()
+        offset = _Shown.apply(self.offset, -self.zero_point() * step.detach(), scale)
+        return _Grid.apply(value, _Shown.apply(step, step, scale), offset, self.low, self.high)
+
+    def positive_step(self) -> Tensor:
+        return self.step.abs().clamp_min(_SMALLEST_STEP)
+
+    def zero_point(self) -> Tensor:
+        return (-self.offset / self.positive_step()).round().clamp(0, self.high).to(torch.int32)

@@ -15,7 +15,6 @@ from cosim.datasets import Dataset
 from cosim.errors import NetworkError
 from cosim.network import load_network, save_network, shipped_networks
 from cosim.network.export import export, quantize_modules
-from cosim.network.quantizers import LearnedStepQuantizer
 from cosim.network.recipes import Recipe
 from cosim.network.training import accuracy, distort, train
 from tests.conftest import make_layer, make_network, random_images
@@ -144,29 +143,6 @@ def test_layers_that_cannot_be(change: dict, message: str) -> None:
 def test_images_of_another_shape_are_named() -> None:
     with pytest.raises(NetworkError, match=r"takes images of shape \(1, 6, 6\), found \(1, 28, 28\)"):
         make_network()(random_images(1, (1, 28, 28)))
-
-
-def test_learned_step_gradients_are_those_of_the_paper() -> None:
-    """LSQ, equations 1-3: d v^/d v = 1 inside; d v^/d s = q - v/s inside, low or high outside, / sqrt(N high)."""
-    quantizer = LearnedStepQuantizer(3, signed=True)  # -4..3
-    quantizer.started.fill_(True)
-    with torch.no_grad():
-        quantizer.step.fill_(0.5)
-    value = torch.tensor([-3.0, -2.0, -0.6, 0.1, 0.74, 1.5, 2.0], requires_grad=True)
-    result = quantizer(value)
-    assert torch.allclose(result, torch.tensor([-2.0, -2.0, -0.5, 0.0, 0.5, 1.5, 1.5]))
-    result.sum().backward()
-    assert value.grad is not None
-    assert value.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
-    slopes = [-4, 0, -1 - -1.2, 0 - 0.2, 1 - 1.48, 0, 3]
-    assert quantizer.step.grad is not None
-    assert quantizer.step.grad.item() == pytest.approx(sum(slopes) / (7 * 3) ** 0.5, rel=1e-5)
-
-
-def test_quantizer_starts_at_the_papers_step() -> None:
-    quantizer, value = LearnedStepQuantizer(4, signed=False), torch.rand(1000)
-    quantizer(value)
-    assert quantizer.step.item() == pytest.approx(2 * value.mean().item() / 15**0.5, rel=1e-5)
 
 
 def small_float_net() -> nn.Sequential:
