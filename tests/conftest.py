@@ -42,23 +42,25 @@ def make_layer(
     kind: str = "conv2d",
     name: str = "conv1",
     groups: int = 1,
+    asymmetric: bool = False,
     **geometry: tuple[int, int],
 ) -> LayerSpec:
-    """A layer with random weights and biases."""
+    """A layer with random weights and biases; asymmetric ones have a zero point an output and one of the input."""
     rng = np.random.default_rng(seed)
-    half = 2 ** (weight_bits - 1)
-    weight = rng.integers(-half, half, (outputs, inputs // groups, *kernel))
+    levels = rng.integers(0, 2**weight_bits, (outputs, inputs // groups, *kernel))
+    zero_point = rng.integers(0, 2**weight_bits, outputs) if asymmetric else np.full(outputs, 2 ** (weight_bits - 1))
     return LayerSpec(
         name,
         kind,
-        torch.from_numpy(weight).to(torch.int8),
+        torch.from_numpy(levels - zero_point[:, None, None, None]).to(torch.int32),
         weight_bits=weight_bits,
-        zero_point=half,
+        zero_point=torch.from_numpy(zero_point).to(torch.int32),
         activation_bits=activation_bits,
         activation_scale=1 / (2**activation_bits - 1),
         output_scale=torch.from_numpy(rng.uniform(0.005, 0.02, outputs).astype(np.float32)),
         output_bias=torch.from_numpy(rng.normal(0, 0.5, outputs).astype(np.float32)),
         groups=groups,
+        input_zero_point=3 if asymmetric else 0,
         **geometry,
     )
 

@@ -112,7 +112,8 @@ class ArrayLayer:
             f"network {self.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
             f"weights: outputs {first}..{last - 1}, rows {group.rows[0]}..{group.rows[1] - 1} of the unrolled kernel "
             "(input channel, row, column)",
-            f"levels are weight + {self.layer.zero_point}; the last bitline is the reference column",
+            f"the last bitline is the reference column, of level {self.plan.reference_level}; a weight takes "
+            f"{len(self.plan.places)} bitline(s), most significant first",
         )
         return PlannedDeck(
             index, patterns, self.chip.decks.deck(group, patterns, comments, resolve_edges=resolve_edges)

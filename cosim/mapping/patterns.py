@@ -17,10 +17,10 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     """The pattern on every stream's wordlines in every bit-serial read of a layer.
 
     A pattern is a sum of powers of two over the wordlines whose bit is set, which is what a convolution of
-    the bit plane with the plan's `pattern_kernels` computes, whatever stride, padding, dilation and groups.
+    the bit plane with the plan's `pattern_kernels` computes, whatever stride, dilation and groups.
 
     Args:
-        activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, any real dtype.
+        activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, padded, any real dtype.
 
     Returns:
         (activation_bits, n, streams, out height, out width) integers; plane b counts 2^b.

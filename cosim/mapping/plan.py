@@ -1,10 +1,11 @@
 """A layer's weights on tiles: unrolled, cut into groups of wordlines, encoded as levels.
 
 The kernel of each output is unrolled in the order (input channel, row, column) and cut into chunks of
-`open_wordlines`; a chunk occupies a group of wordlines and is read at once. The outputs are cut into slices
-that fit the bitlines of a tile, less one for the reference column, whose cells all hold the zero point:
+`open_wordlines`; a chunk occupies a group of wordlines and is read at once. A weight of more bits than a cell holds
+lies in several cells, most significant first, on bitlines side by side. The outputs are cut into blocks that fit the
+bitlines of a tile, less one for the reference column, whose cells all hold the reference level:
 
-    sum over a group of (level - zero_point) * bit = column sum - reference sum
+    sum of weight * bit = sum over slices of place * column sum - reference sum * zero point / reference level
 
 Groups fill a tile from the sense end upwards. The groups of a grouped (depthwise) convolution use different
 wordlines of the same bitlines, since one group at a time is open.
@@ -34,7 +35,8 @@ class Group:
         stream: which of the layer's pattern streams drives it.
         rows: start and stop in the unrolled kernel.
         outputs: start and stop in the layer's outputs, one bitline each; the reference column follows.
-        levels: (wordlines, bitlines) integers, uint8; the last column is the reference.
+        levels: (wordlines, bitlines) integers, uint8; the last column is the reference, those before it belong
+            to the outputs in order, each with its slices, most significant first.
     """
 
     tile: int
@@ -57,6 +59,8 @@ class TilePlan:
         groups: every group of every tile; the groups of one stream differ in their outputs only.
         tiles: physical arrays used.
         chunks: groups of wordlines the kernel of one output is cut into; stream = conv group * chunks + chunk.
+        places: (slices,) what a unit of each slice counts: (1,) for weights of one cell, (16, 1) for 8 bits in two.
+        reference_level: the level of the reference column.
         pattern_kernels: (streams, inputs / conv groups, kernel height, kernel width) powers of two in float64:
             convolved with a bit plane they give the pattern on a stream's wordlines.
     """
@@ -65,6 +69,8 @@ class TilePlan:
     groups: tuple[Group, ...]
     tiles: int
     chunks: int
+    places: np.ndarray
+    reference_level: int
     pattern_kernels: Tensor
 
     @property
@@ -83,33 +89,38 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
     """Place a layer on tiles.
 
     Raises:
-        NetworkError: the weights need more levels than a cell holds.
+        NetworkError: a tile has too few bitlines for one output's slices and the reference column.
     """
-    if 2**layer.weight_bits > cell.levels:
+    slices = math.ceil(layer.weight_bits / cell.bits)
+    per_block = (array.bitlines - 1) // slices
+    if per_block == 0:
         raise NetworkError(
-            f"layer {layer.name!r} has {layer.weight_bits}-bit weights, but a cell holds {cell.bits} bits: "
-            f"set cell.bits={layer.weight_bits}, quantize to {cell.bits} bits, or leave the layer in software"
+            f"layer {layer.name!r}: {layer.weight_bits}-bit weights take {slices} cells of {cell.bits} bits and a "
+            f"reference column, but a tile has {array.bitlines} bitlines: set array.bitlines >= {slices + 1}"
         )
+    places = cell.levels ** np.arange(slices)[::-1]
+    # Close to the zero points, so that what wires take from the reference is what they take from the weights.
+    reference_level = int(np.clip(round(float(layer.zero_point.median()) / places[0]), 1, cell.levels - 1))
     convs, columns = layer.groups, layer.outputs // layer.groups
-    levels = (layer.weight.to(torch.int32) + layer.zero_point).to(torch.uint8).reshape(convs, columns, -1).numpy()
-    depth = levels.shape[2]
+    whole = layer.levels().reshape(convs, columns, -1).numpy()
+    levels = (whole[:, :, None] // places[:, None] % cell.levels).astype(np.uint8)  # convs, columns, slices, depth
+    depth = levels.shape[3]
     chunks = math.ceil(depth / array.open_wordlines)
     groups_per_tile = array.wordlines // array.open_wordlines
-    per_slice = array.bitlines - 1
-    tiles_per_slice = math.ceil(convs * chunks / groups_per_tile)
+    tiles_per_block = math.ceil(convs * chunks / groups_per_tile)
 
     groups = []
-    for slice_index, first in enumerate(range(0, columns, per_slice)):
-        last = min(first + per_slice, columns)
+    for block, first in enumerate(range(0, columns, per_block)):
+        last = min(first + per_block, columns)
         for stream in range(convs * chunks):
             conv, chunk = divmod(stream, chunks)
             rows = (chunk * array.open_wordlines, min((chunk + 1) * array.open_wordlines, depth))
-            weights = levels[conv, first:last, slice(*rows)].T
-            reference = np.full((len(weights), 1), layer.zero_point, np.uint8)
+            weights = levels[conv, first:last, :, slice(*rows)].reshape((last - first) * slices, -1).T
+            reference = np.full((len(weights), 1), reference_level, np.uint8)
             tile, position = divmod(stream, groups_per_tile)
             groups.append(
                 Group(
-                    tile=slice_index * tiles_per_slice + tile,
+                    tile=block * tiles_per_block + tile,
                     first_wordline=position * array.open_wordlines,
                     stream=stream,
                     rows=rows,
@@ -117,7 +128,15 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
                     levels=np.hstack([weights, reference]),
                 )
             )
-    return TilePlan(layer, tuple(groups), 1 + max(g.tile for g in groups), chunks, _pattern_kernels(layer, array))
+    return TilePlan(
+        layer,
+        tuple(groups),
+        1 + max(group.tile for group in groups),
+        chunks,
+        places,
+        reference_level,
+        _pattern_kernels(layer, array),
+    )
 
 
 def _pattern_kernels(layer: LayerSpec, array: Array) -> Tensor:

@@ -80,7 +80,7 @@ def _layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) 
         "linear" if isinstance(layer, nn.Linear) else "conv2d",
         _four_axes(weight.integers(layer.weight)),
         weight_bits=weight.bits,
-        zero_point=-weight.low,
+        zero_point=weight.zero_point().expand(layer.weight.shape[0]).contiguous(),
         activation_bits=activation.bits,
         activation_scale=input_step,
         output_scale=gain * weight.positive_step().item() * input_step,

@@ -17,16 +17,18 @@ from cosim.errors import NetworkError, nearest
 class LayerSpec:
     """A convolution or linear layer in integers.
 
-    For an input x the layer computes, with unsigned integers a = clip(round(x / activation_scale)),
+    For an input x the layer computes, with unsigned integers a = clip(round(x / activation_scale) + input_zero_point),
 
         y[o] = output_scale[o] * sum(weight[o] * a) + output_bias[o]
 
-    so that everything between the activation quantizer and the output scale is exact in integers.
+    so that everything between the activation quantizer and the output scale is exact in integers. Padding is
+    `input_zero_point`, which stands for a real zero; what it adds to the sums is in `output_bias`.
     A linear layer is a 1x1 convolution of a 1x1 image.
 
     Attributes:
         weight: (outputs, inputs / groups, kernel height, kernel width) signed integers, int8.
-        weight_bits: 1 to 8; a weight w is stored as level w + zero_point in 0..2^weight_bits - 1.
+        weight_bits: 1 to 8; a weight w of output o is stored as level w + zero_point[o] in 0..2^weight_bits - 1.
+        zero_point: (outputs,) int32 levels that stand for weight 0.
         activation_bits: 1 to 8, the bit planes a read is made of.
         output_scale, output_bias: (outputs,) float32; batch norm, if any, is in them.
     """
@@ -35,7 +37,7 @@ class LayerSpec:
     kind: str
     weight: Tensor
     weight_bits: int
-    zero_point: int
+    zero_point: Tensor
     activation_bits: int
     activation_scale: float
     output_scale: Tensor
@@ -44,6 +46,7 @@ class LayerSpec:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    input_zero_point: int = 0
 
     def __post_init__(self) -> None:
         where = f"layer {self.name!r}"
@@ -54,18 +57,25 @@ class LayerSpec:
         for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
             if not 1 <= bits <= 8:
                 raise NetworkError(f"{where}: {name} must be 1 to 8, found {bits}")
-        levels = self.weight.to(torch.int32) + self.zero_point
+        outputs, highest = self.weight.shape[0], 2**self.weight_bits - 1
+        if tuple(self.zero_point.shape) != (outputs,):
+            raise NetworkError(
+                f"{where}: zero points must have shape ({outputs},), found {tuple(self.zero_point.shape)}"
+            )
+        low, high = int(self.zero_point.min()), int(self.zero_point.max())
+        if low < 0 or high > highest:
+            raise NetworkError(f"{where}: zero points must be levels 0..{highest}, found {low}..{high}")
+        levels = self.levels()
         low, high = int(levels.min()), int(levels.max())
-        if low < 0 or high >= 2**self.weight_bits:
+        if low < 0 or high > highest:
             raise NetworkError(
-                f"{where}: weights need levels {low}..{high}, but {self.weight_bits} bits with zero point "
-                f"{self.zero_point} hold 0..{2**self.weight_bits - 1}: quantize to more bits or move the zero point"
+                f"{where}: weights need levels {low}..{high}, but {self.weight_bits} bits hold 0..{highest}: "
+                "quantize to more bits or move the zero point"
             )
-        if not 0 <= self.zero_point < 2**self.weight_bits:
+        if not 0 <= self.input_zero_point < 2**self.activation_bits:
             raise NetworkError(
-                f"{where}: zero point must be a level 0..{2**self.weight_bits - 1}, found {self.zero_point}"
+                f"{where}: input zero point must be 0..{2**self.activation_bits - 1}, found {self.input_zero_point}"
             )
-        outputs = self.weight.shape[0]
         for name, values in (("output_scale", self.output_scale), ("output_bias", self.output_bias)):
             if tuple(values.shape) != (outputs,):
                 raise NetworkError(f"{where}: {name} must have shape ({outputs},), found {tuple(values.shape)}")
@@ -93,24 +103,28 @@ class LayerSpec:
     def outputs(self) -> int:
         return self.weight.shape[0]
 
+    def levels(self) -> Tensor:
+        """The weights as levels 0..2^weight_bits - 1, int32, of the weights' shape."""
+        return self.weight.to(torch.int32) + self.zero_point[:, None, None, None]
+
     def geometry(self) -> dict[str, Any]:
-        """The keyword arguments of `torch.nn.functional.conv2d`."""
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+        """How a kernel moves over activations that are padded already: keyword arguments of `conv2d`."""
+        return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
 
     def quantize_input(self, x: Tensor) -> Tensor:
-        """Unsigned integer activations of x, as a float32 image (n, inputs, height, width)."""
+        """Unsigned integer activations of x, padded, as a float32 image (n, inputs, height, width)."""
         if self.kind == "linear":
             x = x[:, :, None, None]
         if x.ndim != 4 or x.shape[1] != self.inputs:
             raise NetworkError(
                 f"layer {self.name!r} takes {self.inputs} input channels, found a tensor of shape {tuple(x.shape)}"
             )
-        return (x / self.activation_scale).round_().clamp_(0, 2**self.activation_bits - 1)
+        integers = (x / self.activation_scale).round_().add_(self.input_zero_point)
+        integers.clamp_(0, 2**self.activation_bits - 1)
+        (high, wide) = self.padding
+        return (
+            F.pad(integers, (wide, wide, high, high), value=float(self.input_zero_point)) if high or wide else integers
+        )
 
     def scale_output(self, sums: Tensor) -> Tensor:
         """Real outputs from integer sums (n, outputs, height, width)."""
@@ -223,7 +237,7 @@ class Network(nn.Module):
                 x = (
                     F.linear(x, weight[:, :, 0, 0], bias)
                     if step.kind == "linear"
-                    else F.conv2d(x, weight, bias, **step.geometry())
+                    else F.conv2d(x, weight, bias, padding=step.padding, **step.geometry())
                 )
             else:
                 x = step(x)

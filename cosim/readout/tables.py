@@ -108,13 +108,21 @@ class LayerTable:
         self._lsb[index][slots] = lsb
         self._known[group.stream][slots] = True
         first = group.outputs[0] % self.columns
-        partial = torch.from_numpy((codes[:, :-1] - codes[:, -1:]).astype(np.float32))
+        partial = torch.from_numpy(self._partial_sums(group, codes))
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
-    def apply(self, patterns: Tensor) -> Tensor:
-        """Integer layer sums (n, outputs, h, w), in float32, of `patterns` (bits, n, streams, h, w).
+    def _partial_sums(self, group: Group, codes: np.ndarray) -> np.ndarray:
+        """Codes (patterns, bitlines) as partial sums (patterns, outputs), float32; integers for an ideal array."""
+        slices = codes[:, :-1].reshape(len(codes), -1, len(self.plan.places))
+        zero_points = self.plan.layer.zero_point[slice(*group.outputs)].numpy()
+        # Multiplied before it is divided, so that an exact reference gives an exact integer.
+        reference = codes[:, -1:].astype(np.float64) * zero_points / self.plan.reference_level
+        return (slices @ self.plan.places - reference).astype(np.float32)
 
-        Adds code minus reference code over the chunks of a kernel and, weighted by powers of two, over bit planes.
+    def apply(self, patterns: Tensor) -> Tensor:
+        """Layer sums (n, outputs, h, w), in float32, of `patterns` (bits, n, streams, h, w).
+
+        Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes.
         """
         bits, n, _, height, width = patterns.shape
         chunks, room = self.plan.chunks, self._partial.shape[1]

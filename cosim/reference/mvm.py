@@ -11,15 +11,15 @@ def exact_mvm(layer: LayerSpec, activations: np.ndarray) -> np.ndarray:
     """Integer sums of a layer by visiting every kernel position, in int64.
 
     Args:
-        activations: (n, inputs, height, width) integers.
+        activations: (n, inputs, height, width) integers, padded.
 
     Returns:
         (n, outputs, out height, out width) int64.
     """
     weight = layer.weight.numpy().astype(np.int64)
     outputs, per_conv, kernel_h, kernel_w = weight.shape
-    (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = layer.stride, layer.padding, layer.dilation
-    padded = np.pad(activations.astype(np.int64), ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    (stride_h, stride_w), (dil_h, dil_w) = layer.stride, layer.dilation
+    padded = activations.astype(np.int64)
     out_h = (padded.shape[2] - dil_h * (kernel_h - 1) - 1) // stride_h + 1
     out_w = (padded.shape[3] - dil_w * (kernel_w - 1) - 1) // stride_w + 1
     sums = np.zeros((len(activations), outputs, out_h, out_w), np.int64)

@@ -29,6 +29,10 @@ GEOMETRIES = {
     "2-bit weights": {"weight_bits": 2},
     "1-bit activations": {"activation_bits": 1},
     "8-bit activations": {"activation_bits": 8},
+    "asymmetric per channel": {"asymmetric": True},
+    "asymmetric depthwise, padded": {"inputs": 4, "outputs": 4, "groups": 4, "asymmetric": True, "padding": (1, 1)},
+    "8-bit weights in two cells": {"weight_bits": 8},
+    "6-bit asymmetric weights, more outputs than bitlines": {"weight_bits": 6, "outputs": 5, "asymmetric": True},
 }
 # Small tiles, so that layers of test size are split both ways.
 SMALL = ["array.wordlines=30", "array.bitlines=6"]
@@ -61,7 +65,7 @@ def test_tables_equal_the_definition(geometry: dict, open_wordlines: int) -> Non
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
-@pytest.mark.parametrize("geometry", ["plain", "depthwise", "more rows than wordlines", "stride"])
+@pytest.mark.parametrize("geometry", ["plain", "depthwise", "asymmetric per channel", "8-bit weights in two cells"])
 @pytest.mark.parametrize("fidelity", ["dc", "tran"])
 def test_circuit_without_wires_equals_the_definition(geometry: str, fidelity: str, shared_store: object) -> None:
     layer = make_layer(**GEOMETRIES[geometry])
@@ -96,5 +100,5 @@ def test_few_converter_bits_round_every_column_sum() -> None:
     settings = ["array.open_wordlines=9", "adc.bits=4", "run.fidelity=ideal"]
     found = on_the_circuit(layer, torch.ones(1, 1, 1, 1), settings, None)
     # Nine wordlines of 15 units in 15 codes: a code is 9 units.
-    level = layer.weight.item() + layer.zero_point
-    assert found.item() == 9 * (round(level / 9) - round(layer.zero_point / 9))
+    level = layer.levels().item()
+    assert found.item() == 9 * (round(level / 9) - round(8 / 9))

@@ -18,7 +18,15 @@ ARRAY = Array(wordlines=20, bitlines=4, open_wordlines=5)
 
 
 @pytest.mark.parametrize(
-    "geometry", [{}, {"inputs": 6, "outputs": 4, "groups": 2}, {"outputs": 10}, {"kernel": (1, 1)}]
+    "geometry",
+    [
+        {},
+        {"weight_bits": 7},
+        {"asymmetric": True},
+        {"inputs": 6, "outputs": 4, "groups": 2},
+        {"outputs": 10},
+        {"kernel": (1, 1)},
+    ],
 )
 def test_untiling_gives_the_weights_back(geometry: dict) -> None:
     layer = make_layer(**geometry)
@@ -28,8 +36,10 @@ def test_untiling_gives_the_weights_back(geometry: dict) -> None:
         levels = torch.from_numpy(group.levels.astype(np.int64))
         block = found[slice(*group.outputs), slice(*group.rows)]
         assert (block == 99).all(), "a weight has two places"
-        block.copy_(levels[:, :-1].T - layer.zero_point)
-        assert (levels[:, -1] == layer.zero_point).all()
+        slices = levels[:, :-1].T.reshape(len(block), len(plan.places), -1)
+        whole = (slices * torch.from_numpy(plan.places)[:, None]).sum(1)
+        block.copy_(whole - layer.zero_point[slice(*group.outputs), None])
+        assert (levels[:, -1] == plan.reference_level).all()
     assert torch.equal(found.reshape(layer.weight.shape), layer.weight.to(torch.int64))
 
 
@@ -47,11 +57,11 @@ def test_groups_of_a_tile_fit_it_and_do_not_overlap() -> None:
 
 
 def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
-    layer = make_layer(inputs=2, kernel=(2, 3), stride=(2, 1), padding=(1, 0))
+    layer = make_layer(inputs=2, kernel=(2, 3), stride=(2, 1))
     plan = plan_tiles(layer, ARRAY, Cell())
     activations = torch.randint(0, 16, (2, 2, 5, 6), generator=torch.Generator().manual_seed(1)).float()
     patterns = bit_plane_patterns(plan, activations)
-    unrolled = F.unfold(activations, (2, 3), stride=(2, 1), padding=(1, 0)).to(torch.int64)  # n, rows, positions
+    unrolled = F.unfold(activations, (2, 3), stride=(2, 1)).to(torch.int64)  # n, rows, positions
     for stream, wordlines in enumerate(plan.stream_wordlines()):
         rows = unrolled[:, stream * 5 : stream * 5 + wordlines]
         for bit in range(4):
@@ -80,5 +90,6 @@ def test_many_wordlines_read_needed_patterns_only() -> None:
 
 
 def test_weights_that_do_not_fit_a_cell() -> None:
-    with pytest.raises(NetworkError, match=r"8-bit weights, but a cell holds 4 bits: set cell\.bits=8"):
-        plan_tiles(make_layer(weight_bits=8), ARRAY, Cell())
+    narrow = Array(wordlines=20, bitlines=2, open_wordlines=5)
+    with pytest.raises(NetworkError, match=r"8-bit weights take 2 cells.*set array\.bitlines >= 3"):
+        plan_tiles(make_layer(weight_bits=8), narrow, Cell())

@@ -117,7 +117,7 @@ def test_weights_beyond_the_levels(files: tuple[Path, Path]) -> None:
     weight = make_network().layers[0].weight.clone()
     weight[0, 0, 0, 0] = 8
     rewrite(files[0], "conv1.weight", weight)
-    with pytest.raises(NetworkError, match=r"need levels \d+\.\.16, but 4 bits with zero point 8 hold 0\.\.15"):
+    with pytest.raises(NetworkError, match=r"need levels \d+\.\.16, but 4 bits hold 0\.\.15"):
         load_network(files[0])
 
 
@@ -127,7 +127,10 @@ def test_weights_beyond_the_levels(files: tuple[Path, Path]) -> None:
         ({"kind": "conv3d"}, "kind must be conv2d or linear"),
         ({"weight_bits": 9}, "weight_bits must be 1 to 8"),
         ({"activation_bits": 0}, "activation_bits must be 1 to 8"),
-        ({"zero_point": 16}, "need levels"),
+        ({"zero_point": torch.full((4,), 16)}, r"zero points must be levels 0\.\.15, found 16\.\.16"),
+        ({"zero_point": torch.full((4,), 3)}, "weights need levels"),
+        ({"zero_point": torch.tensor(8)}, r"zero points must have shape \(4,\)"),
+        ({"input_zero_point": 16}, r"input zero point must be 0\.\.15"),
         ({"activation_scale": 0.0}, "activation scale must be finite and > 0"),
         ({"stride": (0, 1)}, "stride, dilation and groups must be >= 1"),
         ({"groups": 3}, "4 outputs cannot be split into 3 groups"),

@@ -45,7 +45,7 @@ def make_record(*, name: str = "tiny", classes: int = 10, config: Config | None 
             kind=kind,
             weight=torch.randint(-8, 8, shape, generator=random, dtype=torch.int8),
             weight_bits=4,
-            zero_point=8,
+            zero_point=torch.full((shape[0],), 8),
             activation_bits=2,
             activation_scale=0.4,
             output_scale=torch.full((shape[0],), 0.1),
