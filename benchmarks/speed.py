@@ -145,8 +145,8 @@ def bench_deck(folder: Path) -> None:
     gray, binary = 256 + gray_order(256), 256 + np.arange(256)
     tran = ArrayDecks(card, shifts, config)
     settled = ArrayDecks(card, shifts, cosim.Config.load(None, ["run.fidelity=dc"]))
-    resolved = tran.deck(group, gray, resolve_edges=True)
-    plain = replace(tran.deck(group, binary, resolve_edges=True), options={})
+    resolved = tran.deck(group, gray, careful=True)
+    plain = replace(tran.deck(group, binary, careful=True), options={})
     tight = replace(resolved, options={"method": "gear", "reltol": 1e-7, "trtol": 1, "abstol": 1e-15, "vntol": 1e-9})
     exact = simulator.simulate([tight], "reference")[0].currents
     in_binary_order = exact[np.argsort(gray)]
@@ -170,7 +170,7 @@ def bench_deck(folder: Path) -> None:
         say(name, f"{1e6 * seconds / (levels.size * len(gray)):.1f} us", f"{errors[name]:.1e} LSB")
     for name in list(forms)[:2]:
         say(f"ratio: {name} / cosim tran", f"{best[name] / best['cosim tran']:.1f}", "at least 1.5, aim 4")
-    bench_threads(folder, [tran.deck(group, part, resolve_edges=True) for part in np.split(binary, 8)[:4]],
+    bench_threads(folder, [tran.deck(group, part, careful=True) for part in np.split(binary, 8)[:4]],
                   [tran.deck(group, part) for part in np.split(gray, 8)[:4]])  # fmt: skip
 
 

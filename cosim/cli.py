@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,8 +46,26 @@ StoreFolder = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="Simulation results; else $COSIM_STORE, else the user's cache."),
 ]
+FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, dc or tran.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.print(*(f"{package} {version(package)}" for package in ("cosim", "torch", "PySpice")), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and leave.")
+    ] = False,
+) -> None:
+    """Quantized neural networks on NOR-Flash compute-in-memory arrays, in the circuit simulator."""
 
 
 @app.command()
@@ -95,13 +115,13 @@ def train(
     force: Force = False,
 ) -> None:
     """Train the 4-bit network of a data set, and write its weights and card."""
-    from cosim.files import check_writable
+    from cosim.files import check_outputs
     from cosim.network.recipes import recipe_for
-    from cosim.network.storage import card_path
+    from cosim.network.storage import card_path, check_weights_path
 
     recipe = recipe_for(dataset)
-    for path in (out, card_path(out)):
-        check_writable(path, force=force)
+    check_weights_path(out)
+    check_outputs(out, card_path(out), force=force)
     import cosim
     from cosim.network.training import score, train
 
@@ -126,10 +146,12 @@ def netlist(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the decks.")],
     config: ConfigFile = None,
     overrides: Overrides = None,
+    fidelity: FidelityName = None,
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
     """Write every deck of a network, each runnable with `ngspice -b DECK`, and manifest.json."""
+    overrides = _with_named(overrides, {"run.fidelity": fidelity})
     manifest = _circuit(network, config, overrides, store).write_netlists(out, force=force)
     decks = len(json.loads(manifest.read_text())["decks"])
     console.print(f"wrote {decks} decks and {manifest}", highlight=False)
@@ -146,7 +168,7 @@ def infer(
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
-    fidelity: Annotated[str | None, typer.Option(help="ideal, dc or tran.")] = None,
+    fidelity: FidelityName = None,
     workers: Annotated[int | None, typer.Option(help="ngspice processes at a time; left out, one a core.")] = None,
     store: StoreFolder = None,
     json_file: JsonFile = None,
@@ -154,18 +176,15 @@ def infer(
 ) -> None:
     """Classify test images with the network's array layers on simulated circuits."""
     import cosim
-    from cosim.files import check_writable
+    from cosim.files import check_outputs
     from cosim.report import layer_table, summary_table
 
     started = time.monotonic()
-    for path in (out, json_file):
-        if path is not None:
-            check_writable(path, force=force)
-    named = {"run.fidelity": fidelity, "run.workers": workers}
-    overrides = [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+    check_outputs(out, json_file, force=force)
+    overrides = _with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
     test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
-    loaded.check_images(test.images[:1])
+    loaded.check_images(test.real(0, 1))
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record.facts["wall_seconds"] = time.monotonic() - started
     comparison = cosim.compare_record(record)
@@ -186,17 +205,17 @@ def compare(
 ) -> None:
     """Compare circuit and software in a finished run, image by image and layer by layer."""
     from cosim.evaluate import RunRecord, compare_record
-    from cosim.files import check_writable
-    from cosim.report import layer_table, summary_table
+    from cosim.files import check_outputs
+    from cosim.report import disagreement_table, layer_table, summary_table
 
-    if json_file is not None:
-        check_writable(json_file, force=force)
-    comparison = compare_record(RunRecord.load(run))
+    check_outputs(json_file, force=force)
+    record = RunRecord.load(run)
+    comparison = compare_record(record)
     _write_json(json_file, comparison)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
     if comparison.disagreements:
-        console.print("images decided differently: " + ", ".join(map(str, comparison.disagreements)), highlight=False)
+        console.print(disagreement_table(record))
 
 
 @app.command()
@@ -207,10 +226,10 @@ def report(
 ) -> None:
     """Write a finished run as one self-contained page."""
     from cosim.evaluate import RunRecord
-    from cosim.files import check_writable
+    from cosim.files import check_outputs
     from cosim.report import write_page
 
-    check_writable(out, force=force)
+    check_outputs(out, force=force)
     write_page(RunRecord.load(run), out)
     console.print(f"wrote {out}", highlight=False)
 
@@ -221,9 +240,13 @@ def store(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every stored result.")] = False,
 ) -> None:
     """Show where simulation results are kept and how much room they take; clear them."""
-    from cosim.spice import Store
+    from cosim.spice import Store, default_store, is_store
 
-    kept = Store(folder)
+    place = folder or default_store()
+    if not is_store(place):
+        console.print(f"store     {place}: not made yet, or no store", highlight=False, soft_wrap=True, markup=False)
+        return
+    kept = Store(place)
     results, failures, size = kept.size()
     console.print(f"store     {kept.root}", highlight=False, soft_wrap=True)
     console.print(f"results   {results:,}\nfailures  {failures:,}\nsize      {size / 2**20:.1f} MiB", highlight=False)
@@ -241,6 +264,11 @@ def _circuit(
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
 
 
+def _with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:
+    """Overrides, and those that have an option of their own."""
+    return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
 def _write_json(path: Path | None, comparison: cosim.Comparison) -> None:
     from cosim.files import write_whole
 
@@ -248,9 +276,16 @@ def _write_json(path: Path | None, comparison: cosim.Comparison) -> None:
         write_whole(path, json.dumps(comparison.to_json(), indent=2) + "\n")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What ends a process politely ends it as Ctrl-C does: simulators stopped, results kept."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line and leave with its exit status."""
     status: str | int | None = 0
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         app()
     except CosimError as error:
@@ -260,6 +295,9 @@ def main() -> None:
         status = end.code
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except OSError as error:  # standard output is full or closed
+        print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        status = 2
     if status == _INTERRUPTED:
         print("interrupted: what was simulated is stored, and the next run continues", file=sys.stderr)
     sys.exit(status)

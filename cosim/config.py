@@ -16,7 +16,9 @@ Fidelity = Literal["ideal", "dc", "tran"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Array(_Section):
@@ -28,9 +30,9 @@ class Array(_Section):
     """Columns of a tile; the last one used is the reference column."""
     open_wordlines: int = Field(9, ge=1, le=48)
     """Rows opened together in one read, at most."""
-    bitline_res_ohm: float = Field(0.4, ge=0)
+    bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
     """Wire resistance of a bitline a cell [ohm]."""
-    bitline_cap_f: float = Field(0.2e-15, ge=0)
+    bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)
     """Wire capacitance of a bitline a cell [F]."""
 
 
@@ -39,13 +41,13 @@ class Cell(_Section):
 
     card: str = "nor65"
     """A shipped card's name, or the path of a file of .model statements."""
-    width_m: float = Field(0.1e-6, gt=0, le=1e-3)
+    width_m: float = Field(0.1e-6, ge=1e-9, le=1e-3)
     """Drawn channel width [m]."""
-    length_m: float = Field(0.11e-6, gt=0, le=1e-3)
+    length_m: float = Field(0.11e-6, ge=1e-9, le=1e-3)
     """Drawn channel length [m]."""
     bits: int = Field(4, ge=1, le=6)
     """A cell holds levels 0..2^bits - 1."""
-    full_scale_a: float = Field(6e-6, gt=0, le=1e-2)
+    full_scale_a: float = Field(6e-6, ge=1e-12, le=1e-2)
     """Current of the highest level, nominal read condition [A]."""
 
     @property
@@ -61,13 +63,13 @@ class Cell(_Section):
 class Read(_Section):
     """How a pattern is read."""
 
-    wordline_v: float = Field(4.0, gt=0, le=20)
+    wordline_v: float = Field(4.0, ge=1e-3, le=20)
     """Control-gate voltage of an open wordline whose input bit is 1 [V]."""
-    bitline_v: float = Field(0.1, gt=0, le=5)
+    bitline_v: float = Field(0.1, ge=1e-4, le=5)
     """Voltage at which the sense clamp holds a bitline [V]."""
-    pulse_s: float = Field(20e-9, gt=0, le=1e-3)
+    pulse_s: float = Field(20e-9, ge=1e-12, le=1e-3)
     """Time a pattern is held; the current is sampled at its end [s]."""
-    rise_s: float = Field(1e-9, gt=0, le=1e-3)
+    rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline [s]."""
 
 
@@ -76,13 +78,14 @@ class Adc(_Section):
 
     bits: int | Literal["lossless"] = Field(8)
     """1 to 16, or "lossless": one code a unit current, unbounded."""
-    full_scale_units: float | None = Field(None, gt=0)
-    """Current of the highest code in unit currents; left out, the larger of the largest possible column sum
-    and one unit a code."""
+    full_scale_units: float | None = Field(None, ge=1e-3, le=1e9)
+    """Current of the highest code in unit currents; left out, a code is the whole number of units, at least one,
+    that comes closest to covering the largest possible column sum."""
 
 
 class Run(_Section):
-    """How a run is carried out; nothing here changes a simulated current except `fidelity`."""
+    """How a run is carried out. `fidelity` decides what is simulated; the rest moves currents by less than the
+    simulator's tolerances, if at all."""
 
     fidelity: Fidelity = "tran"
     """ideal integers, ngspice .dc (settled), or ngspice .tran (the reference)."""
@@ -92,14 +95,14 @@ class Run(_Section):
     """ngspice processes at a time; left out, one a core."""
     patterns_per_deck: int = Field(256, ge=1, le=4096)
     """Reads in one deck."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(120.0, gt=0, le=1e6)
     """Longest time one ngspice run may take [s]."""
     ngspice: str = "ngspice"
     """The ngspice program: a name on the PATH, or a path."""
     audit_reads: int = Field(64, ge=1, le=1024)
     """Reads of one audit deck, simulated in the order the images cause them."""
-    seed: int = Field(0, ge=0)
-    """Seeds everything random, together with layer and tile."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seeds everything random; today, which reads are audited."""
 
 
 class Config(_Section):
@@ -123,10 +126,12 @@ class Config(_Section):
         if path is not None:
             source = str(path)
             try:
+                if Path(path).exists() and not Path(path).is_file():
+                    raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
                 data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
             except OSError as error:
                 raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{path} is not TOML: {error}") from error
         for override in overrides:
             _apply(data, override)
@@ -152,6 +157,16 @@ class Config(_Section):
                 f"a group of array.open_wordlines = {array.open_wordlines} does not fit array.wordlines = "
                 f"{array.wordlines}: open at most {array.wordlines}, or enlarge the array"
             )
+        if read.bitline_v >= read.wordline_v:
+            raise ConfigError(
+                f"read.bitline_v = {read.bitline_v:g} must be below read.wordline_v = {read.wordline_v:g}, "
+                "or no cell is in its linear region: lower the one or raise the other"
+            )
+        if 0 < array.bitline_res_ohm < 1e-6:
+            raise ConfigError(
+                f"array.bitline_res_ohm = {array.bitline_res_ohm:g} must be 0 or at least 1e-6: "
+                "a smaller resistance drowns in rounding; set 0 for none"
+            )
         if read.rise_s >= read.pulse_s / 2:
             raise ConfigError(
                 f"read.rise_s = {read.rise_s:g} must be below half of read.pulse_s = {read.pulse_s:g}, "
@@ -171,8 +186,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not equals or not dot or not name:
         raise ConfigError(f"expected section.key=value after --set, found {override!r}: try array.open_wordlines=9")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+        value = parsed["value"] if len(parsed) == 1 else text
+    except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
     if not isinstance(data.setdefault(section, {}), dict):
         raise ConfigError(f"{section} is a section, but the configuration gives it the value {data[section]!r}")

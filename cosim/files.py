@@ -19,20 +19,44 @@ def shipped(*parts: str) -> Path:
     return (installed if installed.is_dir() else package.parent / "models").joinpath(*parts)
 
 
-def check_writable(path: Path, *, force: bool = False) -> Path:
-    """Refuse early an output path that exists (unless `force`) or lies in no directory."""
-    path = Path(path)
-    if path.exists() and not force:
+def is_file(path: Path) -> bool:
+    """Whether a path names a file that can be looked at; False for names that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def check_outputs(*paths: Path | None, force: bool = False) -> None:
+    """Refuse early output paths that exist (unless `force`), lie in no directory, or are one file; None is none.
+
+    Raises:
+        OutputError: what is wrong with the first that cannot be written.
+    """
+    named = [Path(path) for path in paths if path is not None]
+    for path in named:
+        try:
+            _check_output(path, force)
+        except OSError as error:
+            raise disk_error(error, path) from error
+    if len({path.absolute() for path in named}) < len(named):
+        raise OutputError(f"{named[0]} is named for two outputs: give each a file of its own")
+
+
+def _check_output(path: Path, force: bool) -> None:
+    if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists already: choose another name, or pass --force to replace it")
     if path.is_dir():
         raise OutputError(f"{path} is a directory, but a file is to be written there: choose another name")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path.absolute().parent} is no directory: create it, or choose another place")
-    return path
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write `content` to `path` through a temporary file beside it, so that no reader sees a part.
+def write_whole(path: Path, content: bytes | str, *, scratch: Path | None = None) -> None:
+    """Write `content` to `path` through a temporary file, so that no reader sees a part.
+
+    Args:
+        scratch: where the temporary file lies, on the same disk; left out, beside `path`.
 
     Raises:
         MachineError: the disk is full.
@@ -42,7 +66,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=scratch or path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), 0o644)
@@ -62,20 +86,24 @@ def disk_error(error: OSError, path: Path) -> MachineError | OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}; check the path and its permissions")
 
 
-def new_folder(named: Path | None, otherwise: Path) -> Path:
-    """Make an empty folder: the one named, or the first of `otherwise`, `otherwise`-2, ... that is not there.
+def new_folder(named: Path | None, otherwise: Path, *, force: bool = False) -> Path:
+    """An empty folder, made if need be: the one named, or the first of `otherwise`, `otherwise`-2, ... that is empty.
 
     Raises:
-        OutputError: the named folder holds something, or a folder cannot be made.
+        OutputError: the named folder holds something and `force` is not given, or a folder cannot be made.
         MachineError: the disk is full.
     """
+
+    def taken(path: Path) -> bool:
+        return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
     number = 1
     path = named or otherwise
-    while named is None and path.exists():
+    while named is None and taken(path):
         number += 1
         path = otherwise.with_name(f"{otherwise.name}-{number}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(f"{path} exists and is not empty: choose another folder")
+    if not force and taken(path):
+        raise OutputError(f"{path} exists and is not empty: choose another folder, or pass --force to write into it")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim.errors import CardError, nearest
-from cosim.files import shipped
+from cosim.files import is_file, shipped
 
 LARGEST_CARD_BYTES = 1 << 20
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(t|g|meg|k|m|u|n|p|f|a)?", re.IGNORECASE)
-_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.IGNORECASE)
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?:t|g|meg|k|m|u|n|p|f|a)?", re.IGNORECASE)
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.IGNORECASE)
+_LARGEST_NUMBER = 1e30
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,15 @@ class Model:
     kind: str
     parameters: dict[str, str]
 
+    @property
+    def spice_name(self) -> str:
+        """Its name in decks, which no keyword of the simulator can be."""
+        return f"cosim_{self.name}"
+
     def text(self) -> str:
         """The statement, one parameter a line."""
         lines = [
-            f".model {self.name} {self.kind}",
+            f".model {self.spice_name} {self.kind}",
             *(f"+ {key}={value}" for key, value in self.parameters.items()),
         ]
         return "\n".join(lines) + "\n"
@@ -57,7 +63,7 @@ class Card:
         fitting = {
             name: model
             for name, model in self.models.items()
-            if model.kind == "nmos" and float(model.parameters.get("level", "1")) in (14, 54)
+            if model.kind == "nmos" and model.parameters.get("level") in ("14", "54")
         }
         if self.name in fitting:
             return fitting[self.name]
@@ -83,7 +89,7 @@ def load_card(name: str | Path) -> Card:
     path = Path(name)
     if str(name) in shipped_cards():
         path = shipped("cards", str(name), f"{name}.card")
-    elif not path.is_file():
+    elif not is_file(path):
         raise CardError(f"no card {str(name)!r}: {nearest(str(name), shipped_cards())}; or give the path of a file")
     try:
         if path.stat().st_size > LARGEST_CARD_BYTES:
@@ -141,7 +147,8 @@ def _parse_model(name: str, number: int, statement: str) -> Model:
     parameters: dict[str, str] = {}
     for word in words[2:]:
         key, equals, value = word.partition("=")
-        if not equals or not _NAME.fullmatch(key) or not _NUMBER.fullmatch(value):
+        written = _NUMBER.fullmatch(value[:64])
+        if not equals or not _NAME.fullmatch(key) or not written or abs(float(written[1])) > _LARGEST_NUMBER:
             raise CardError(f"{where}: expected parameter=number, found {word[:40]!r}: write every value as a number")
         if key.lower() in parameters:
             raise CardError(f"{where}: parameter {key!r} is given twice: keep one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,11 @@ from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec
 from cosim.readout import Converter, LayerTable, ideal_sums
 from cosim.spice import Reading, Simulator
+
+# Decks planned and simulated at a time, and bytes of patterns and what is made of them: bounds on the memory.
+_DECKS_A_STEP = 512
+_STEP_BYTES = 64 << 20
+_AUDIT_DRAWS = 16
 
 
 class Chip(Protocol):
@@ -55,21 +61,45 @@ class ArrayLayer:
         self.largest_unsettled_lsb = 0.0
 
     def __call__(self, activations: Tensor) -> Tensor:
-        """Integer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
+        """Layer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
+        return torch.cat([self._sums(part) for part in activations.split(self._images_a_step(activations))])
+
+    def _images_a_step(self, activations: Tensor) -> int:
+        """So many images that their patterns, and the indices and weights made of them, stay small."""
+        height, width = activations.shape[2:]
+        per_image = 16 * self.layer.activation_bits * self.plan.streams * height * width
+        return max(1, _STEP_BYTES // per_image)
+
+    def _sums(self, activations: Tensor) -> Tensor:
         stopwatch = self.chip.stopwatch
         with stopwatch("patterns"):
             patterns = bit_plane_patterns(self.plan, activations)
-            missing = self.table.meet(patterns)
-        # Every column slice of a stream is read under the stream's patterns.
-        slices = len(self.plan.groups) // self.plan.streams
-        self.reads += patterns.numel() * slices
+            met = self.table.meet(patterns)
+            missing = self.table.missing(met)
         self._answer(missing)
+        # Every block of outputs of a stream is read under the stream's patterns.
+        self.reads += patterns.numel() * (len(self.plan.groups) // self.plan.streams)
         with stopwatch("tables"):
+            self.table.count(met)
             return self.table.apply(patterns)
 
     def recall(self, activations: Tensor) -> Tensor:
-        """The same sums for activations that were answered before, without counting the reads again."""
-        return self.table.apply(bit_plane_patterns(self.plan, activations))
+        """The same sums for activations that were answered before, without counting the reads again.
+
+        Raises:
+            RuntimeError: a pattern has no answer.
+        """
+        patterns = bit_plane_patterns(self.plan, activations)
+        if any(len(unanswered) for unanswered in self.table.missing(self.table.meet(patterns))):
+            raise RuntimeError(
+                f"layer {self.layer.name!r} has not seen these activations: run the circuit on them first"
+            )
+        return self.table.apply(patterns)
+
+    def forget_counts(self) -> None:
+        """Count reads from nought again; answers stay."""
+        self.reads = 0
+        self.table.forget_uses()
 
     def _answer(self, missing: list[np.ndarray]) -> None:
         """Fill the table for each stream's missing patterns."""
@@ -81,29 +111,35 @@ class ArrayLayer:
                 patterns = missing[group.stream]
                 self.table.fill(index, patterns, ideal_sums(group, patterns) * unit)
             return
-        with self.chip.stopwatch("decks"):
-            planned = self.planned_decks(missing)
-        with self.chip.stopwatch("ngspice"):
-            readings = self.chip.simulator.simulate([plan.deck for plan in planned], f"ngspice, {self.layer.name}")
-        for plan, reading in zip(planned, readings, strict=True):
-            self.note_settling(reading)
-            self.table.fill(plan.group, plan.patterns, reading.currents)
+        wanted = [
+            (index, patterns)
+            for index, group in enumerate(self.plan.groups)
+            for patterns in self._deck_patterns(index, missing[group.stream])
+        ]
+        for first in range(0, len(wanted), _DECKS_A_STEP):
+            with self.chip.stopwatch("decks"):
+                planned = [self.planned_deck(*want) for want in wanted[first : first + _DECKS_A_STEP]]
+            with self.chip.stopwatch("ngspice"):
+                readings = self.chip.simulator.simulate([plan.deck for plan in planned], f"ngspice, {self.layer.name}")
+            for plan, reading in zip(planned, readings, strict=True):
+                self.note_settling(reading)
+                self.table.fill(plan.group, plan.patterns, reading.currents)
+
+    def _deck_patterns(self, index: int, needed: np.ndarray) -> list[np.ndarray]:
+        return deck_patterns(needed, self.plan.groups[index].wordlines, self.chip.config.run.patterns_per_deck)
+
+    def every_deck(self) -> Iterator[PlannedDeck]:
+        """The decks that answer every pattern of every group."""
+        for index, group in enumerate(self.plan.groups):
+            for patterns in self._deck_patterns(index, np.arange(2**group.wordlines)):
+                yield self.planned_deck(index, patterns)
 
     def note_settling(self, reading: Reading) -> None:
         """Remember how far the least settled read was from its sample."""
         unsettled = float(self.table.converter.in_lsb(reading.unsettled).max())
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
-    def planned_decks(self, missing: list[np.ndarray]) -> list[PlannedDeck]:
-        """The decks that answer each stream's missing patterns."""
-        run = self.chip.config.run
-        return [
-            self.planned_deck(index, patterns)
-            for index, group in enumerate(self.plan.groups)
-            for patterns in deck_patterns(missing[group.stream], group.wordlines, run.patterns_per_deck)
-        ]
-
-    def planned_deck(self, index: int, patterns: np.ndarray, *, resolve_edges: bool = False) -> PlannedDeck:
+    def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:
         """The deck that reads `patterns`, in that order, on group `index`."""
         assert self.chip.decks is not None
         group = self.plan.groups[index]
@@ -115,12 +151,13 @@ class ArrayLayer:
             f"the last bitline is the reference column, of level {self.plan.reference_level}; a weight takes "
             f"{len(self.plan.places)} bitline(s), most significant first",
         )
-        return PlannedDeck(
-            index, patterns, self.chip.decks.deck(group, patterns, comments, resolve_edges=resolve_edges)
-        )
+        return PlannedDeck(index, patterns, self.chip.decks.deck(group, patterns, comments, careful=careful))
 
     def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
-        """A deck of reads of one image in the order it causes them, on a random group, starting at a random read.
+        """A deck of reads of one image in the order it causes them, on a random group.
+
+        Of several runs of reads drawn at random the one with most distinct patterns is taken: the margins of an image
+        cause nothing but closed wordlines, which would test little.
 
         Args:
             activations: (1, inputs, height, width) of the image; its patterns must have been answered.
@@ -132,6 +169,6 @@ class ArrayLayer:
         patterns = bit_plane_patterns(self.plan, activations)[:, 0, self.plan.groups[index].stream]
         in_order = torch.flip(patterns, [0]).permute(1, 2, 0).flatten().numpy()  # most significant bit first
         count = min(self.chip.config.run.audit_reads, len(in_order))
-        start = int(rng.integers(len(in_order) - count + 1))
-        chosen = in_order[start : start + count]
-        return self.planned_deck(index, chosen, resolve_edges=True), self.table.lookup(index, chosen)
+        starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
+        chosen = max((in_order[start : start + count] for start in starts), key=lambda reads: len(np.unique(reads)))
+        return self.planned_deck(index, chosen, careful=True), self.table.lookup(index, chosen)

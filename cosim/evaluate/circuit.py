@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +11,14 @@ from torch import Tensor, nn
 
 from cosim.config import Config
 from cosim.device import load_card
-from cosim.errors import ConfigError, OutputError, nearest
+from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer
+from cosim.evaluate.netlists import write_netlists
 from cosim.evaluate.programming import program_cell
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.files import write_whole
-from cosim.mapping.patterns import ENUMERATED_WORDLINES
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
-from cosim.spice import Reading, Simulator, Store
+from cosim.spice import Reading, Simulator, Store, Usage
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +28,7 @@ class AuditResult:
     Attributes:
         layer, group: where.
         table_lsb, audit_lsb: (reads, bitlines) currents in LSB.
+        distinct_patterns: among the reads.
         differing_codes: codes that are not the same.
         samples: (reads,) when the reads are sampled [s].
         reading: the transient, for its waveform.
@@ -39,6 +38,7 @@ class AuditResult:
     group: int
     table_lsb: np.ndarray
     audit_lsb: np.ndarray
+    distinct_patterns: int
     differing_codes: int
     samples: np.ndarray
     reading: Reading
@@ -121,10 +121,11 @@ class CircuitNetwork(nn.Module):
         results = []
         for name, plan, table, reading in zip(places, planned, tables, readings, strict=True):
             converter = self.arrays[name].table.converter
-            lsb = converter.in_lsb(reading.currents)
+            lsb = converter.in_lsb(reading.currents).astype(np.float32)
             differing = int((converter.codes(lsb) != converter.codes(table)).sum())
             self.arrays[name].note_settling(reading)
-            results.append(AuditResult(name, plan.group, table, lsb, differing, plan.deck.samples, reading))
+            distinct = len(np.unique(plan.patterns))
+            results.append(AuditResult(name, plan.group, table, lsb, distinct, differing, plan.deck.samples, reading))
         return results
 
     def _activations(self, images: Tensor, name: str) -> Tensor:
@@ -141,6 +142,14 @@ class CircuitNetwork(nn.Module):
             self.network(images, mvm)
         return caught[0]
 
+    def take_usage(self) -> tuple[Usage, dict[str, float]]:
+        """What was simulated, and the wall seconds by stage, since this was last asked or the circuit was made."""
+        usage, seconds = Usage(), dict(self.stopwatch.seconds)
+        self.stopwatch.seconds.clear()
+        if self.simulator is not None:
+            usage, self.simulator.usage = self.simulator.usage, Usage()
+        return usage, seconds
+
     def write_netlists(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write every deck of the network, its cards beside it, and manifest.json (docs/formats/manifest.md).
 
@@ -153,59 +162,10 @@ class CircuitNetwork(nn.Module):
             OutputError: the folder holds something already and `force` is not given.
             ConfigError: ideal fidelity has no decks, or the patterns are too many to write them all.
         """
-        if self.decks is None or self.simulator is None:
+        if self.simulator is None:
             raise ConfigError('run.fidelity = "ideal" has no decks: choose "tran" or "dc"')
-        if self.config.array.open_wordlines > ENUMERATED_WORDLINES:
-            raise ConfigError(
-                f"array.open_wordlines = {self.config.array.open_wordlines} has too many patterns to write a deck for "
-                f"each: open at most {ENUMERATED_WORDLINES}"
-            )
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
-            raise OutputError(
-                f"{folder} exists and is not empty: choose another folder, or pass --force to write into it"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
-        entries = []
-        for array in self.arrays.values():
-            every = [np.arange(2**wordlines) for wordlines in array.plan.stream_wordlines()]
-            parts: dict[int, int] = {}
-            for planned in array.planned_decks(every):
-                group, part = array.plan.groups[planned.group], parts.get(planned.group, 0)
-                parts[planned.group] = part + 1
-                name = f"{array.layer.name}_g{planned.group}_{part}"
-                write_whole(folder / f"{name}.cir", planned.deck.text(f"{name}.raw"))
-                for card, text in planned.deck.cards.items():
-                    write_whole(folder / card, text)
-                entries.append(
-                    {
-                        "file": f"{name}.cir",
-                        "raw": f"{name}.raw",
-                        "identity": planned.deck.identity(self.simulator.engine),
-                        "layer": array.layer.name,
-                        "tile": group.tile,
-                        "group": planned.group,
-                        "wordlines": [group.first_wordline, group.first_wordline + group.wordlines],
-                        "rows": list(group.rows),
-                        "outputs": list(group.outputs),
-                        "bitlines": list(planned.deck.sources),
-                        "patterns": planned.patterns.tolist(),
-                        "sample_at": planned.deck.samples.tolist(),
-                    }
-                )
-        manifest = {
-            "format": "cosim-manifest-1",
-            "network": self.network.name,
-            "engine": self.simulator.engine,
-            "unit_a": self.config.cell.unit_a,
-            "config": self.config.model_dump(),
-            "decks": entries,
-        }
-        write_whole(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-        return folder / "manifest.json"
+        arrays = list(self.arrays.values())
+        return write_netlists(arrays, self.network.name, self.config, self.simulator.engine, Path(folder), force)
 
 
 def _chosen_layers(network: Network, asked: str) -> list[LayerSpec]:

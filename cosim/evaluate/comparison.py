@@ -37,10 +37,12 @@ class LayerComparison:
     Attributes:
         reads: group reads the images need; patterns: distinct ones, over all groups.
         conversions: bitline codes of these reads, reference columns included.
-        differing_codes: of these, codes that differ from those of an ideal array.
+        differing_codes: of these, codes that differ from those of an ideal array behind the same converter.
+        clipped_codes: of these, codes of currents beyond the converter's range.
         error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded currents.
-        correlation: of circuit and ideal currents (Pearson).
+        correlation: of circuit and ideal currents (Pearson), None if one of them does not vary.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
+        lsb_units: unit currents a code.
     """
 
     name: str
@@ -50,11 +52,13 @@ class LayerComparison:
     patterns: int
     conversions: int
     differing_codes: int
+    clipped_codes: int
     error_mean_lsb: float
     error_rms_lsb: float
     error_max_lsb: float
-    correlation: float
+    correlation: float | None
     unsettled_lsb: float
+    lsb_units: float
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Comparison:
             "patterns_reused": usage.get("patterns_reused", 0),
             "decks": usage.get("decks", 0),
             "decks_reused": usage.get("decks_reused", 0),
+            "decks_retried": usage.get("retried", 0),
             "ngspice_seconds": usage.get("ngspice_seconds", 0.0),
             "wall_seconds": self.facts["wall_seconds"],
             "audit_max_error_lsb": self.audit_max_error_lsb,
@@ -119,25 +124,40 @@ def compare_record(record: RunRecord) -> Comparison:
 
 
 def _compare_layer(layer: LayerRecord) -> LayerComparison:
-    circuit = np.concatenate([group.lsb.ravel() for group in layer.groups]).astype(np.float64)
-    ideal = np.concatenate([group.ideal.ravel() for group in layer.groups]).astype(np.float64)
-    codes = np.concatenate([group.codes.ravel() for group in layer.groups])
-    uses = np.concatenate([np.repeat(group.uses, group.lsb.shape[1]) for group in layer.groups])
-    error, total = circuit - ideal, uses.sum()
-    mean_circuit, mean_ideal = circuit @ uses / total, ideal @ uses / total
-    covariance = ((circuit - mean_circuit) * (ideal - mean_ideal)) @ uses
-    spread = np.sqrt((circuit - mean_circuit) ** 2 @ uses * ((ideal - mean_ideal) ** 2 @ uses))
+    """Statistics of a layer, added up group by group: large layers have large tables."""
+    moments = np.zeros(8)
+    conversions = differing = clipped = 0
+    largest = 0.0
+    lowest_highest = np.array([[np.inf, -np.inf]] * 2)  # of circuit and ideal currents
+    for group in layer.groups:
+        uses = group.uses
+        circuit, ideal = group.lsb.astype(np.float64), group.ideal.astype(np.float64)
+        error = circuit - ideal
+        products = (np.ones_like(error), circuit, ideal, circuit**2, ideal**2, circuit * ideal, error, error**2)
+        moments += [uses @ product.sum(axis=1) for product in products]
+        conversions += int(uses.sum()) * circuit.shape[1]
+        differing += int(uses @ (group.codes != group.ideal_codes).sum(axis=1))
+        if layer.highest_code is not None:
+            clipped += int(uses @ (np.rint(circuit) > layer.highest_code).sum(axis=1))
+        for bounds, values in zip(lowest_highest, (circuit, ideal), strict=True):
+            bounds[:] = values.min(initial=bounds[0]), values.max(initial=bounds[1])
+        largest = max(largest, float(np.abs(error).max(initial=0)))
+    mean_circuit, mean_ideal, square_circuit, square_ideal, product, mean_error, square_error = moments[1:] / moments[0]
+    varies = bool((lowest_highest[:, 0] < lowest_highest[:, 1]).all())
+    spread = np.sqrt(max(square_circuit - mean_circuit**2, 0) * max(square_ideal - mean_ideal**2, 0))
     return LayerComparison(
         name=layer.name,
         tiles=layer.tiles,
         groups=len(layer.groups),
         reads=layer.reads,
         patterns=sum(len(group.patterns) for group in layer.groups),
-        conversions=int(total),
-        differing_codes=int(uses[codes != np.rint(ideal)].sum()),
-        error_mean_lsb=float(error @ uses / total),
-        error_rms_lsb=float(np.sqrt(error**2 @ uses / total)),
-        error_max_lsb=float(np.abs(error).max()),
-        correlation=float(covariance / spread) if spread > 0 else 1.0,
+        conversions=conversions,
+        differing_codes=differing,
+        clipped_codes=clipped,
+        error_mean_lsb=float(mean_error),
+        error_rms_lsb=float(np.sqrt(square_error)),
+        error_max_lsb=largest,
+        correlation=float((product - mean_circuit * mean_ideal) / spread) if varies and spread > 0 else None,
         unsettled_lsb=layer.unsettled_lsb,
+        lsb_units=layer.lsb_units,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -27,16 +28,21 @@ _KEPT = 64
 def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     """Classify a data set on the circuit and in software.
 
+    Reads and errors in the record are those of this data set; usage and seconds count from the last run on this
+    circuit, or from its making.
+
     Raises:
         DatasetError: there is no image.
         NetworkError: the images do not fit the network.
         SimulationError: ngspice failed; what was simulated is stored, and the next run continues.
     """
-    started, ready = time.perf_counter(), sum(circuit.stopwatch.seconds.values())
+    started = time.perf_counter()
     network = circuit.network
     if len(dataset) == 0:
         raise DatasetError("a run needs at least one image, found none")
-    network.check_images(dataset.images[:1])
+    network.check_images(dataset.real(0, 1))
+    for array in circuit.arrays.values():
+        array.forget_counts()
     outputs: dict[str, list[torch.Tensor]] = {"float": [], "software": [], "circuit": []}
     with progress_bar("images", len(dataset)) as advance, torch.no_grad():
         for first in range(0, len(dataset), BATCH):
@@ -50,7 +56,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
     logits = {name: torch.cat(parts).numpy() for name, parts in outputs.items() if parts}
     disagreeing = np.flatnonzero(logits["circuit"].argmax(1) != logits["software"].argmax(1))
-    usage = circuit.simulator.usage if circuit.simulator else None
+    usage, seconds = circuit.take_usage()
     facts = {
         "network": network.name,
         "network_source": network.source,
@@ -67,9 +73,9 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "usage": vars(usage) if usage else {},
-        "seconds": dict(circuit.stopwatch.seconds),
-        "wall_seconds": time.perf_counter() - started + ready,
+        "usage": asdict(usage),
+        "seconds": seconds,
+        "wall_seconds": time.perf_counter() - started,
     }
     return RunRecord(
         facts=facts,
@@ -86,6 +92,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
                 array.plan.tiles,
                 array.reads,
                 array.table.converter.lsb_units,
+                array.table.converter.highest,
                 array.largest_unsettled_lsb,
                 [array.table.reads(index) for index in range(len(array.plan.groups))],
             )
@@ -113,6 +120,7 @@ def _audit_record(audits: list[AuditResult]) -> AuditRecord | None:
     return AuditRecord(
         decks=len(audits),
         reads=sum(len(audit.audit_lsb) for audit in audits),
+        patterns=sum(audit.distinct_patterns for audit in audits),
         max_error_lsb=max(audit.max_error_lsb for audit in audits),
         differing_codes=sum(audit.differing_codes for audit in audits),
     )

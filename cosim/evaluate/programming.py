@@ -6,8 +6,12 @@ import numpy as np
 
 from cosim.config import Config
 from cosim.device import CURVE_SHIFTS, Card, program_levels
+from cosim.errors import CardError
 from cosim.netlist import curve_deck
 from cosim.spice import Simulator
+
+# Unit currents that all cells of a bitline may draw together when closed.
+_LARGEST_LEAK = 0.1
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:
@@ -17,7 +21,7 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     currents are within 1e-6 of their targets.
 
     Raises:
-        CardError: the card cannot hold the levels.
+        CardError: the card cannot hold the levels, or the cells of closed wordlines conduct.
     """
     shifts = CURVE_SHIFTS
     for _ in range(2):
@@ -26,4 +30,18 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
         levels = program_levels(shifts, reading.currents[0], config.cell)
         shifts = np.sort((levels[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
         shifts = shifts[np.concatenate([[True], np.diff(shifts) > 1e-6])]
+    _check_closed(card, levels, config, simulator)
     return levels
+
+
+def _check_closed(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> None:
+    """Refuse levels whose cells conduct at closed wordlines: decks leave those out."""
+    deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), config, wordline_v=0.0)
+    (reading,) = simulator.simulate([deck], "closed wordlines")
+    leak = config.array.wordlines * float(np.abs(reading.currents).max()) / config.cell.unit_a
+    if leak > _LARGEST_LEAK:
+        raise CardError(
+            f"the {config.array.wordlines} cells of a bitline may draw {leak:.3g} unit currents with every wordline "
+            f"closed, at most {_LARGEST_LEAK} is allowed: lower cell.full_scale_a (its level has a threshold shift of "
+            f"{shifts[-1]:.2f} V), or raise read.wordline_v"
+        )

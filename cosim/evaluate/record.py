@@ -11,8 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cosim.config import Config
 from cosim.errors import InputError
-from cosim.files import write_whole
+from cosim.files import is_file, write_whole
 from cosim.readout import GroupReads
 
 FORMAT = "cosim-run-1"
@@ -24,7 +25,7 @@ class LayerRecord:
 
     Attributes:
         tiles, reads: arrays used; reads that the images need.
-        lsb_units: unit currents a code.
+        lsb_units: unit currents a code; highest_code: the converter's largest, None for no limit.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
         groups: in the order of the plan.
     """
@@ -33,16 +34,18 @@ class LayerRecord:
     tiles: int
     reads: int
     lsb_units: float
+    highest_code: int | None
     unsettled_lsb: float
     groups: list[GroupReads]
 
 
 @dataclass(frozen=True, eq=False)
 class AuditRecord:
-    """Audit decks of a run: reads simulated in image order, against the pattern tables."""
+    """Audit decks of a run: reads, and distinct patterns, simulated in image order, against the pattern tables."""
 
     decks: int
     reads: int
+    patterns: int
     max_error_lsb: float
     differing_codes: int
 
@@ -102,6 +105,8 @@ class RunRecord:
                 folder = file.create_group(f"layers/{number}")
                 for name in ("name", "tiles", "reads", "lsb_units", "unsettled_lsb"):
                     folder.attrs[name] = getattr(layer, name)
+                if layer.highest_code is not None:
+                    folder.attrs["highest_code"] = layer.highest_code
                 for index, group in enumerate(layer.groups):
                     for field in fields(GroupReads):
                         _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
@@ -121,13 +126,42 @@ class RunRecord:
         Raises:
             InputError: no such file, or it is no run of cosim.
         """
-        if not Path(path).is_file():
+        if not is_file(path):
             raise InputError(f"no run at {path}: name a file that `cosim infer --out` wrote")
         try:
             with h5py.File(path, "r") as file:
-                return cls._read(file)
-        except (OSError, KeyError, ValueError, TypeError) as error:
+                record = cls._read(file)
+            record.check()
+            return record
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, RuntimeError,
+                TypeError, ValueError) as error:  # fmt: skip
             raise InputError(f"{path} is no run that cosim wrote ({error}): repeat `cosim infer`") from error
+
+    def check(self) -> None:
+        """Raise ValueError or LookupError unless the parts fit together."""
+        images, classes = self.logits_circuit.shape
+        for logits in (self.logits_software, self.logits_circuit, self.logits_float):
+            if logits is not None and (logits.shape != (images, classes) or not np.isfinite(logits).all()):
+                raise ValueError(f"logits must be finite and of shape {(images, classes)}")
+        _check_integers("labels", self.labels, (images,), classes)
+        _check_integers("disagreeing", self.disagreeing, self.disagreeing.shape, images)
+        if self.disagreeing.ndim != 1 or self.disagreeing_images.ndim != 4:
+            raise ValueError("images decided differently must be a list")
+        if images == 0 or len(self.disagreeing_images) > len(self.disagreeing):
+            raise ValueError("there must be an image, and no more pictures than images decided differently")
+        for layer in self.layers:
+            for group in layer.groups:
+                reads, bitlines = group.lsb.shape
+                _check_integers("uses", group.uses, (reads,), 1 << 62)
+                _check_integers("patterns", group.patterns, (reads,), 1 << 62)
+                for values in (group.codes, group.ideal_codes, group.ideal):
+                    if values.shape != (reads, bitlines) or not np.isfinite(values).all():
+                        raise ValueError(f"codes and currents must be finite and of shape {(reads, bitlines)}")
+        facts = self.facts
+        for name, kind in _FACTS.items():
+            if not isinstance(facts[name], kind):
+                raise ValueError(f"the fact {name!r} must be a {kind}")
+        Config.from_dict(facts["config"])
 
     @classmethod
     def _read(cls, file: h5py.File) -> RunRecord:
@@ -140,7 +174,7 @@ class RunRecord:
                 GroupReads(**{field.name: folder[f"groups/{index}/{field.name}"][()] for field in fields(GroupReads)})
                 for index in range(len(folder["groups"]))
             ]
-            layers.append(LayerRecord(**_plain(folder), groups=groups))
+            layers.append(LayerRecord(**{"highest_code": None, **_plain(folder)}, groups=groups))
         audit = AuditRecord(**_plain(file["audit"])) if "audit" in file else None
         waveform = None
         if "waveform" in file:
@@ -164,6 +198,29 @@ _ARRAYS = (
     "disagreeing_images",
     "levels_shift_v",
 )
+
+
+_FACTS: dict[str, Any] = {
+    "network": str,
+    "network_source": str,
+    "dataset": str,
+    "images": int,
+    "image_full_scale": (int, float),
+    "config": dict,
+    "date": str,
+    "versions": dict,
+    "usage": dict,
+    "seconds": dict,
+    "wall_seconds": (int, float),
+}
+
+
+def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound: int) -> None:
+    """Raise ValueError unless these are integers 0..bound-1 of that shape."""
+    if values.shape != shape or values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers of shape {shape}")
+    if values.size and (int(values.min()) < 0 or int(values.max()) >= bound):
+        raise ValueError(f"{name} must be below {bound}")
 
 
 def _plain(folder: h5py.Group) -> dict[str, Any]:

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosim.mapping.plan import TilePlan
-
-# Up to this many wordlines every pattern of a group is worth a table entry of its own.
-ENUMERATED_WORDLINES = 12
+from cosim.errors import MachineError
+from cosim.mapping.plan import ENUMERATED_WORDLINES, TilePlan
 
 
 def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
@@ -22,6 +20,9 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     Args:
         activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, padded, any real dtype.
 
+    Raises:
+        MachineError: convolutions are not exact here, as under autocast.
+
     Returns:
         (activation_bits, n, streams, out height, out width) integers; plane b counts 2^b.
     """
@@ -29,12 +30,25 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     kind = torch.float32 if wordlines <= 24 else torch.float64  # both exact for these integers
     kernels = plan.pattern_kernels.to(kind)
     whole = activations.to(torch.uint8)
-    planes = [
-        F.conv2d(((whole >> bit) & 1).to(kind), kernels, **plan.layer.geometry())
-        for bit in range(plan.layer.activation_bits)
-    ]
+    planes = torch.stack(
+        [
+            F.conv2d(((whole >> bit) & 1).to(kind), kernels, **plan.layer.geometry())
+            for bit in range(plan.layer.activation_bits)
+        ]
+    )
     # Half the bytes where they suffice: these tensors are what most of the tensor work moves.
-    return torch.stack(planes).to(torch.int32 if wordlines <= ENUMERATED_WORDLINES else torch.int64)
+    patterns = planes.to(torch.int32 if plan.enumerated else torch.int64)
+    if not torch.equal(patterns.to(kind), planes) or int(patterns.max()) >= 2**wordlines:
+        raise MachineError(
+            "a convolution of 0 and 1 by powers of two gave no pattern: the tensor library convolves inexactly here; "
+            "switch autocast and reduced precision off"
+        )
+    return patterns
+
+
+def pattern_bits(patterns: np.ndarray, wordlines: int) -> np.ndarray:
+    """State of each wordline: (patterns, wordlines) of 0 and 1."""
+    return (patterns[:, None] >> np.arange(wordlines)) & 1
 
 
 def gray_order(count: int) -> np.ndarray:

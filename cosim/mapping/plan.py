@@ -24,6 +24,9 @@ from cosim.config import Array, Cell
 from cosim.errors import NetworkError
 from cosim.network import LayerSpec
 
+# Up to this many wordlines every pattern of a group is worth a table entry of its own.
+ENUMERATED_WORDLINES = 12
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -76,6 +79,11 @@ class TilePlan:
     @property
     def streams(self) -> int:
         return len(self.pattern_kernels)
+
+    @property
+    def enumerated(self) -> bool:
+        """Whether groups are small enough to list every pattern they can see."""
+        return max(self.stream_wordlines()) <= ENUMERATED_WORDLINES
 
     def stream_wordlines(self) -> list[int]:
         """Wordlines of each stream's groups."""

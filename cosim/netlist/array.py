@@ -21,15 +21,18 @@ from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import Card
-from cosim.mapping import Group
+from cosim.mapping import Group, pattern_bits
 from cosim.netlist.deck import Deck
 
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
 # Errors and times of these against tight tolerances are in docs/performance.md.
 _TRAN_OPTIONS: dict[str, float | str] = {"method": "gear", "bypass": 1}
-_RESOLVED_OPTIONS: dict[str, float | str] = {"method": "gear", "reltol": 1e-4}
+_CAREFUL_OPTIONS: dict[str, float | str] = {"method": "gear", "reltol": 1e-4}
 _DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-6, "bypass": 1}
+_CAREFUL_DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-7}
+# Reads whose waveforms a careful deck keeps, for plots.
+_WAVE_READS = 12
 
 
 class ArrayDecks:
@@ -44,19 +47,18 @@ class ArrayDecks:
     def __init__(self, card: Card, shifts: np.ndarray, config: Config) -> None:
         self.shifts = shifts
         self.config = config
-        self._model = card.cell_model().name
+        self._model = card.cell_model().spice_name
         self._cards = {f"{card.name}.card": card.text()}
 
-    def deck(
-        self, group: Group, patterns: np.ndarray, comments: Sequence[str] = (), *, resolve_edges: bool = False
-    ) -> Deck:
+    def deck(self, group: Group, patterns: np.ndarray, comments: Sequence[str] = (), *, careful: bool = False) -> Deck:
         """The deck that reads `patterns`, in that order, on a group.
 
         Args:
             patterns: (reads,) integers; bit i is the state of the group's wordline i.
             comments: what a person should know of the group.
-            resolve_edges: make a transient step through every wordline edge, at twice the cost. Without it the
-                simulator is made to stop at the samples only, which gives the same settled currents.
+            careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
+                edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
+                to stop at the samples only, which gives the same settled currents.
         """
         array, read = self.config.array, self.config.read
         wordlines, bitlines = group.levels.shape
@@ -70,32 +72,33 @@ class ArrayDecks:
             above_f=_number(array.bitline_cap_f * above),
         )
         sources = tuple(f"vbl{bitline}" for bitline in range(bitlines))
-        states = (patterns[:, None] >> np.arange(wordlines)) & 1
+        states = pattern_bits(patterns, wordlines)
         if self.config.run.fidelity == "dc":
             return Deck(
                 "dc",
                 f".dc vread 0 {len(patterns) - 1 or 1} {1 if len(patterns) > 1 else 2}",
                 circuit + _swept_wordlines(states, read.wordline_v),
-                _DC_OPTIONS,
+                _CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS,
                 self._cards,
                 sources,
                 np.arange(len(patterns), dtype=float),
                 comments=(*comments, *self._help("dc")),
             )
         starts = read.rise_s + read.pulse_s * np.arange(len(patterns) + 1)
-        wordlines_text = (_pulsed_wordlines if resolve_edges else _clocked_wordlines)(
+        wordlines_text = (_pulsed_wordlines if careful else _clocked_wordlines)(
             states, starts, read.rise_s, read.wordline_v
         )
         pulse, stop = _number(read.pulse_s), _number(starts[-1])
         return Deck(
             "tran",
-            f".tran {pulse} {stop}" + ("" if resolve_edges else f" 0 {_number(2 * read.pulse_s)}"),
+            f".tran {pulse} {stop}" + ("" if careful else f" 0 {_number(2 * read.pulse_s)}"),
             circuit + wordlines_text,
-            _RESOLVED_OPTIONS if resolve_edges else _TRAN_OPTIONS,
+            _CAREFUL_OPTIONS if careful else _TRAN_OPTIONS,
             self._cards,
             sources,
             starts[1:],
             settling=_SETTLING_SHARE * read.pulse_s,
+            wave_reads=_WAVE_READS if careful else 0,
             comments=(*comments, *self._help("tran")),
         )
 
@@ -141,7 +144,7 @@ def _array_template(wordlines: int, bitlines: int, model: str, config: Config) -
                 f"{bitline}_{wordline}", node, f"w{wordline}", circuit.gnd, circuit.gnd,
                 model=model, length=cell.length_m, width=cell.width_m, raw_spice="delvto={}",
             )  # fmt: skip
-    return _elements(circuit)
+    return element_lines(circuit)
 
 
 def _pulsed_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> str:
@@ -149,7 +152,7 @@ def _pulsed_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, hig
     circuit = Circuit("wordlines")
     for wordline, points in enumerate(_corners(states, starts, rise_s, high_v)):
         circuit.V(f"wl{wordline}", f"w{wordline}", circuit.gnd, f"pwl({' '.join(points)})")
-    return _elements(circuit)
+    return element_lines(circuit)
 
 
 def _clocked_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> str:
@@ -164,7 +167,7 @@ def _clocked_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, hi
     ticks = " ".join(f"{start:.10g} {tick % 2}" for tick, start in enumerate(starts.tolist(), 1))
     circuit.V("clock", "clock", circuit.gnd, f"pwl(0 0 {ticks})")
     circuit.R("clock", "clock", circuit.gnd, "1k")
-    return _elements(circuit)
+    return element_lines(circuit)
 
 
 def _corners(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> Iterator[list[str]]:
@@ -187,12 +190,13 @@ def _swept_wordlines(states: np.ndarray, high_v: float) -> str:
     circuit = Circuit("wordlines")
     circuit.V("read", "read", circuit.gnd, "0")
     for wordline in range(states.shape[1]):
-        points = ",".join(f"{read},{state * high_v:g}" for read, state in enumerate(states[:, wordline].tolist()))
+        levels = [*states[:, wordline].tolist(), 0]  # one point more than there are reads: a pwl needs two
+        points = ",".join(f"{read},{state * high_v:g}" for read, state in enumerate(levels))
         circuit.B(f"wl{wordline}", f"w{wordline}", circuit.gnd, voltage_expression=f"pwl(v(read),{points})")
-    return _elements(circuit)
+    return element_lines(circuit)
 
 
-def _elements(circuit: Circuit) -> str:
+def element_lines(circuit: Circuit) -> str:
     """A circuit's element lines, lower case, without its title."""
     return str(circuit).partition("\n")[2].lower()
 

@@ -7,21 +7,25 @@ from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import Card
+from cosim.netlist.array import element_lines
 from cosim.netlist.deck import Deck
 
 # Programming is done once a card and read condition, so it can afford to be exact.
 _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
 
 
-def curve_deck(card: Card, shifts: np.ndarray, drain_v: np.ndarray, config: Config) -> Deck:
+def curve_deck(
+    card: Card, shifts: np.ndarray, drain_v: np.ndarray, config: Config, *, wordline_v: float | None = None
+) -> Deck:
     """One cell for each pair of threshold shift and drain voltage, all read at once.
 
     Args:
         shifts, drain_v: (cells,) [V].
+        wordline_v: of the gates [V]; left out, that of an open wordline.
     """
-    model, cell = card.cell_model().name, config.cell
+    model, cell = card.cell_model().spice_name, config.cell
     circuit = Circuit("cells")
-    circuit.V("wl", "w", circuit.gnd, f"{config.read.wordline_v:.10g}")
+    circuit.V("wl", "w", circuit.gnd, f"{config.read.wordline_v if wordline_v is None else wordline_v:.10g}")
     for index, (shift, volt) in enumerate(zip(shifts.tolist(), drain_v.tolist(), strict=True)):
         circuit.V(f"d{index}", f"d{index}", circuit.gnd, f"{volt:.10g}")
         circuit.M(
@@ -31,7 +35,7 @@ def curve_deck(card: Card, shifts: np.ndarray, drain_v: np.ndarray, config: Conf
     return Deck(
         "op",
         ".op",
-        str(circuit).partition("\n")[2].lower(),
+        element_lines(circuit),
         _EXACT,
         {f"{card.name}.card": card.text()},
         tuple(f"vd{index}" for index in range(len(shifts))),

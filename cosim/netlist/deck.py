@@ -9,8 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-# What the second attempt at a deck that did not converge is given.
-_TIGHTENED = {"bypass": 0, "reltol": 1e-4, "trtol": 1, "itl1": 500, "itl4": 100, "gmin": 1e-12}
+# Part of every identity: what is stored for a deck, and how it is read from ngspice's answer.
+_RESULT_FORMAT = "cosim-result-1"
+# What the second attempt at a deck that did not converge is given, unless the deck is stricter itself.
+_TIGHTENED = {"bypass": 0, "reltol": 1e-4, "trtol": 1}
+_PATIENT = {"itl1": 500, "itl4": 100}
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,7 @@ class Deck:
         cards: file name to text of the .model files that lie beside the deck.
         sources: names of the voltage sources whose currents are the answer, one a bitline.
         samples: (reads,) times [s] or sweep values of the reads; one read for "op".
+        wave_reads: how many reads to keep the waveforms of, from the first on.
         settling: how long before each sample the current is compared with the sample [same unit], 0 for none.
         comments: what a person should know; no part of the deck's identity.
     """
@@ -37,6 +41,7 @@ class Deck:
     sources: tuple[str, ...]
     samples: np.ndarray
     settling: float = 0.0
+    wave_reads: int = 0
     comments: tuple[str, ...] = ()
 
     @property
@@ -48,7 +53,9 @@ class Deck:
         # The title is the same for all decks: ngspice prints it into the log, where a network's name
         # could look like an error message.
         saved = " ".join(f"i({source})" for source in self.sources)
-        lines = ["* cosim deck", *(f"* {line}" for line in self.comments)]
+        # Printable ASCII only: a line break would end a comment and begin a statement.
+        comments = ["".join(c if " " <= c <= "~" else "?" for c in comment) for comment in self.comments]
+        lines = ["* cosim deck", *(f"* {comment}" for comment in comments)]
         lines += [f".include {name}" for name in self.cards]
         lines.append(self.circuit.strip())
         if self.options:
@@ -75,9 +82,11 @@ class Deck:
         for name in sorted(self.cards):
             digest.update(f"\0{name}\0{self.cards[name]}".encode())
         digest.update(self.samples.astype(np.float64).tobytes())
-        digest.update(f"\0{self.settling!r}\0{engine}".encode())
+        digest.update(f"\0{self.settling!r}\0{self.wave_reads}\0{engine}\0{_RESULT_FORMAT}".encode())
         return digest.hexdigest()
 
     def tightened(self) -> Deck:
         """The same deck with options that converge where the fast ones do not."""
-        return replace(self, options={**self.options, **_TIGHTENED})
+        own = self.options
+        stricter = {key: min(float(own.get(key, value)), value) for key, value in _TIGHTENED.items()}
+        return replace(self, options={**own, **stricter, **_PATIENT})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError, nearest
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuse a name that could mean something in a netlist or a path.
+
+    Raises:
+        NetworkError: it holds more than letters, digits, `_`, `.` and `-`, starts with one of the last two, or is long.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise NetworkError(
+            f"{what} must be named with at most 64 letters, digits, '_', '.', '-', found {str(name)[:80]!r}: rename it"
+        )
+
+
+def _are_counts(values: object, length: int) -> bool:
+    """Whether `values` is a tuple of so many whole numbers."""
+    return isinstance(values, tuple) and len(values) == length and all(type(value) is int for value in values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +69,18 @@ class LayerSpec:
     input_zero_point: int = 0
 
     def __post_init__(self) -> None:
+        check_name(self.name, "a layer")
         where = f"layer {self.name!r}"
+        if not (
+            _are_counts((self.weight_bits, self.activation_bits, self.groups, self.input_zero_point), 4)
+            and _are_counts(self.stride, 2)
+            and _are_counts(self.padding, 2)
+            and _are_counts(self.dilation, 2)
+        ):
+            raise NetworkError(
+                f"{where}: bits, groups and the input zero point must be whole numbers, and stride, padding and "
+                "dilation two each: write the card again"
+            )
         if self.kind not in ("conv2d", "linear"):
             raise NetworkError(f"{where}: kind must be conv2d or linear, found {self.kind!r}")
         if self.weight.ndim != 4 or self.weight.numel() == 0:
@@ -159,7 +190,7 @@ class SoftwareStep:
     def __call__(self, x: Tensor) -> Tensor:
         try:
             return _SOFTWARE[self.name](x, **self.arguments)
-        except (TypeError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise NetworkError(f"software step {self.name!r} with {dict(self.arguments)} failed: {error}") from error
 
 
@@ -185,6 +216,7 @@ class Network(nn.Module):
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_name(name, "a network")
         self.name = name
         self.input_shape = input_shape
         self.steps = steps
@@ -203,11 +235,23 @@ class Network(nn.Module):
         return [step for step in self.steps if isinstance(step, LayerSpec)]
 
     def check_images(self, images: Tensor) -> None:
-        """Raise NetworkError unless images are (n, *input_shape)."""
+        """Raise NetworkError unless images are real tensors (n, *input_shape) with values in 0..1."""
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            raise NetworkError(
+                f"images must be a float tensor, found {getattr(images, 'dtype', type(images).__name__)}: "
+                "convert them with torch.as_tensor(images, dtype=torch.float32)"
+            )
+        if images.ndim == 3 and tuple(images.shape[1:]) == tuple(self.input_shape[1:]):
+            raise NetworkError("images must be (n, channels, height, width): add the channels with images[:, None]")
         if tuple(images.shape[1:]) != tuple(self.input_shape):
             raise NetworkError(
                 f"network {self.name!r} takes images of shape {tuple(self.input_shape)}, found "
                 f"{tuple(images.shape[1:])}: choose the data set it was trained on"
+            )
+        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+            raise NetworkError(
+                f"images must have values in 0..1, found {images.min():.3g}..{images.max():.3g}: "
+                "divide by their full scale"
             )
 
     def forward(self, images: Tensor, mvm: Callable[[LayerSpec, Tensor], Tensor] = integer_mvm) -> Tensor:
@@ -217,8 +261,9 @@ class Network(nn.Module):
         """
         self.check_images(images)
         x = images
-        for step in self.steps:
-            x = step.scale_output(mvm(step, step.quantize_input(x))) if isinstance(step, LayerSpec) else step(x)
+        with torch.autocast(images.device.type, enabled=False):  # integers are exact in float32 only
+            for step in self.steps:
+                x = step.scale_output(mvm(step, step.quantize_input(x))) if isinstance(step, LayerSpec) else step(x)
         return x
 
     def forward_float(self, images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ The layout is described in docs/formats/network.md. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
 from cosim.errors import NetworkError, nearest
-from cosim.files import shipped, write_whole
+from cosim.files import is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep
 
 FORMAT = "cosim-network-1"
 _GEOMETRY = ("stride", "padding", "dilation")
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def card_path(path: Path) -> Path:
@@ -41,26 +44,32 @@ def load_network(name: str | Path) -> Network:
             weights that are NaN, infinite or beyond the levels.
     """
     path = Path(name)
-    if path.suffix != ".safetensors" and not path.exists():
+    if path.suffix != ".safetensors" and not is_file(path):
         if str(name) not in shipped_networks():
             raise NetworkError(
-                f"unknown network {str(name)!r}: {nearest(str(name), shipped_networks())}; "
-                "or give the path of a .safetensors file"
+                f"unknown network {str(name)!r}: {nearest(str(name), shipped_networks())} "
+                "Otherwise give the path of a .safetensors file"
             )
         path = shipped("networks", f"{name}.safetensors")
-    if not path.is_file():
+    if not is_file(path):
         raise NetworkError(f"no network file at {path}: check the path")
     card_file = card_path(path)
-    if not card_file.is_file():
+    if not is_file(card_file):
         raise NetworkError(f"expected the card {card_file.name} beside {path}, found none: keep the two together")
     try:
-        tensors = parse_tensors(path.read_bytes())
-    except (SafetensorError, KeyError, ValueError) as error:
+        weights, card_text = path.read_bytes(), card_file.read_bytes()
+    except OSError as error:
+        raise NetworkError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
+    try:
+        tensors = parse_tensors(weights)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise NetworkError(f"{path} is not a safetensors file ({error}): export the weights as safetensors") from error
     try:
-        card = json.loads(card_file.read_text(encoding="utf-8"))
+        card = json.loads(card_text)
         if card["format"] != FORMAT:
             raise NetworkError(f"{card_file} has format {card['format']!r}, expected {FORMAT!r}: export it again")
+        if card["weights_sha256"] != hashlib.sha256(weights).hexdigest():
+            raise NetworkError(f"{card_file} is the card of other weights than {path.name}: keep the two together")
         channels, height, width = card["input_shape"]
         steps = [_step_from(entry, tensors, path) for entry in card["steps"]]
         names = [step.name for step in steps if isinstance(step, LayerSpec)]
@@ -69,28 +78,29 @@ def load_network(name: str | Path) -> Network:
             (channels, height, width),
             steps,
             float_weights=_float_weights(names, tensors, path),
-            card=card.get("facts", {}),
+            card=dict(card.get("facts", {})),
         )
         network.source = str(name)
+        _try(network)
         return network
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+    except NetworkError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise NetworkError(
             f"{card_file} is no card of a network ({type(error).__name__}: {error}): export it again"
         ) from error
 
 
+def check_weights_path(path: Path) -> None:
+    """Raise NetworkError unless a path is one that networks are written to."""
+    if path.suffix != ".safetensors":
+        raise NetworkError(f"networks are written as .safetensors, found {path.name!r}: rename it")
+
+
 def save_network(network: Network, path: Path) -> None:
     """Write `path` (.safetensors) and its card; each is written whole."""
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise NetworkError(f"networks are written as .safetensors, found {path.name!r}: rename it")
+    check_weights_path(path)
     tensors: dict[str, Tensor] = {}
     for layer in network.layers:
         tensors[f"{layer.name}.weight"] = layer.weight.to(torch.int8)
@@ -101,14 +111,16 @@ def save_network(network: Network, path: Path) -> None:
         tensors[f"float.{name}.bias"] = bias
     # safetensors stores neither views nor tensors that share memory.
     tensors = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    weights = dump_tensors(tensors)
     card = {
         "format": FORMAT,
         "name": network.name,
         "input_shape": list(network.input_shape),
         "steps": [_entry_for(step) for step in network.steps],
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "facts": network.card,
     }
-    write_whole(path, dump_tensors(tensors))
+    write_whole(path, weights)
     write_whole(card_path(path), json.dumps(card, indent=2) + "\n")
 
 
@@ -137,6 +149,8 @@ def _step_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) ->
     weight = _tensor(tensors, f"{name}.weight", path)
     if weight.is_floating_point() and not torch.equal(weight, weight.round()):
         raise NetworkError(f"{path}: {name}.weight must hold integers, found fractions: quantize the network first")
+    if weight.numel() and max(abs(int(weight.min())), abs(int(weight.max()))) > 255:
+        raise NetworkError(f"{path}: {name}.weight must be within -255..255: quantize the network to 8 bits or less")
     return LayerSpec(
         name=name,
         kind=entry["kind"],
@@ -146,8 +160,8 @@ def _step_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) ->
         input_zero_point=entry.get("input_zero_point", 0),
         activation_bits=entry["activation_bits"],
         activation_scale=entry["activation_scale"],
-        output_scale=_tensor(tensors, f"{name}.output_scale", path),
-        output_bias=_tensor(tensors, f"{name}.output_bias", path),
+        output_scale=_tensor(tensors, f"{name}.output_scale", path).to(torch.float32),
+        output_bias=_tensor(tensors, f"{name}.output_bias", path).to(torch.float32),
         groups=entry.get("groups", 1),
         **{key: tuple(entry[key]) for key in _GEOMETRY if key in entry},
     )
@@ -156,6 +170,8 @@ def _step_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) ->
 def _tensor(tensors: dict[str, Tensor], key: str, path: Path) -> Tensor:
     if key not in tensors:
         raise NetworkError(f"{path} lacks the tensor {key!r} that its card names: {nearest(key, tensors)}")
+    if tensors[key].dtype not in _NUMBERS:
+        raise NetworkError(f"{path}: {key} must hold numbers, found {tensors[key].dtype}: export it again")
     if not torch.isfinite(tensors[key]).all():
         raise NetworkError(f"{path}: {key} holds NaN or infinite values: train or export it again")
     return tensors[key]
@@ -164,4 +180,20 @@ def _tensor(tensors: dict[str, Tensor], key: str, path: Path) -> Tensor:
 def _float_weights(names: list[str], tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]] | None:
     if not any(key.startswith("float.") for key in tensors):
         return None
-    return {n: (_tensor(tensors, f"float.{n}.weight", path), _tensor(tensors, f"float.{n}.bias", path)) for n in names}
+    return {
+        name: (
+            _tensor(tensors, f"float.{name}.weight", path).to(torch.float32),
+            _tensor(tensors, f"float.{name}.bias", path).to(torch.float32),
+        )
+        for name in names
+    }
+
+
+def _try(network: Network) -> None:
+    """Raise NetworkError unless a blank image goes through the network, and through its float twin, to logits."""
+    blank = torch.zeros(1, *network.input_shape)
+    with torch.no_grad():
+        results = [network(blank)] + ([network.forward_float(blank)] if network.float_weights else [])
+    for logits in results:
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape != results[0].shape:
+            raise NetworkError(f"network {network.name!r} must end in (images, classes) logits: add the missing steps")

@@ -27,16 +27,20 @@ class Converter:
     def from_config(cls, config: Config) -> Converter:
         """The converter of a configuration.
 
-        Left to itself the range covers the largest possible column sum, and a code is never finer than a unit:
-        8 bits and nine wordlines of 15 units (135) give one unit a code, 4 bits nine units a code.
+        Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
+        column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
+        wordlines of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
+        nine units a code.
         """
         adc = config.adc
         if adc.bits == "lossless":
             return cls(config.cell.unit_a, 1.0, None)
         highest = 2**adc.bits - 1
         largest_sum = config.array.open_wordlines * (config.cell.levels - 1)
-        full_scale = adc.full_scale_units or float(max(largest_sum, highest))
-        return cls(config.cell.unit_a, full_scale / highest, highest)
+        lsb_units = (
+            max(1, round(largest_sum / highest)) if adc.full_scale_units is None else adc.full_scale_units / highest
+        )
+        return cls(config.cell.unit_a, float(lsb_units), highest)
 
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
         """Currents [A] in units of a code, unrounded."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosim.config import Config
 from cosim.evaluate import Accuracy, Comparison, LayerComparison, RunRecord, compare_record
 from cosim.evaluate.record import LayerRecord
 from cosim.files import write_whole
-from cosim.report import plots
+from cosim.report import plots, provenance, wording
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -25,9 +23,6 @@ _NUMBERED_CLASSES = 20
 _DRAWN_LAYERS = 24
 # A current that moves more than this at the end of its pulse has not settled [LSB].
 _SETTLED_LSB = 0.1
-_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
-# A configuration key tells its unit by its last part.
-_UNITS = {"a": "A", "f": "F", "m": "m", "ohm": "Ω", "s": "s", "v": "V"}
 
 
 def write_page(record: RunRecord, path: Path) -> None:
@@ -64,15 +59,12 @@ def render_page(record: RunRecord) -> str:
         mistakes=_mistakes(record),
         disagreements=len(record.disagreeing),
         audit=_audit(record),
-        stages=_stages(facts),
-        wall_seconds=_seconds(facts.get("wall_seconds", 0.0)),
-        settings=list(_settings(facts)),
-        provenance=list(_flat({key: value for key, value in facts.items() if key not in _SHOWN_ELSEWHERE})),
-        command=_command(facts),
+        stages=provenance.stages(facts),
+        wall_seconds=wording.seconds(facts.get("wall_seconds", 0.0)),
+        settings=list(provenance.settings(facts)),
+        provenance=list(provenance.other_facts(facts)),
+        command=provenance.command(facts),
     )
-
-
-_SHOWN_ELSEWHERE = ("config", "seconds", "usage", "wall_seconds")
 
 
 @cache
@@ -86,7 +78,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = wording.percent
     return environment.get_template("template.html")
 
 
@@ -108,7 +100,7 @@ def _verdict(record: RunRecord, comparison: Comparison) -> str:
         subject = "The circuit"
         conversions = sum(layer.conversions for layer in comparison.layers)
         codes = sum(layer.differing_codes for layer in comparison.layers)
-        note = f" Of its {conversions:,} codes, {_share(codes, conversions)} differ from an ideal array's."
+        note = f" Of its {conversions:,} codes, {wording.share(codes, conversions)} differ from an ideal array's."
     if differing == 0:
         return f"{subject} decides every one of the {images:,} images as the integer network does.{note}"
     lost, gained = (
@@ -118,21 +110,13 @@ def _verdict(record: RunRecord, comparison: Comparison) -> str:
             (record.logits_circuit, record.logits_software),
         )
     )
-    points = 100 * (comparison.accuracy_circuit.share - comparison.accuracy_software.share)
-    change = "falls" if points < 0 else "rises"
-    outcome = "accuracy stays the same" if lost == gained else f"accuracy {change} by {abs(points):.2f} points"
+    gain = comparison.accuracy_circuit.share - comparison.accuracy_software.share
+    change = f"{'falls' if gain < 0 else 'rises'} by {wording.percent(abs(gain))} points"
+    outcome = "accuracy stays the same" if lost == gained else f"accuracy {change}"
     return (
         f"{subject} decides {differing:,} of {images:,} images differently from the integer network: "
-        f"{_become(lost, 'wrong')} and {_become(gained, 'right')}, so {outcome}.{note}"
+        f"{wording.become(lost, 'wrong')} and {wording.become(gained, 'right')}, so {outcome}.{note}"
     )
-
-
-def _share(count: int, total: int) -> str:
-    return f"{count:,} ({100 * count / total:.2g} %)" if count and total else "none"
-
-
-def _become(count: int, what: str) -> str:
-    return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"
 
 
 def _cautions(record: RunRecord, comparison: Comparison) -> list[str]:
@@ -150,10 +134,6 @@ def _cautions(record: RunRecord, comparison: Comparison) -> list[str]:
                 "their pulse: lengthen read.pulse_s."
             )
     return found
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
@@ -188,7 +168,7 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
         {
             "name": "decided differently",
             "value": f"{differing:,}",
-            "note": f"of {images:,} images, {100 * differing / images:.2f} %",
+            "note": f"of {images:,} images, {wording.percent(differing / images)} %",
         },
         {
             "name": "reads needed",
@@ -198,7 +178,7 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
             else "no layer on an array",
         },
     ]
-    if usage:
+    if _fidelity(comparison.facts) != "ideal":
         ratio = (
             f"one for {comparison.reads / simulated:,.0f} reads; "
             if 2 * simulated <= comparison.reads and simulated
@@ -212,14 +192,14 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
             },
             {
                 "name": "ngspice, CPU time",
-                "value": _seconds(usage.get("ngspice_seconds", 0.0)),
+                "value": wording.seconds(usage.get("ngspice_seconds", 0.0)),
                 "note": f"{usage.get('decks', 0):,} decks simulated, {usage.get('decks_reused', 0):,} reused",
             },
         ]
     cards.append(
         {
             "name": "wall time",
-            "value": _seconds(comparison.facts["wall_seconds"]),
+            "value": wording.seconds(comparison.facts["wall_seconds"]),
             "note": "for the whole run",
         }
     )
@@ -283,17 +263,13 @@ def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
         ("reads", f"{layer.reads:,}"),
         ("patterns", f"{layer.patterns:,}"),
         ("codes", f"{layer.conversions:,}"),
-        ("codes differing", _share(layer.differing_codes, layer.conversions)),
-        ("error, mean", f"{_number(layer.error_mean_lsb, '+.3g')} LSB"),
-        ("error, rms", f"{_number(layer.error_rms_lsb, '.3g')} LSB"),
-        ("error, largest", f"{_number(layer.error_max_lsb, '.3g')} LSB"),
-        ("correlation", f"{layer.correlation:.7f}"),
-        ("unsettled, at most", f"{_number(layer.unsettled_lsb, '.2g')} LSB"),
+        ("codes differing", wording.share(layer.differing_codes, layer.conversions)),
+        ("error, mean", f"{wording.number(layer.error_mean_lsb, '+.3g')} LSB"),
+        ("error, rms", f"{wording.number(layer.error_rms_lsb, '.3g')} LSB"),
+        ("error, largest", f"{wording.number(layer.error_max_lsb, '.3g')} LSB"),
+        ("correlation", wording.if_known(layer.correlation, ".7f")),
+        ("unsettled, at most", f"{wording.number(layer.unsettled_lsb, '.2g')} LSB"),
     ]
-
-
-def _number(value: float, form: str) -> str:
-    return "0" if value == 0 else format(value, form).replace("-", "−")
 
 
 def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
@@ -358,75 +334,3 @@ def _audit(record: RunRecord) -> str:
         f"{audit.reads:,} reads in {audit.decks:,} decks were simulated again in the order the images cause them. "
         f"Against the pattern tables {found}; the largest distance of a current is {audit.max_error_lsb:.2g} LSB."
     )
-
-
-def _stages(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Seconds by stage, longest first, with what no stage accounts for."""
-    seconds = dict(facts.get("seconds", {}))
-    rest = facts.get("wall_seconds", 0.0) - sum(seconds.values())
-    rows = sorted(seconds.items(), key=lambda item: -item[1])
-    if rest > 0:
-        rows.append(("everything else", rest))
-    longest = max((value for _, value in rows), default=0.0) or 1.0
-    return [{"name": name, "seconds": _seconds(value), "width": 100 * value / longest} for name, value in rows]
-
-
-def _seconds(value: float) -> str:
-    """12 ms, 3.4 s, 12 min 5 s, 2 h 3 min."""
-    if value == 0:
-        return "0 s"
-    if value < 0.0995:
-        return f"{1000 * value:.2g} ms"
-    if value < 100:
-        return f"{value:.3g} s"
-    minutes, seconds = divmod(round(value), 60)
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _settings(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of the configuration table; keys this version does not know are shown all the same."""
-    defaults = Config().model_dump()
-    for section, values in facts.get("config", {}).items():
-        kind = Config.model_fields[section].annotation if section in Config.model_fields else None
-        known = getattr(kind, "model_fields", {})
-        for key, value in values.items():
-            yield {
-                "key": f"{section}.{key}",
-                "value": _quantity(key, value),
-                "changed": key in known and value != defaults[section][key],
-                "default": _quantity(key, defaults[section][key]) if key in known else "",
-                "meaning": (known[key].description or "").replace("\n", " ") if key in known else "",
-            }
-
-
-def _quantity(key: str, value: Any) -> str:
-    """A value with its unit, as 0.2 fF for 2e-16 under a key that ends in `_f`."""
-    unit = _UNITS.get(key.rpartition("_")[2]) if "_" in key else None
-    if value is None:
-        return "not set"
-    if unit is None or isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    power = 3 * int(np.floor(np.log10(abs(value)) / 3 + 1e-9)) if value else 0
-    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    return f"{value / 10.0**power:.6g} {_PREFIXES[power]}{unit}"
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as (dotted key, text)."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key.replace("_", " "), str(value)
-
-
-def _command(facts: Mapping[str, Any]) -> str:
-    """The command that repeats the run, naming every setting that is not the default."""
-    defaults = Config().model_dump()
-    words = ["cosim", "infer", str(facts.get("network_source")), "--dataset", str(facts.get("dataset"))]
-    words += ["--images", str(facts.get("images"))]
-    for section, values in facts.get("config", {}).items():
-        for key, value in values.items():
-            if value is not None and value != defaults.get(section, {}).get(key):
-                words += ["--set", f"{section}.{key}={value}"]
-    return shlex.join([*words, "--out", "run.h5"])

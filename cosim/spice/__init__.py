@@ -2,6 +2,6 @@
 
 from cosim.spice.ngspice import Reading
 from cosim.spice.simulator import Simulator, Usage
-from cosim.spice.store import Store, default_store
+from cosim.spice.store import Store, default_store, is_store
 
-__all__ = ["Reading", "Simulator", "Store", "Usage", "default_store"]
+__all__ = ["Reading", "Simulator", "Store", "Usage", "default_store", "is_store"]

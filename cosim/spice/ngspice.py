@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cosim.errors import CosimError, MachineError
+from cosim.errors import CardError, CosimError, MachineError
+from cosim.files import disk_error
 from cosim.netlist.deck import Deck
 from cosim.spice.raw import RawFile, read_raw
 
 OLDEST = 39
 _PLOTS = {"tran": "Transient Analysis", "dc": "DC transfer characteristic", "op": "Operating Point"}
 _BAD_LOG = re.compile(r"singular matrix|aborted|error|fatal|timestep too small", re.IGNORECASE)
-# Reads whose waveforms are kept, for plots.
-_WAVE_READS = 12
+_UNKNOWN_PARAMETER = re.compile(r"unrecognized parameter \((\w+)\)")
+# A deck's answer takes a few MiB at most.
+_ROOM_NEEDED = 16 << 20
 
 
 class Rejected(Exception):
@@ -44,7 +49,8 @@ class Reading:
     Attributes:
         currents: (reads, bitlines) [A] into the bitlines at the samples.
         unsettled: (reads,) largest change of a bitline current [A] between `settling` before the sample and it.
-        wave_time: (points,) [s], and wave_currents: (points, bitlines) [A], of the first few reads of a transient.
+        wave_time: (points,) [s], and wave_currents: (points, bitlines) [A], of the deck's first
+            `wave_reads` reads, if it is a transient.
         seconds: CPU time of ngspice.
         attempts: 1, or 2 if the first did not converge.
     """
@@ -58,59 +64,84 @@ class Reading:
 
 
 @functools.cache
-def engine_version(program: str) -> str:
-    """The version of an ngspice program, such as "ngspice-39".
+def find_ngspice(program: str) -> tuple[str, str]:
+    """The absolute path of an ngspice program, and its version, such as "ngspice-39".
 
     Raises:
         MachineError: there is none, or it is too old.
     """
-    path = shutil.which(program)
-    if path is None:
+    found = shutil.which(program)
+    if found is None:
         raise MachineError(
             f"no ngspice program {program!r} found: install it (Debian, Ubuntu: apt-get install ngspice; "
             "Fedora: dnf install ngspice), or name it with --set run.ngspice=PATH"
         )
+    path = str(Path(found).absolute())
     try:
-        answer = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
-        ).stdout
+        answer = subprocess.run([path, "--version"], capture_output=True, timeout=30, stdin=subprocess.DEVNULL).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"{path} does not run ({error}): install the package ngspice again") from error
-    found = re.search(r"ngspice-(\d+)(\S*)", answer)
-    if found is None:
+    version = re.search(r"ngspice-(\d+)(\S*)", answer.decode(errors="replace"))
+    if version is None:
         raise MachineError(f"{path} does not say its version as ngspice does: set run.ngspice to an ngspice program")
-    if int(found[1]) < OLDEST:
-        raise MachineError(f"{path} is {found[0]}, but ngspice-{OLDEST} or newer is needed: update the package ngspice")
-    return found[0]
+    if int(version[1]) < OLDEST:
+        raise MachineError(
+            f"{path} is {version[0]}, but ngspice-{OLDEST} or newer is needed: update the package ngspice"
+        )
+    return path, version[0]
 
 
 class Processes:
-    """The ngspice processes in flight, so that they can be stopped together."""
+    """The simulator processes in flight, so that they can be stopped together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[int] = set()
         self._stopped = False
 
-    def start(self, *args: object, **kwargs: object) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._stopped:
-                raise Interrupted("stopped")
-            process: subprocess.Popen[bytes] = subprocess.Popen(*args, **kwargs)  # type: ignore[call-overload]
-            self._running.add(process)
-            return process
+    def check(self) -> None:
+        """Raise Interrupted once the processes have been stopped."""
+        if self._stopped:
+            raise Interrupted("stopped")
 
-    def done(self, process: subprocess.Popen[bytes]) -> None:
+    def run(self, command: list[str], timeout_s: float, **arguments: Any) -> tuple[int | None, float]:
+        """Run a command in a session of its own: its exit status (None: stopped after the time-out) and CPU seconds."""
         with self._lock:
-            self._running.discard(process)
-            if self._stopped:
-                raise Interrupted("stopped")
+            self.check()
+            process = subprocess.Popen(command, start_new_session=True, **arguments)
+            self._running.add(process.pid)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._kill(process.pid)
+
+        killer = threading.Timer(timeout_s, end)
+        killer.start()
+        try:
+            # The process stays waitable, and its number its own, until it is no longer among those that may be killed.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with self._lock:
+                self._running.discard(process.pid)
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            killer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.check()
+        killed = late.is_set() and process.returncode != 0
+        return (None if killed else process.returncode), usage.ru_utime + usage.ru_stime
+
+    def _kill(self, pid: int) -> None:
+        with self._lock:
+            if pid in self._running:
+                os.killpg(pid, signal.SIGKILL)
 
     def stop(self) -> None:
+        """Kill what runs, with its children, and let nothing start any more."""
         with self._lock:
             self._stopped = True
-            for process in self._running:
-                process.kill()
+            for pid in self._running:
+                os.killpg(pid, signal.SIGKILL)
 
 
 def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processes: Processes) -> Reading:
@@ -118,30 +149,41 @@ def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processe
 
     Raises:
         Rejected: the answer breaks one of the accept rules (docs/formats/deck.md), or none came in time.
-        MachineError: the scratch disk is full.
+        CardError: ngspice does not know a parameter of the card.
+        MachineError: the disk is full.
+        OutputError: the scratch directory cannot be written to.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=scratch))
+    folder = scratch
     try:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
         write_deck(deck, folder)
         log_path, raw_path = folder / "log.txt", folder / "out.raw"
-        command = [shutil.which(program) or program, "-n", "-b", "deck.cir"]
+        # The outer time-out ends a simulator whose own cosim was killed.
+        command = ["timeout", "-s", "KILL", str(timeout_s + 10), program, "-n", "-b", "deck.cir"]
         environment = {"PATH": os.defpath, "HOME": str(folder), "LC_ALL": "C"}
         with log_path.open("wb") as log:
-            process = processes.start(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-            status, seconds = _wait(process, timeout_s)
-        processes.done(process)
+            status, seconds = processes.run(
+                command, timeout_s, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         text = log_path.read_text(errors="replace")
         if status is None:
             raise Rejected(f"no answer within {timeout_s:g} s", text)
-        if shutil.disk_usage(folder).free < 1 << 16:
-            raise MachineError(f"no room for ngspice's answer in {scratch}: free some space, or choose another --store")
         raw = _accept(deck, status, text, raw_path)
         return _sample(deck, raw, seconds)
+    except Rejected:
+        _check_room(folder)
+        raise
+    except OSError as error:
+        raise disk_error(error, folder) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder != scratch:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_room(folder: Path) -> None:
+    """Blame a full disk rather than the simulator for an answer that is not there."""
+    if shutil.disk_usage(folder).free < _ROOM_NEEDED:
+        raise disk_error(OSError(errno.ENOSPC, "disk full"), folder)
 
 
 def write_deck(deck: Deck, folder: Path) -> None:
@@ -151,30 +193,17 @@ def write_deck(deck: Deck, folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int | None, float]:
-    """Exit status (None: killed after the time-out) and CPU seconds of a process."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        process.kill()
-
-    killer = threading.Timer(timeout_s, kill)
-    killer.start()
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    finally:
-        killer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    killed = late.is_set() and process.returncode < 0
-    return (None if killed else process.returncode), usage.ru_utime + usage.ru_stime
-
-
 def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
     """The raw file, if every accept rule holds."""
+    unknown = _UNKNOWN_PARAMETER.search(log)
+    if unknown:
+        raise CardError(
+            f"ngspice does not know the card's parameter {unknown[1]!r} and would ignore it: correct its name"
+        )
     bad = _BAD_LOG.search(log)
     if bad:
-        raise Rejected(f"the log says {bad[0]!r}", log)
+        line = next(line for line in log.splitlines() if bad[0] in line)
+        raise Rejected(f"the log says {line.strip()[:200]!r}", log)
     if status != 0:
         raise Rejected(f"exit status {status}, expected 0", log)
     if not raw_path.is_file():
@@ -197,6 +226,8 @@ def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
             raise Rejected(f"{points} points up to {raw.values[-1:, 0]} s, expected up to {deck.samples[-1]} s", log)
     elif points != deck.reads:
         raise Rejected(f"{points} points, expected {deck.reads}", log)
+    elif deck.analysis == "dc" and not np.allclose(raw.values[:, 0], deck.samples):
+        raise Rejected("the sweep went elsewhere than expected", log)
     return raw
 
 
@@ -209,7 +240,7 @@ def _sample(deck: Deck, raw: RawFile, seconds: float) -> Reading:
     time_s, currents = raw.values[:, 0], -raw.values[:, 1:]
     sampled = _interpolate(deck.samples, time_s, currents)
     before = _interpolate(deck.samples - deck.settling, time_s, currents)
-    shown = time_s <= deck.samples[min(_WAVE_READS, deck.reads) - 1]
+    shown = time_s <= (deck.samples[min(deck.wave_reads, deck.reads) - 1] if deck.wave_reads else -1)
     return Reading(sampled, np.abs(sampled - before).max(axis=1), time_s[shown], currents[shown], seconds)
 
 

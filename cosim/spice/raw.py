@@ -45,7 +45,7 @@ def read_raw(path: Path) -> RawFile:
     count, points = int(header["No. Variables"]), int(header["No. Points"])
     if len(variables) != count:
         raise ValueError(f"{len(variables)} variables listed, {count} announced")
-    if len(body) < 8 * count * points:
+    if len(body) != 8 * count * points:
         raise ValueError(f"{len(body)} bytes of data, {8 * count * points} announced")
     values = np.frombuffer(body, np.float64, count * points).reshape(points, count)
     return RawFile(header.get("Plotname", ""), variables, values)

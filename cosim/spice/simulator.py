@@ -12,10 +12,10 @@ from cosim.config import Run
 from cosim.errors import SimulationError
 from cosim.netlist.deck import Deck
 from cosim.progress import progress_bar
-from cosim.spice.ngspice import Processes, Reading, Rejected, engine_version, run_deck
+from cosim.spice.ngspice import Processes, Reading, Rejected, find_ngspice, run_deck
 from cosim.spice.store import Store
 
-# So many failures in a row of decks mean that the rest would fail too.
+# After so many failures the decks that are left would most likely fail too.
 _ENOUGH_FAILURES = 3
 
 
@@ -60,13 +60,14 @@ class Simulator:
         self.run = run
         self.store = store
         self.usage = Usage()
-        self.engine = engine_version(run.ngspice)
+        self.program, self.engine = find_ngspice(run.ngspice)
 
     def simulate(self, decks: Sequence[Deck], title: str = "ngspice") -> list[Reading]:
         """Readings of decks, in their order.
 
         Raises:
-            SimulationError: a deck failed twice; it is recorded, and the others are simulated and stored first.
+            SimulationError: a deck failed twice. It is recorded, and the others are simulated and stored first, unless
+                three have failed.
             KeyboardInterrupt: passed on after the processes in flight have been stopped.
         """
         identities = [deck.identity(self.engine) for deck in decks]
@@ -96,7 +97,7 @@ class Simulator:
         title: str,
     ) -> None:
         processes = Processes()
-        pool = ThreadPoolExecutor(self.run.workers or os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(self.run.workers or len(os.sched_getaffinity(0)))
         try:
             with progress_bar(title, len(missing)) as advance:
                 pending: dict[Future[tuple[Reading, bool]], int] = {
@@ -119,7 +120,7 @@ class Simulator:
 
     def _one(self, deck: Deck, identity: str, processes: Processes) -> tuple[Reading, bool]:
         """One deck, unless another process simulated it meanwhile: its reading, and whether that was so."""
-        with self.store.claim(identity):
+        with self.store.claim(identity, processes.check):
             found = self.store.load(identity, deck)
             if found is not None:
                 return found, True
@@ -128,7 +129,7 @@ class Simulator:
             return reading, False
 
     def _attempt(self, deck: Deck, identity: str, processes: Processes) -> Reading:
-        arguments = (self.run.ngspice, self.run.timeout_s, self.store.scratch, processes)
+        arguments = (self.program, self.run.timeout_s, self.store.scratch, processes)
         try:
             return run_deck(deck, *arguments)
         except Rejected:
@@ -136,16 +137,16 @@ class Simulator:
         try:
             reading = run_deck(deck.tightened(), *arguments)
         except Rejected as failure:
-            folder = self.store.record_failure(identity, deck.tightened(), failure)
-            raise SimulationError(_explain(failure, folder)) from failure
+            folder, repeat = self.store.record_failure(identity, deck.tightened(), failure)
+            raise SimulationError(_explain(failure, folder, repeat)) from failure
         return Reading(**{**vars(reading), "attempts": 2})
 
 
-def _explain(failure: Rejected, folder: Path) -> str:
+def _explain(failure: Rejected, folder: Path, repeat: str) -> str:
     tail = "\n".join("    " + line for line in failure.log.strip().splitlines()[-8:])
     return (
         f"ngspice failed twice on a deck, the second time with tightened options: {failure.reason}\n"
         f"  end of its log:\n{tail}\n"
         f"  deck, log and reason are kept in {folder}\n"
-        f"  repeat it: cd {folder} && ngspice -n -b deck.cir"
+        f"  repeat it: {repeat}"
     )

@@ -1,5 +1,6 @@
 """Results of decks on disk, addressed by content.
 
+    cosim-store             marks the folder as a store
     results/ab/ab12….npz    one accepted deck: its currents, checked by the archive's own checksums
     failures/ab12…/         one failed deck: deck, cards, log, reason.txt with a command that repeats it
     locks/, scratch/        who is simulating what, and where
@@ -10,11 +11,14 @@ simulating the deck it wants waits for it. A result that cannot be read is remov
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import shlex
 import shutil
-import zipfile
-import zlib
-from collections.abc import Iterator
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from io import BytesIO
@@ -23,14 +27,16 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cosim.errors import OutputError
 from cosim.files import disk_error, write_whole
 from cosim.netlist.deck import Deck
 from cosim.spice.ngspice import Reading, Rejected, write_deck
 
+_MARK = "cosim-store"
 _ROOMS = ("results", "failures", "locks", "scratch")
+_SCRATCH_NAME = re.compile(r"run-[A-Za-z0-9_]{8}")
 
 
 def default_store() -> Path:
@@ -40,31 +46,46 @@ def default_store() -> Path:
 
 
 class Store:
-    """A directory of simulation results.
+    """A directory of simulation results, made if it is not there.
 
     Raises:
-        OutputError, MachineError: the directory cannot be made.
+        OutputError: the directory cannot be made, or holds something that is no store.
+        MachineError: the disk is full.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = Path(root) if root is not None else default_store()
+        self.root = (Path(root) if root is not None else default_store()).absolute()
+        if not is_store(self.root) and self.root.is_dir() and any(self.root.iterdir()):
+            raise OutputError(f"{self.root} holds other things and is no store: name an empty folder, or a new one")
         try:
             for room in _ROOMS:
                 (self.root / room).mkdir(parents=True, exist_ok=True)
+            (self.root / _MARK).touch()
+            self._sweep_scratch()
+            self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.root / "scratch"))
+            # Held while this process lives, whatever ends it: a folder whose lock can be had is a dead one's.
+            alive = os.open(self.scratch / "alive", os.O_CREAT | os.O_WRONLY)
+            fcntl.flock(alive, fcntl.LOCK_EX)
         except OSError as error:
             raise disk_error(error, self.root) from error
-        self._sweep_scratch()
-
-    @property
-    def scratch(self) -> Path:
-        return self.root / "scratch"
+        weakref.finalize(self, _leave, self.scratch, alive)
 
     def _sweep_scratch(self) -> None:
         """Remove what processes that no longer live left behind."""
-        for folder in self.scratch.iterdir():
-            pid = folder.name.partition("-")[0]
-            if not pid.isdigit() or not Path(f"/proc/{pid}").exists():
+        for folder in (self.root / "scratch").iterdir():
+            if not _SCRATCH_NAME.fullmatch(folder.name):
+                continue
+            try:
+                alive = os.open(folder / "alive", os.O_WRONLY)
+            except FileNotFoundError:
+                continue  # being made just now
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(alive)
 
     def _path(self, identity: str) -> Path:
         return self.root / "results" / identity[:2] / f"{identity}.npz"
@@ -72,56 +93,73 @@ class Store:
     def load(self, identity: str, deck: Deck) -> Reading | None:
         """The stored reading of a deck, or None if there is none that can be trusted."""
         path = self._path(identity)
+        if not path.exists():
+            return None
         try:
             with np.load(path, allow_pickle=False) as archive:
-                content = {field.name: archive[field.name] for field in fields(Reading)}
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+                if str(archive["identity"]) == identity:
+                    return _checked({field.name: archive[field.name] for field in fields(Reading)}, deck)
+        except Exception:  # whatever is wrong with it, it is no result
+            pass
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
-            return None
-        seconds, attempts = float(content.pop("seconds")), int(content.pop("attempts"))
-        reading = Reading(**content, seconds=seconds, attempts=attempts)
-        if reading.currents.shape != (deck.reads, len(deck.sources)) or not np.isfinite(reading.currents).all():
-            path.unlink(missing_ok=True)
-            return None
-        return reading
+        return None
 
     def save(self, identity: str, reading: Reading) -> None:
         """Store a reading."""
         content = BytesIO()
         arrays: dict[str, Any] = {field.name: np.asarray(getattr(reading, field.name)) for field in fields(Reading)}
-        np.savez(content, allow_pickle=False, **arrays)
+        np.savez(content, allow_pickle=False, identity=np.asarray(identity), **arrays)
         path = self._path(identity)
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, path) from error
-        write_whole(path, content.getvalue())
+        write_whole(path, content.getvalue(), scratch=self.scratch)
         shutil.rmtree(self.root / "failures" / identity, ignore_errors=True)
 
     @contextmanager
-    def claim(self, identity: str) -> Iterator[None]:
-        """Hold the right to simulate a deck; another holder is waited for, a dead one holds nothing."""
-        with FileLock(self.root / "locks" / identity[:3]):
-            yield
+    def claim(self, identity: str, keep_waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to simulate a deck; another holder is waited for, a dead one holds nothing.
 
-    def record_failure(self, identity: str, deck: Deck, failure: Rejected) -> Path:
-        """Keep a failed deck with its log and the command that repeats it; returns its folder."""
-        folder = self.root / "failures" / identity
+        Args:
+            keep_waiting: called while waiting; raises to give up.
+        """
         try:
-            folder.mkdir(exist_ok=True)
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / "locks" / identity[:3])
+            while not lock.is_locked:
+                keep_waiting()
+                try:
+                    lock.acquire(timeout=0.2)
+                except Timeout:
+                    continue
+        except OSError as error:
+            raise disk_error(error, self.root / "locks") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def record_failure(self, identity: str, deck: Deck, failure: Rejected) -> tuple[Path, str]:
+        """Keep a failed deck with its log; returns its folder and the command that repeats it."""
+        folder = self.root / "failures" / identity
+        repeat = f"cd {shlex.quote(str(folder))} && ngspice -n -b deck.cir"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             write_deck(deck, folder)
             (folder / "log.txt").write_text(failure.log)
-            (folder / "reason.txt").write_text(f"{failure.reason}\nrepeat: cd {folder} && ngspice -n -b deck.cir\n")
+            (folder / "reason.txt").write_text(f"{failure.reason}\nrepeat: {repeat}\n")
         except OSError as error:
             raise disk_error(error, folder) from error
-        return folder
+        return folder, repeat
 
     def size(self) -> tuple[int, int, int]:
         """Results, failures, and bytes of both."""
         results = list((self.root / "results").glob("*/*.npz"))
-        failures = list((self.root / "failures").iterdir())
+        failures = [folder for folder in (self.root / "failures").iterdir() if folder.is_dir()]
         files = results + [file for folder in failures for file in folder.iterdir()]
         return len(results), len(failures), sum(file.stat().st_size for file in files)
 
@@ -131,9 +169,38 @@ class Store:
         Raises:
             OutputError: the directory holds things that are no part of a store.
         """
-        strange = sorted({entry.name for entry in self.root.iterdir()} - set(_ROOMS))
+        strange = sorted({entry.name for entry in self.root.iterdir()} - {*_ROOMS, _MARK})
         if strange:
             raise OutputError(f"{self.root} holds {strange[0]!r}, which is no part of a store: remove the rest by hand")
         for room in ("results", "failures"):
             shutil.rmtree(self.root / room, ignore_errors=True)
             (self.root / room).mkdir(exist_ok=True)
+
+
+def _checked(content: dict[str, np.ndarray], deck: Deck) -> Reading:
+    """A reading from stored arrays; raises ValueError unless they are what the deck must have given."""
+    bitlines, points = len(deck.sources), len(content["wave_time"])
+    shapes = {
+        "currents": (deck.reads, bitlines),
+        "unsettled": (deck.reads,),
+        "wave_time": (points,),
+        "wave_currents": (points, bitlines),
+        "seconds": (),
+    }
+    for name, shape in shapes.items():
+        values = content[name]
+        if values.dtype != np.float64 or values.shape != shape or not np.isfinite(values).all():
+            raise ValueError(f"{name} is no finite float64 array of shape {shape}")
+    seconds, attempts = float(content.pop("seconds")), int(content.pop("attempts"))
+    return Reading(**content, seconds=seconds, attempts=attempts)
+
+
+def is_store(root: Path) -> bool:
+    """Whether a folder is a store."""
+    return (root / _MARK).is_file()
+
+
+def _leave(scratch: Path, alive: int) -> None:
+    """Take a process's scratch folder away when it is done with the store."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.close(alive)

@@ -41,6 +41,12 @@ def test_linear_region_current_is_proportional_to_overdrive(simulator: Simulator
     assert first == pytest.approx(second, rel=0.1)
 
 
+def test_cells_that_conduct_at_closed_wordlines_are_refused(simulator: Simulator) -> None:
+    """2e-5 A is in reach, but of a cell that is on at 0 V: 256 of them would swamp a read."""
+    with pytest.raises(CardError, match=r"unit currents with every wordline closed.*lower cell\.full_scale_a"):
+        program_cell(CARD, Config.load(None, ["cell.full_scale_a=2e-5"]), simulator)
+
+
 def test_a_full_scale_out_of_reach_says_what_is_in_reach() -> None:
     shifts, currents = np.linspace(0, 2, 50), np.geomspace(5e-6, 1e-13, 50)
     config = Config.load(None, ["cell.full_scale_a=8e-6"])

@@ -65,8 +65,16 @@ def test_tables_equal_the_definition(geometry: dict, open_wordlines: int) -> Non
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
-@pytest.mark.parametrize("geometry", ["plain", "depthwise", "asymmetric per channel", "8-bit weights in two cells"])
-@pytest.mark.parametrize("fidelity", ["dc", "tran"])
+@pytest.mark.parametrize(
+    ("geometry", "fidelity"),
+    [
+        *((geometry, "dc") for geometry in GEOMETRIES),
+        *(
+            (geometry, "tran")
+            for geometry in ("plain", "depthwise", "asymmetric per channel", "8-bit weights in two cells")
+        ),
+    ],
+)
 def test_circuit_without_wires_equals_the_definition(geometry: str, fidelity: str, shared_store: object) -> None:
     layer = make_layer(**GEOMETRIES[geometry])
     activations = activations_for(layer, 1)
@@ -82,6 +90,15 @@ def test_network_without_wires_equals_software(layers: str, shared_store: object
     circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
     with torch.no_grad():
         assert torch.equal(circuit(images), network(images))
+
+
+def test_more_wordlines_than_can_be_enumerated_on_the_circuit(shared_store: object) -> None:
+    """18 rows: a group of 13, whose patterns are listed as they come, and one of 5, whose decks hold every pattern."""
+    layer = make_layer()
+    activations = activations_for(layer, 1)
+    settings = ["array.open_wordlines=13", "array.bitline_res_ohm=0", "run.fidelity=dc"]
+    found = on_the_circuit(layer, activations, settings, shared_store)
+    assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
 def test_many_open_wordlines_learn_patterns_as_images_come() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,13 @@ import pytest
 
 from cosim.config import Config
 from cosim.device import load_card
-from cosim.errors import MachineError, SimulationError
+from cosim.errors import CardError, MachineError, SimulationError
 from cosim.netlist import Deck, curve_deck
 from cosim.spice import Simulator, Store
-from cosim.spice.ngspice import engine_version
+from cosim.spice.ngspice import find_ngspice
 from cosim.spice.raw import read_raw
+
+ROOT = Path(__file__).parents[2]
 
 
 def small_deck(volts: float = 0.1) -> Deck:
@@ -66,7 +70,7 @@ def test_two_decks_keep_their_order_and_count_once(tmp_path: Path) -> None:
     [
         ("exit 1", "exit status 1"),
         ("exit 0", "no raw file"),
-        ("echo 'Error: cannot do that'; exec ngspice \"$@\"", "the log says 'Error'"),
+        ("echo 'Error: cannot do that'; exec ngspice \"$@\"", "the log says 'Error: cannot do that'"),
         ("echo 'warning: singular matrix'; exec ngspice \"$@\"", "singular matrix"),
         ('ngspice "$@"; head -c 40 out.raw > cut; mv cut out.raw', "cannot be read"),
         ('ngspice "$@"; head -c -8 out.raw > cut; mv cut out.raw', "cannot be read"),
@@ -80,7 +84,8 @@ def test_two_decks_keep_their_order_and_count_once(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_an_answer_that_breaks_a_rule_is_rejected_and_recorded(script: str, reason: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    simulator = simulator_with(program(tmp_path, script), store, timeout_s=1.5)
+    patience = 1.0 if script.startswith("sleep") else 60.0  # a busy machine must not look like a hanging one
+    simulator = simulator_with(program(tmp_path, script), store, timeout_s=patience)
     with pytest.raises(SimulationError, match="failed twice") as failure:
         simulator.simulate([small_deck()])
     message = str(failure.value)
@@ -89,7 +94,14 @@ def test_an_answer_that_breaks_a_rule_is_rejected_and_recorded(script: str, reas
     assert str(folder) in message
     assert {"deck.cir", "nor65.card", "log.txt", "reason.txt"} <= {file.name for file in folder.iterdir()}
     assert "repeat: cd " in (folder / "reason.txt").read_text()
-    assert not list((store / "scratch").iterdir())
+    assert not [left for left in (store / "scratch").glob("run-*/*") if left.is_dir()]
+
+
+def test_a_parameter_that_ngspice_would_ignore_is_a_mistake_in_the_card(tmp_path: Path) -> None:
+    deck = small_deck()
+    misspelt = {"nor65.card": deck.cards["nor65.card"].replace("+ toxe=", "+ toxx=")}
+    with pytest.raises(CardError, match="does not know the card's parameter 'toxx'"):
+        simulator_with("ngspice", tmp_path).simulate([replace(deck, cards=misspelt)])
 
 
 def test_the_recorded_deck_can_be_repeated_by_hand(tmp_path: Path) -> None:
@@ -112,6 +124,53 @@ def test_the_second_attempt_has_tightened_options(tmp_path: Path) -> None:
     )
 
 
+def test_tightened_options_never_loosen_a_deck() -> None:
+    tightened = small_deck().tightened().options
+    assert (tightened["reltol"], tightened["gmin"], tightened["bypass"]) == (1e-7, 1e-14, 0)
+    assert replace(small_deck(), options={"reltol": 1e-2, "bypass": 1}).tightened().options["reltol"] == 1e-4
+
+
+def test_a_time_out_ends_the_simulators_children_too(tmp_path: Path) -> None:
+    script = f"sleep 300 & echo $! >> {tmp_path}/children; wait"
+    with pytest.raises(SimulationError, match="no answer within"):
+        simulator_with(program(tmp_path, script), tmp_path / "store", timeout_s=1).simulate([small_deck()])
+    children = (tmp_path / "children").read_text().split()
+    assert len(children) == 2
+    assert not [child for child in children if running(child)]
+
+
+def running(pid: str) -> bool:
+    """Whether a process lives and is no zombie."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_full_disk_is_no_failure_of_the_simulator(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys; from pathlib import Path;"
+        "from tests.spice.test_driver import *;"
+        "store = Store(Path(sys.argv[1])); signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300));"
+        "Simulator(Config().run, store).simulate([small_deck()])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert "MachineError: no room to write" in done.stderr
+
+
+def test_a_line_break_in_a_comment_begins_no_statement() -> None:
+    deck = replace(small_deck(), comments=("x\n.control\nshell touch owned\n.endc", "µ"))
+    assert "* x?.control?shell touch owned?.endc\n* ?\n" in deck.text()
+    assert deck.text().isascii()
+
+
+def test_a_relative_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, 'exec ngspice "$@"')
+    monkeypatch.chdir(tmp_path)
+    assert simulator_with("./ngspice", tmp_path / "store").simulate([small_deck()])[0].attempts == 1
+
+
 def test_decks_that_succeed_are_kept_when_another_fails(tmp_path: Path) -> None:
     script = 'grep -q "vd0 d0 0 0.07" deck.cir && exit 1; exec ngspice "$@"'
     simulator = simulator_with(program(tmp_path, script), tmp_path / "store")
@@ -131,7 +190,7 @@ def test_a_users_spiceinit_and_environment_change_nothing(tmp_path: Path, monkey
 
 def test_missing_ngspice_names_the_package() -> None:
     with pytest.raises(MachineError, match="apt-get install ngspice"):
-        engine_version("no-such-ngspice")
+        find_ngspice("no-such-ngspice")
 
 
 def test_an_old_ngspice_is_refused(tmp_path: Path) -> None:
@@ -139,12 +198,12 @@ def test_an_old_ngspice_is_refused(tmp_path: Path) -> None:
     path.write_text("#!/bin/sh\necho '** ngspice-34 : Circuit level simulation program'\n")
     path.chmod(0o755)
     with pytest.raises(MachineError, match=r"ngspice-34, but ngspice-39 or newer is needed"):
-        engine_version(str(path))
+        find_ngspice(str(path))
 
 
 def test_another_program_is_no_ngspice() -> None:
     with pytest.raises(MachineError, match="does not say its version"):
-        engine_version("true")
+        find_ngspice("true")
 
 
 def test_identity_follows_everything_that_changes_the_answer_and_nothing_else() -> None:

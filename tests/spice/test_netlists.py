@@ -13,6 +13,7 @@ import pytest
 from cosim.config import Config
 from cosim.errors import ConfigError, OutputError
 from cosim.evaluate import CircuitNetwork
+from cosim.network import load_network
 from cosim.spice.raw import read_raw
 from tests.conftest import make_network, random_images
 
@@ -57,8 +58,11 @@ def test_folders_and_configurations_that_cannot_be(shared_store: Path, tmp_path:
     assert (tmp_path / "mine.txt").read_text() == "mine"
     with pytest.raises(ConfigError, match="has no decks"):
         circuit_for(shared_store, "run.fidelity=ideal").write_netlists(tmp_path / "ideal")
+    many = Config.load(None, ["array.open_wordlines=13"])
+    wide = CircuitNetwork(load_network("digits-w4a4"), many, store=shared_store)
     with pytest.raises(ConfigError, match="too many patterns"):
-        circuit_for(shared_store, "array.open_wordlines=13").write_netlists(tmp_path / "many")
+        wide.write_netlists(tmp_path / "many")
+    assert not (tmp_path / "many").exists()
 
 
 @pytest.mark.parametrize("deck", sorted(path.name for path in EXAMPLES.glob("*.cir")))

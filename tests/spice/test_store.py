@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cosim.config import Config
 from cosim.errors import OutputError
@@ -48,11 +50,46 @@ def test_a_damaged_result_is_noticed_and_simulated_again(damage: str, tmp_path: 
     assert np.array_equal(again.currents, good.currents)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": np.zeros(3)},
+        {"seconds": np.asarray("x")},
+        {"unsettled": np.zeros(0)},
+        {"attempts": np.asarray(np.nan)},
+        {"currents": np.asarray([["a", "b"]])},
+        {"currents": np.asarray([[1, np.nan]])},
+        {"wave_currents": np.zeros(4)},
+    ],
+)
+def test_a_result_of_another_kind_is_simulated_again(change: dict[str, np.ndarray], tmp_path: Path) -> None:
+    Simulator(Config().run, Store(tmp_path)).simulate([small_deck()])
+    (path,) = stored(tmp_path)
+    with np.load(path) as archive:
+        content = dict(archive)
+    np.savez(path, **{**content, **change})
+    again = Simulator(Config().run, Store(tmp_path))
+    again.simulate([small_deck()])
+    assert again.usage.decks == 1
+
+
+def test_a_result_under_another_name_is_not_believed(tmp_path: Path) -> None:
+    simulator = Simulator(Config().run, Store(tmp_path))
+    low, high = simulator.simulate([small_deck(0.05), small_deck(0.1)])
+    first, second = stored(tmp_path)
+    first.write_bytes(second.read_bytes())
+    again = Simulator(Config().run, Store(tmp_path))
+    found = again.simulate([small_deck(0.05), small_deck(0.1)])
+    assert again.usage.decks == 1
+    assert np.array_equal(found[0].currents, low.currents)
+    assert np.array_equal(found[1].currents, high.currents)
+
+
 def command(store: Path, network: Path, out: Path) -> list[str]:
     return [
         sys.executable, "-c", "from cosim.cli import main; main()", "infer", str(network), "--dataset", "digits",
         "--images", "12", "--out", str(out), "--store", str(store), "--workers", "1",
-        "--set", "run.patterns_per_deck=32",
+        "--set", "run.patterns_per_deck=32", "--fidelity", "dc",
     ]  # fmt: skip
 
 
@@ -121,7 +158,8 @@ def test_two_runs_share_a_store_and_simulate_every_deck_once(network: Path, tmp_
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_interrupting_stops_cleanly_with_130(network: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupting_stops_cleanly_with_130(ending: signal.Signals, network: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path / "c", network, tmp_path / "c.h5"),
         stdout=subprocess.DEVNULL,
@@ -131,7 +169,7 @@ def test_interrupting_stops_cleanly_with_130(network: Path, tmp_path: Path) -> N
     )
     while process.poll() is None and len(stored(tmp_path / "c")) < 3:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, ending)
     _, message = process.communicate(timeout=10)
     assert process.returncode == 130
     assert "the next run continues" in message
@@ -148,6 +186,40 @@ def test_size_and_clear(tmp_path: Path) -> None:
     assert size == stored(tmp_path)[0].stat().st_size
     store.clear()
     assert store.size() == (0, 0, 0)
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "scratch" / "run-thesis01" / "chapter1"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("years of work")
+    with pytest.raises(OutputError, match="holds other things and is no store"):
+        Store(tmp_path)
+    assert precious.exists()
+
+
+def test_a_store_whose_results_vanish_goes_on(tmp_path: Path) -> None:
+    simulator = Simulator(Config().run, Store(tmp_path))
+    shutil.rmtree(tmp_path / "results")
+    shutil.rmtree(tmp_path / "locks")
+    simulator.simulate([small_deck()])
+    assert len(stored(tmp_path)) == 1
+
+
+def test_waiting_for_another_run_can_be_interrupted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    identity = "abc" + "0" * 61
+    asked = []
+
+    def give_up() -> None:
+        asked.append(1)
+        if len(asked) > 2:
+            raise KeyboardInterrupt
+
+    holder = FileLock(tmp_path / "locks" / "abc")
+    with holder, pytest.raises(KeyboardInterrupt), store.claim(identity, give_up):
+        pass
+    with store.claim(identity, lambda: None):
+        pass
 
 
 def test_clear_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("compare none.h5", "no run at none.h5"),
         ("report run.h5 --out run.json", "run.json exists already"),
         ("train digit --out x.safetensors", "did you mean 'digits'?"),
+        ("train digits --out x.bin", "written as .safetensors"),
+        ("infer digits-w4a4 --images 5 --out same.h5 --json same.h5", "is named for two outputs"),
         ("netlist digits-w4a4 --out store", "is not empty"),
         ("netlist digits-w4a4", "Missing option '--out'"),
         ("demos", "No such command 'demos'"),
@@ -224,6 +226,22 @@ def test_help_is_quick_because_it_does_not_import_torch() -> None:
 def test_the_configuration_page_is_the_configuration() -> None:
     render = runpy.run_path(str(ROOT / "docs" / "make_config.py"))["render"]
     assert (ROOT / "docs" / "formats" / "config.md").read_text() == render(), "run docs/make_config.py"
+
+
+def test_the_readmes_python_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    shutil.copy(ROOT / "cosim.toml", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COSIM_STORE", str(folder / "store"))
+    exec(example.replace('"build/"', '"example/"'), {})
+    assert (folder / "example" / "manifest.json").is_file()
+
+
+def test_the_shipped_configuration_is_the_default() -> None:
+    from cosim.config import Config
+
+    assert Config.load(ROOT / "cosim.toml") == Config()
 
 
 def test_public_names_can_be_used() -> None:

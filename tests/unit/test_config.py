@@ -47,6 +47,12 @@ def test_round_trip() -> None:
         (["adc.bits=17"], r"adc\.bits must be 1 to 16"),
         (["run.fidelity=spice"], r"run\.fidelity: Input should be 'ideal', 'dc' or 'tran', found 'spice'"),
         (["run.workers=0"], r"run\.workers"),
+        (["array.wordlines=true"], r"array\.wordlines: .*integer"),
+        (["array.bitline_res_ohm=1e-9"], r"must be 0 or at least 1e-6"),
+        (["array.bitline_res_ohm=1e9"], r"array\.bitline_res_ohm"),
+        (["read.bitline_v=4.5"], r"read\.bitline_v = 4\.5 must be below read\.wordline_v"),
+        (["run.seed=" + "9" * 5000], r"run\.seed"),
+        (["array.wordlines=1\nb=2"], r"array\.wordlines"),
     ],
 )
 def test_mistakes_are_named_with_a_remedy(overrides: list[str], message: str) -> None:

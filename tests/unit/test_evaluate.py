@@ -81,6 +81,45 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
         RunRecord.load(path)
 
 
+def spoil(path: Path, name: str, values: object) -> None:
+    with h5py.File(path, "r+") as file:
+        if name in file:
+            del file[name]
+        if values is not None:
+            file[name] = values
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("labels", None),
+        ("labels", np.zeros(1, np.int64)),
+        ("labels", np.full(40, 7)),
+        ("labels", np.zeros(40)),
+        ("logits_circuit", np.zeros((40, 2))),
+        ("logits_software", np.full((40, 3), np.nan)),
+        ("disagreeing", np.array([99])),
+        ("layers/0/groups/0/lsb", np.zeros(3)),
+        ("layers/0/groups/0/uses", None),
+        ("layers/0/groups/0/codes", np.zeros((1, 1), np.int32)),
+    ],
+)
+def test_damaged_runs_are_refused(name: str, values: object, record: RunRecord, tmp_path: Path) -> None:
+    record.save(tmp_path / "run.h5")
+    spoil(tmp_path / "run.h5", name, values)
+    with pytest.raises(InputError, match="no run that cosim wrote"):
+        RunRecord.load(tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("facts", ["[]", "5", "{}", "[" * 5000, "not json"])
+def test_runs_with_other_facts_are_refused(facts: str, record: RunRecord, tmp_path: Path) -> None:
+    record.save(tmp_path / "run.h5")
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        file.attrs["facts"] = facts
+    with pytest.raises(InputError, match="no run that cosim wrote"):
+        RunRecord.load(tmp_path / "run.h5")
+
+
 def test_circuit_is_a_torch_module_and_compare_is_one_call(dataset: cosim.Dataset, shared_store: Path) -> None:
     circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, WIRED), store=shared_store)
     assert isinstance(circuit, torch.nn.Module)
@@ -90,6 +129,34 @@ def test_circuit_is_a_torch_module_and_compare_is_one_call(dataset: cosim.Datase
     comparison = cosim.compare(circuit, images, dataset.labels)
     assert comparison.accuracy_float is None
     assert comparison.accuracy_circuit.correct == int((logits.argmax(1) == dataset.labels).sum())
+
+
+def test_a_second_run_on_one_circuit_counts_its_own_reads(dataset: cosim.Dataset, shared_store: Path) -> None:
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, WIRED), store=shared_store)
+    circuit(dataset.real(0, 10))
+    first, second = cosim.infer(circuit, dataset), cosim.infer(circuit, dataset)
+    assert compare_record(first).layers == compare_record(second).layers
+    assert first.facts["usage"]["decks_reused"] > 0
+    assert second.facts["usage"]["patterns_simulated"] == 0
+
+
+def test_audits_do_not_settle_for_closed_wordlines(record: RunRecord) -> None:
+    assert record.audit is not None
+    assert record.audit.patterns >= 6 * 6
+
+
+def test_activations_that_were_not_seen_are_not_answered_with_zeros(shared_store: Path) -> None:
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, WIRED), store=shared_store)
+    with pytest.raises(RuntimeError, match="has not seen these activations"):
+        circuit.audit(random_images(3))
+
+
+def test_clipping_is_counted_and_is_no_difference_to_an_ideal_array(dataset: cosim.Dataset) -> None:
+    settings = ["run.fidelity=ideal", "adc.bits=4", "adc.full_scale_units=15"]
+    circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, settings))
+    (first, _) = compare_record(cosim.infer(circuit, dataset)).layers
+    assert first.clipped_codes > 0
+    assert first.differing_codes == 0
 
 
 def test_wires_change_what_the_circuit_says(dataset: cosim.Dataset, shared_store: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from dataclasses import replace
@@ -97,6 +98,9 @@ def rewrite(path: Path, name: str, values: torch.Tensor) -> None:
     tensors = load_file(path)
     tensors[name] = values
     save_file(tensors, path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    card["weights_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(card))
 
 
 def test_nan_infinite_and_fractional_weights(files: tuple[Path, Path]) -> None:
@@ -121,9 +125,37 @@ def test_weights_beyond_the_levels(files: tuple[Path, Path]) -> None:
         load_network(files[0])
 
 
+def test_a_card_of_other_weights_is_noticed(files: tuple[Path, Path], tmp_path: Path) -> None:
+    save_network(make_network(seed=5), tmp_path / "other.safetensors")
+    files[0].write_bytes((tmp_path / "other.safetensors").read_bytes())
+    with pytest.raises(NetworkError, match=r"tiny\.json is the card of other weights"):
+        load_network(files[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["../escape", "a/b", "x\n.control\nshell touch owned\n.endc", "", "a b", "{0}", "n" * 65, 7]
+)
+def test_names_that_could_mean_something_elsewhere(name: str) -> None:
+    with pytest.raises(NetworkError, match="must be named with at most 64 letters"):
+        replace(make_layer(), name=name)
+    with pytest.raises(NetworkError, match="must be named with at most 64 letters"):
+        make_network(name=name)
+
+
+def test_autocast_changes_nothing() -> None:
+    network, images = make_network(), random_images(5)
+    plain = network(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network(images), plain)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"activation_bits": 4.5}, "must be whole numbers"),
+        ({"groups": True}, "must be whole numbers"),
+        ({"stride": (1.5, 1)}, "must be whole numbers"),
+        ({"padding": (1, 1, 1)}, "must be whole numbers"),
         ({"kind": "conv3d"}, "kind must be conv2d or linear"),
         ({"weight_bits": 9}, "weight_bits must be 1 to 8"),
         ({"activation_bits": 0}, "activation_bits must be 1 to 8"),
@@ -141,6 +173,29 @@ def test_weights_beyond_the_levels(files: tuple[Path, Path]) -> None:
 def test_layers_that_cannot_be(change: dict, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         replace(make_layer(), **change)
+
+
+def test_steps_that_end_in_no_logits(files: tuple[Path, Path]) -> None:
+    card = json.loads(files[1].read_text())
+    card["steps"] = card["steps"][:4]
+    files[1].write_text(json.dumps(card))
+    with pytest.raises(NetworkError, match=r"must end in \(images, classes\) logits"):
+        load_network(files[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (random_images(2) * 255, r"values in 0\.\.1, found 0\.\.\d+: divide"),
+        (random_images(2) - 0.5, r"values in 0\.\.1"),
+        (random_images(2).numpy(), "must be a float tensor, found float32"),
+        ((random_images(2) * 255).to(torch.uint8), "must be a float tensor, found torch.uint8"),
+        (random_images(2)[:, 0], r"images\[:, None\]"),
+    ],
+)
+def test_images_that_are_not_in_0_to_1(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        make_network()(images)
 
 
 def test_images_of_another_shape_are_named() -> None:

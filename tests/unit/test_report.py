@@ -1,4 +1,7 @@
-"""The report page: says what the run found, escapes what the run is called, needs nothing from the network."""
+"""The report page and the terminal tables: say what the run found and escape what the run is called.
+
+The page needs nothing from the network.
+"""
 
 import re
 import shutil
@@ -11,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from rich.table import Table
 
 import cosim
 from cosim.config import Config
 from cosim.evaluate.record import AuditRecord, RunRecord, Waveform
 from cosim.readout import GroupReads
-from cosim.report import write_page
+from cosim.report import layer_table, summary_table, wording, write_page
 from cosim.report.page import render_page
 
 NASTY = '<script>alert("x")</script> & $q_1$ {{ 7 * 7 }}'
@@ -35,7 +40,7 @@ CHROMIUM_OPTIONS = (
 )
 
 
-def make_record(*, name: str = "tiny", classes: int = 10, config: Config | None = None) -> RunRecord:
+def make_record(*, classes: int = 10, config: Config | None = None) -> RunRecord:
     """An ideal run of a random network over random images."""
     random = torch.Generator().manual_seed(1)
 
@@ -53,12 +58,12 @@ def make_record(*, name: str = "tiny", classes: int = 10, config: Config | None 
         )
 
     steps: list[cosim.LayerSpec | cosim.SoftwareStep] = [
-        layer(f"conv of {name}", "conv2d", (4, 1, 3, 3)),
+        layer("conv", "conv2d", (4, 1, 3, 3)),
         cosim.SoftwareStep("relu"),
         cosim.SoftwareStep("flatten"),
         layer("last", "linear", (classes, 64, 1, 1)),
     ]
-    network = cosim.Network(name, (1, 6, 6), steps)
+    network = cosim.Network("tiny", (1, 6, 6), steps)
     images = torch.randint(0, 256, (IMAGES, 1, 6, 6), generator=random, dtype=torch.uint8)
     labels = torch.randint(0, classes, (IMAGES,), generator=random)
     dataset = cosim.Dataset("noise", images, 255, labels, digest="none")
@@ -69,6 +74,16 @@ def make_record(*, name: str = "tiny", classes: int = 10, config: Config | None 
 def sagging(group: GroupReads) -> GroupReads:
     lsb = group.lsb * np.float32(0.98)
     return replace(group, lsb=lsb, codes=np.rint(lsb).astype(np.int32))
+
+
+def renamed(record: RunRecord, name: str) -> RunRecord:
+    """`record` as a file that calls everything `name` would give it; networks and layers refuse such names."""
+    return replace(
+        record,
+        facts=record.facts | {"network": name, "network_source": name, "dataset": name},
+        layers=[replace(layer, name=name) for layer in record.layers],
+        waveform=record.waveform and replace(record.waveform, title=name),
+    )
 
 
 def as_circuit(record: RunRecord, *, mistaken: tuple[int, ...] = ()) -> RunRecord:
@@ -96,7 +111,7 @@ def as_circuit(record: RunRecord, *, mistaken: tuple[int, ...] = ()) -> RunRecor
         disagreeing=np.array(mistaken, int),
         disagreeing_images=np.full((len(mistaken), 1, 6, 6), 200, np.uint8),
         levels_shift_v=np.linspace(2.3, 0.3, 16),
-        audit=AuditRecord(decks=3, reads=192, max_error_lsb=0.00012, differing_codes=0),
+        audit=AuditRecord(decks=3, reads=192, patterns=57, max_error_lsb=0.00012, differing_codes=0),
         waveform=Waveform("conv, group 0", time_s, np.ones((50, 3)) * time_s[:, None], np.array([2.1e-8, 4.1e-8])),
     )
 
@@ -179,14 +194,15 @@ def test_ideal_run_claims_no_circuit(ideal: RunRecord) -> None:
     assert "the network came without float weights" in text
 
 
-def test_names_from_the_run_are_escaped() -> None:
-    record = as_circuit(make_record(name=NASTY), mistaken=(0,))
-    assert record.waveform is not None
-    record = replace(record, waveform=replace(record.waveform, title=NASTY))
-    page = render_page(record)
+def test_names_from_the_run_are_escaped(ideal: RunRecord) -> None:
+    record = renamed(as_circuit(ideal, mistaken=(0,)), NASTY)
+    page, text = render_page(record), text_of(render_page(record))
     assert "<script>alert" not in page
     assert 'alert("x")' not in page
-    assert f"conv of {NASTY}" in text_of(page)
+    assert f"{NASTY} on 40 images of {NASTY}" in text
+    assert f"{NASTY} tiles" in text
+    assert f"Bitline currents: {NASTY}" in text
+    assert f"cosim infer '{NASTY}' --dataset '{NASTY}'" in text
 
 
 def test_name_that_is_no_unicode_is_written(tmp_path: Path, ideal: RunRecord) -> None:
@@ -235,8 +251,8 @@ def test_many_layers_keep_the_page_small(ideal: RunRecord) -> None:
 
 def test_command_repeats_the_settings() -> None:
     config = Config.from_dict({"run": {"fidelity": "ideal", "layers": "all"}, "adc": {"bits": "lossless"}})
-    text = text_of(render_page(make_record(name="my net", config=config)))
-    command = "cosim infer 'my net' --dataset noise --images 40 --set adc.bits=lossless"
+    text = text_of(render_page(renamed(make_record(config=config), "my net")))
+    command = "cosim infer 'my net' --dataset 'my net' --images 40 --set adc.bits=lossless"
     assert f"{command} --set run.fidelity=ideal --set run.layers=all" in text
 
 
@@ -261,6 +277,76 @@ def test_audit_that_fails_and_unsettled_currents_are_called_out(ideal: RunRecord
     )
     assert "The audit found 4 codes that differ" in text
     assert "still move by up to 0.7 LSB" in text
+
+
+def printed(table: Table) -> str:
+    """The table as a terminal shows it, white space folded."""
+    console = Console(width=200, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table)
+    return re.sub(r"[^\S\n]+", " ", capture.get())
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "[bold]a[/bold]", "[/]"])
+def test_tables_show_names_as_they_are(ideal: RunRecord, name: str) -> None:
+    comparison = cosim.compare_record(renamed(ideal, name))
+    assert f"{name} on 40 images of {name}" in printed(summary_table(comparison))
+    assert name in printed(layer_table(comparison))
+
+
+def test_summary_counts_repeated_decks_if_there_are_any(ideal: RunRecord) -> None:
+    comparison = cosim.compare_record(as_circuit(ideal))
+    row = "decks repeated with tightened options"
+    assert row not in printed(summary_table(comparison))
+    for retried, shown in ((0, False), (1200, True)):
+        facts = comparison.facts | {"usage": comparison.facts["usage"] | {"retried": retried}}
+        text = printed(summary_table(replace(comparison, facts=facts)))
+        assert (f"{row} │ 1,200" in text) is shown
+        assert (row in text) is shown
+
+
+def test_layer_table_counts_clipped_codes_and_knows_no_correlation(ideal: RunRecord) -> None:
+    comparison = cosim.compare_record(ideal)
+    layers = tuple(replace(layer, clipped_codes=4321, correlation=None) for layer in comparison.layers)
+    text = printed(layer_table(replace(comparison, layers=layers)))
+    assert re.search(r"codes clipped by the converter │ 4,321\b", text)
+    assert re.search(r"correlation │ - ", text)
+
+
+def test_layer_whose_currents_are_all_equal_has_no_correlation(ideal: RunRecord) -> None:
+    def level(group: GroupReads) -> GroupReads:
+        lsb = np.full_like(group.lsb, 2)
+        return replace(group, lsb=lsb, ideal=lsb, codes=lsb.astype(np.int32), ideal_codes=lsb.astype(np.int32))
+
+    layers = [replace(layer, groups=[level(group) for group in layer.groups]) for layer in ideal.layers]
+    assert "correlation - " in text_of(render_page(replace(ideal, layers=layers)))
+
+
+def test_codes_are_compared_with_those_of_an_ideal_array(ideal: RunRecord) -> None:
+    """Behind the same converter: an ideal array's clipped codes are no difference."""
+
+    def clipped(group: GroupReads) -> GroupReads:
+        codes = np.minimum(group.codes, 1)
+        return replace(group, codes=codes, ideal_codes=codes)
+
+    record = as_circuit(ideal)
+    layers = [
+        replace(layer, groups=[clipped(group) for group in layer.groups], highest_code=1) for layer in ideal.layers
+    ]
+    text = text_of(render_page(replace(record, layers=layers)))
+    assert "codes differing none" in text
+    assert "none differ from an ideal array's" in text
+
+
+def test_numbers_in_words() -> None:
+    assert wording.percent(0.98765) == "98.77"
+    assert [wording.seconds(value) for value in (0, 0.012, 3.42, 725, 7380)] == [
+        "0 s", "12 ms", "3.42 s", "12 min 5 s", "2 h 3 min",
+    ]  # fmt: skip
+    assert wording.quantity("bitline_cap_f", 2.5e-12) == "2.5 pF"
+    assert wording.quantity("seed", None) == "not set"
+    assert wording.number(-0.5, "+.3g") == "−0.5"
+    assert wording.if_known(None, ".3f") == "-"
 
 
 @pytest.mark.parametrize("size", ["400,800", "1600,900"])

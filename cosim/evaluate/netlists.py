@@ -1,0 +1,78 @@
+"""Every deck of a network as files that run by hand, and the manifest that says what each is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosim.config import Config
+from cosim.errors import ConfigError
+from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
+from cosim.files import new_folder, write_whole
+from cosim.progress import progress_bar
+
+FORMAT = "cosim-manifest-1"
+
+
+def write_netlists(
+    arrays: Sequence[ArrayLayer], network: str, config: Config, engine: str, folder: Path, force: bool
+) -> Path:
+    """Write the decks of all layers, their cards and manifest.json; returns the manifest's path.
+
+    Raises:
+        ConfigError: a layer has too many patterns to write a deck for each.
+        OutputError: the folder holds something already and `force` is not given.
+    """
+    for array in arrays:
+        if not array.plan.enumerated:
+            raise ConfigError(
+                f"layer {array.layer.name!r} has groups of {max(array.plan.stream_wordlines())} wordlines, too many "
+                "patterns to write a deck for each: set array.open_wordlines=9"
+            )
+    new_folder(folder, folder, force=force)
+    entries = []
+    groups = sum(len(array.plan.groups) for array in arrays)
+    with progress_bar("writing decks", groups) as advance:
+        for array in arrays:
+            group, part = -1, 0
+            for planned in array.every_deck():
+                part = part + 1 if planned.group == group else 0
+                advance(planned.group != group)
+                group = planned.group
+                entries.append(_write_deck(array, planned, part, engine, folder))
+    manifest = {
+        "format": FORMAT,
+        "network": network,
+        "engine": engine,
+        "unit_a": config.cell.unit_a,
+        "config": config.model_dump(),
+        "decks": entries,
+    }
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return folder / "manifest.json"
+
+
+def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str, folder: Path) -> dict[str, Any]:
+    """One deck and its cards as files; returns its entry in the manifest."""
+    deck, group = planned.deck, array.plan.groups[planned.group]
+    name = f"{array.layer.name}_g{planned.group}_{part}"
+    write_whole(folder / f"{name}.cir", deck.text(f"{name}.raw"))
+    for card, text in deck.cards.items():
+        if not (folder / card).exists():
+            write_whole(folder / card, text)
+    return {
+        "file": f"{name}.cir",
+        "raw": f"{name}.raw",
+        "identity": deck.identity(engine),
+        "layer": array.layer.name,
+        "tile": group.tile,
+        "group": planned.group,
+        "wordlines": [group.first_wordline, group.first_wordline + group.wordlines],
+        "rows": list(group.rows),
+        "outputs": list(group.outputs),
+        "bitlines": list(deck.sources),
+        "patterns": planned.patterns.tolist(),
+        "sample_at": deck.samples.tolist(),
+    }

@@ -1,0 +1,60 @@
+"""Numbers and counts as words, for pages and terminal tables alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+# A configuration key tells its unit by its last part.
+_UNITS = {"a": "A", "f": "F", "m": "m", "ohm": "Ω", "s": "s", "v": "V"}
+
+
+def percent(part: float) -> str:
+    """A part of one, 0.98765, in percent: 98.77 (without the sign)."""
+    return f"{100 * part:.2f}"
+
+
+def share(count: int, total: int) -> str:
+    """1,234 (5.6 %), or none."""
+    return f"{count:,} ({100 * count / total:.2g} %)" if count and total else "none"
+
+
+def become(count: int, what: str) -> str:
+    """none becomes, 1 becomes, 2 become."""
+    return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"
+
+
+def number(value: float, form: str) -> str:
+    """`value` in the format `form` with a true minus sign; 0 without decimals."""
+    return "0" if value == 0 else format(value, form).replace("-", "−")
+
+
+def if_known(value: float | None, form: str) -> str:
+    """`value` in the format `form`, or a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def seconds(value: float) -> str:
+    """12 ms, 3.4 s, 12 min 5 s, 2 h 3 min."""
+    if value == 0:
+        return "0 s"
+    if value < 0.0995:
+        return f"{1000 * value:.2g} ms"
+    if value < 100:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def quantity(key: str, value: Any) -> str:
+    """A value with its unit, as 0.2 fF for 2e-16 under a key that ends in `_f`."""
+    unit = _UNITS.get(key.rpartition("_")[2]) if "_" in key else None
+    if value is None:
+        return "not set"
+    if unit is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    power = 3 * int(np.floor(np.log10(abs(value)) / 3 + 1e-9)) if value else 0
+    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
+    return f"{value / 10.0**power:.6g} {_PREFIXES[power]}{unit}"
