@@ -92,6 +92,7 @@ def demo(
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
     circuit = _circuit(name, config, overrides, store)
     test = cosim.load_dataset(dataset).head(images)
+    _use_threads(circuit.config)
     out = new_folder(out, Path("runs/demo"))
     record = cosim.infer(circuit, test)
     record.facts["wall_seconds"] = time.monotonic() - started
@@ -185,6 +186,7 @@ def infer(
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
     test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
     loaded.check_images(test.real(0, 1))
+    _use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record.facts["wall_seconds"] = time.monotonic() - started
     comparison = cosim.compare_record(record)
@@ -262,6 +264,12 @@ def _circuit(
 
     settings = cosim.Config.load(config, overrides or [])
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
+
+
+def _use_threads(settings: cosim.Config) -> None:
+    import torch
+
+    torch.set_num_threads(settings.run.tensor_threads)
 
 
 def _with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:

@@ -93,6 +93,8 @@ class Run(_Section):
     """Layers on arrays: "conv", "all", or names separated by commas."""
     workers: int | None = Field(None, ge=1, le=256)
     """ngspice processes at a time; left out, one a core."""
+    tensor_threads: int = Field(1, ge=1, le=256)
+    """Threads of the command line's tensor work. On two cores one is fastest, and several times so beside other work."""
     patterns_per_deck: int = Field(256, ge=1, le=4096)
     """Reads in one deck."""
     timeout_s: float = Field(120.0, gt=0, le=1e6)

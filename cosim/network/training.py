@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +30,24 @@ def train(recipe: Recipe, training: Dataset, *, seed: int = 0) -> Network:
     Raises:
         NetworkError: training diverged.
     """
-    torch.manual_seed(seed)
+    with _repeatable(seed):
+        return _train(recipe, training)
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Random numbers from a seed, and sums in the order of a single thread: the result is one machine's like another's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(recipe: Recipe, training: Dataset) -> Network:
     float_net = recipe.build()
     _fit(float_net, recipe, training, recipe.float_epochs, recipe.float_rate, "float network")
     quantized = quantize_modules(float_net, recipe.weight_bits, recipe.activation_bits)

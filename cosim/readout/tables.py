@@ -134,8 +134,8 @@ class LayerTable:
 
     def _partial_sums(self, group: Group, codes: np.ndarray) -> np.ndarray:
         """Codes (patterns, bitlines) as partial sums (patterns, outputs), float32; integers for an ideal array."""
-        slices = codes[:, :-1].reshape(len(codes), -1, len(self.plan.places))
         zero_points = self.plan.layer.zero_point[slice(*group.outputs)].numpy()
+        slices = codes[:, :-1].reshape(len(codes), len(zero_points), len(self.plan.places))
         # Multiplied before it is divided, so that an exact reference gives an exact integer.
         reference = codes[:, -1:].astype(np.float64) * zero_points / self.plan.reference_level
         return (slices @ self.plan.places - reference).astype(np.float32)

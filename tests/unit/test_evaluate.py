@@ -140,6 +140,15 @@ def test_a_second_run_on_one_circuit_counts_its_own_reads(dataset: cosim.Dataset
     assert second.facts["usage"]["patterns_simulated"] == 0
 
 
+@pytest.mark.parametrize("fidelity", ["ideal", "dc"])
+def test_images_that_come_one_by_one_say_the_same(fidelity: str, dataset: cosim.Dataset, shared_store: Path) -> None:
+    """Each image brings new patterns for some groups and none for others."""
+    config = cosim.Config.load(None, [*WIRED, f"run.fidelity={fidelity}"])
+    whole, single = (cosim.CircuitNetwork(make_network(), config, store=shared_store) for _ in range(2))
+    images = dataset.real(0, 12)
+    assert torch.equal(whole(images), torch.cat([single(image[None]) for image in images]))
+
+
 def test_audits_do_not_settle_for_closed_wordlines(record: RunRecord) -> None:
     assert record.audit is not None
     assert record.audit.patterns >= 6 * 6
