@@ -94,7 +94,7 @@ class Run(_Section):
     workers: int | None = Field(None, ge=1, le=256)
     """ngspice processes at a time; left out, one a core."""
     tensor_threads: int = Field(1, ge=1, le=256)
-    """Threads of the command line's tensor work. On two cores one is fastest, and several times so beside other work."""
+    """Threads of the command line's tensor work; on two cores one is fastest, by far so beside other work."""
     patterns_per_deck: int = Field(256, ge=1, le=4096)
     """Reads in one deck."""
     timeout_s: float = Field(120.0, gt=0, le=1e6)

@@ -1,14 +1,17 @@
 """PyTorch in, integers out: quantizers, training, and the quantized network as layers for the arrays."""
 
-from cosim.network.layers import LayerSpec, Network, SoftwareStep, integer_mvm
+from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, integer_mvm
+from cosim.network.quantize import quantize
 from cosim.network.storage import load_network, save_network, shipped_networks
 
 __all__ = [
     "LayerSpec",
     "Network",
     "SoftwareStep",
+    "Step",
     "integer_mvm",
     "load_network",
+    "quantize",
     "save_network",
     "shipped_networks",
 ]

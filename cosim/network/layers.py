@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,7 @@ class LayerSpec:
         if outputs % self.groups:
             raise NetworkError(f"{where}: {outputs} outputs cannot be split into {self.groups} groups")
         # The integer sums are held in float32 tensors, which are exact up to 2^24.
-        largest = self.weight[0].numel() * (2**self.weight_bits - 1) * (2**self.activation_bits - 1)
+        largest = int(self.weight.to(torch.int64).abs().sum(dim=(1, 2, 3)).max()) * (2**self.activation_bits - 1)
         if largest >= 2**24:
             raise NetworkError(f"{where}: sums may reach {largest}, beyond the exact range 2^24: split the layer")
 
@@ -170,15 +170,21 @@ def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
 
 _SOFTWARE: dict[str, Callable[..., Tensor]] = {
     "relu": lambda x: x.relu(),
+    "relu6": lambda x: x.clamp(0, 6),
+    "leaky_relu": F.leaky_relu,
     "flatten": lambda x: x.flatten(1),
     "max_pool2d": F.max_pool2d,
     "avg_pool2d": F.avg_pool2d,
+    "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
+    "add": lambda x, y: x + y,
+    "concat": lambda *parts: torch.cat(parts, 1),
 }
 
 
 @dataclass(frozen=True)
 class SoftwareStep:
-    """A step that stays in software: relu, flatten, max_pool2d or avg_pool2d, with its arguments."""
+    """A step that stays in software, with its arguments: relu, relu6, leaky_relu, flatten, max_pool2d, avg_pool2d,
+    adaptive_avg_pool2d as in torch, add (two inputs) and concat (of channels, any number of inputs)."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -187,20 +193,42 @@ class SoftwareStep:
         if self.name not in _SOFTWARE:
             raise NetworkError(f"unknown software step {self.name!r}: {nearest(self.name, _SOFTWARE)}")
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         try:
-            return _SOFTWARE[self.name](x, **self.arguments)
+            return _SOFTWARE[self.name](*inputs, **self.arguments)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise NetworkError(f"software step {self.name!r} with {dict(self.arguments)} failed: {error}") from error
 
 
+@dataclass(frozen=True)
+class Step:
+    """An operation of a network, what it is called, and the steps whose results it takes (IMAGES: the images)."""
+
+    name: str
+    operation: LayerSpec | SoftwareStep
+    inputs: tuple[str, ...]
+
+
+IMAGES = "images"
+
+
+def chain(operations: Iterable[LayerSpec | SoftwareStep]) -> list[Step]:
+    """Steps that each take the result of the one before; software steps are named by kind and number."""
+    steps: list[Step] = []
+    for number, operation in enumerate(operations, 1):
+        name = operation.name if isinstance(operation, LayerSpec) else f"{operation.name}.{number}"
+        steps.append(Step(name, operation, (steps[-1].name if steps else IMAGES,)))
+    return steps
+
+
 class Network(nn.Module):
-    """A quantized classifier: integer layers and software steps, applied in order.
+    """A quantized classifier: integer layers and software steps, each taking the results of earlier ones.
 
     Attributes:
         name: what the network is called in decks and results.
         input_shape: (channels, height, width) of an image with values in 0..1.
-        steps: LayerSpec and SoftwareStep objects.
+        steps: in an order in which each finds its inputs; the last gives the logits. A plain list of LayerSpec and
+            SoftwareStep is a chain.
         float_weights: layer name to (weight, bias) of the float network it was quantized from, or None.
         card: free facts about it (recipe, seed, data, accuracies).
         source: what `load_network` was given, or the name.
@@ -210,7 +238,7 @@ class Network(nn.Module):
         self,
         name: str,
         input_shape: tuple[int, int, int],
-        steps: list[LayerSpec | SoftwareStep],
+        steps: Sequence[Step | LayerSpec | SoftwareStep],
         *,
         float_weights: dict[str, tuple[Tensor, Tensor]] | None = None,
         card: dict[str, Any] | None = None,
@@ -219,20 +247,32 @@ class Network(nn.Module):
         check_name(name, "a network")
         self.name = name
         self.input_shape = input_shape
-        self.steps = steps
+        self.steps = _steps(steps)
         self.float_weights = float_weights
         self.card = card or {}
         self.source = name
-        names = [layer.name for layer in self.layers]
-        if not names:
+        if not self.layers:
             raise NetworkError(f"network {name!r} has no convolution or linear layer: nothing to put on an array")
-        if len(set(names)) != len(names):
-            raise NetworkError(f"network {name!r} has two layers of one name among {', '.join(names)}: rename one")
+        seen = {IMAGES}
+        for step in self.steps:
+            check_name(step.name, "a step")
+            if step.name in seen:
+                raise NetworkError(f"network {name!r} has two steps named {step.name!r}: rename one")
+            for needed in step.inputs:
+                if needed not in seen:
+                    raise NetworkError(
+                        f"step {step.name!r} takes {needed!r}, which comes no earlier: {nearest(needed, seen)}"
+                    )
+            if not step.inputs or (isinstance(step.operation, LayerSpec) and len(step.inputs) != 1):
+                raise NetworkError(
+                    f"step {step.name!r} has {len(step.inputs)} inputs: a layer takes one, others at least one"
+                )
+            seen.add(step.name)
 
     @property
     def layers(self) -> list[LayerSpec]:
         """The layers that can go on an array."""
-        return [step for step in self.steps if isinstance(step, LayerSpec)]
+        return [step.operation for step in self.steps if isinstance(step.operation, LayerSpec)]
 
     def check_images(self, images: Tensor) -> None:
         """Raise NetworkError unless images are real tensors (n, *input_shape) with values in 0..1."""
@@ -259,12 +299,26 @@ class Network(nn.Module):
 
         `mvm` computes the integer sums of a layer from its integer activations: exact software by default.
         """
+
+        def compute(layer: LayerSpec, x: Tensor) -> Tensor:
+            return layer.scale_output(mvm(layer, layer.quantize_input(x)))
+
         self.check_images(images)
-        x = images
         with torch.autocast(images.device.type, enabled=False):  # integers are exact in float32 only
-            for step in self.steps:
-                x = step.scale_output(mvm(step, step.quantize_input(x))) if isinstance(step, LayerSpec) else step(x)
-        return x
+            return self._run(images, compute)
+
+    def _run(self, images: Tensor, compute: Callable[[LayerSpec, Tensor], Tensor]) -> Tensor:
+        """The last step's result, with `compute` for the layers; results are dropped after their last use."""
+        last_use = {needed: number for number, step in enumerate(self.steps) for needed in step.inputs}
+        results = {IMAGES: images}
+        for number, step in enumerate(self.steps):
+            inputs = [results[needed] for needed in step.inputs]
+            for needed in set(step.inputs):
+                if last_use[needed] == number:
+                    del results[needed]
+            operation = step.operation
+            results[step.name] = compute(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
+        return results[self.steps[-1].name]
 
     def forward_float(self, images: Tensor) -> Tensor:
         """Logits of the float network this one was quantized from.
@@ -275,15 +329,18 @@ class Network(nn.Module):
         if self.float_weights is None:
             raise NetworkError(f"network {self.name!r} came without float weights: no float accuracy to compare with")
         self.check_images(images)
-        x = images
-        for step in self.steps:
-            if isinstance(step, LayerSpec):
-                weight, bias = self.float_weights[step.name]
-                x = (
-                    F.linear(x, weight[:, :, 0, 0], bias)
-                    if step.kind == "linear"
-                    else F.conv2d(x, weight, bias, padding=step.padding, **step.geometry())
-                )
-            else:
-                x = step(x)
-        return x
+        weights = self.float_weights
+
+        def compute(layer: LayerSpec, x: Tensor) -> Tensor:
+            weight, bias = weights[layer.name]
+            if layer.kind == "linear":
+                return F.linear(x, weight[:, :, 0, 0], bias)
+            return F.conv2d(x, weight, bias, padding=layer.padding, **layer.geometry())
+
+        return self._run(images, compute)
+
+
+def _steps(given: Sequence[Step | LayerSpec | SoftwareStep]) -> list[Step]:
+    """Steps as given, or a chain of operations."""
+    steps = [step for step in given if isinstance(step, Step)]
+    return steps if steps else chain(operation for operation in given if not isinstance(operation, Step))

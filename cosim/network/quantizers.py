@@ -73,8 +73,38 @@ class Quantizer(nn.Module, ABC):
         return self.quantize(value)
 
     @abstractmethod
+    def cover(self, value: Tensor) -> None:
+        """Set the range so that it reaches to the ends of a sample."""
+
     def start(self, value: Tensor) -> None:
-        """Set the range from a sample of the values to come."""
+        """Set the range from which training starts, from a sample of the values to come."""
+        self.cover(value)
+
+    @abstractmethod
+    def stretch(self, factor: Tensor) -> None:
+        """Make each range `factor` times as wide."""
+
+    def fit(self, value: Tensor) -> None:
+        """Set each range to quantize `value` with the least squared error: for use without training.
+
+        Ranges from the whole of what occurs down to a tenth of it are tried.
+        """
+        with torch.no_grad():
+            self.cover(value)
+            self.started.fill_(True)
+            begun = {name: parameter.clone() for name, parameter in self.named_parameters()}
+            best, least = torch.ones(self.shape), torch.full(self.shape, math.inf)
+            for tried in torch.linspace(0.1, 1.0, 46):
+                self._restore(begun)
+                self.stretch(tried)
+                error = self._mean((self.quantize(value) - value).square())
+                best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
+            self._restore(begun)
+            self.stretch(best)
+
+    def _restore(self, parameters: dict[str, Tensor]) -> None:
+        for name, parameter in self.named_parameters():
+            parameter.data.copy_(parameters[name])
 
     @abstractmethod
     def quantize(self, value: Tensor) -> Tensor:
@@ -131,8 +161,14 @@ class LearnedStepQuantizer(Quantizer):
         super().__init__(bits, signed=signed, channels=channels)
         self.step = nn.Parameter(torch.ones(self.shape))
 
+    def cover(self, value: Tensor) -> None:
+        self.step.copy_((self._largest(value) / max(self.high, 1)).clamp_min(_SMALLEST_STEP))
+
     def start(self, value: Tensor) -> None:
         self.step.copy_((2 * self._mean(value) / math.sqrt(max(self.high, 1))).clamp_min(_SMALLEST_STEP))
+
+    def stretch(self, factor: Tensor) -> None:
+        self.step.data.mul_(factor)
 
     def quantize(self, value: Tensor) -> Tensor:
         sharing = value.numel() / self.step.numel()
@@ -160,8 +196,11 @@ class ThresholdQuantizer(Quantizer):
         super().__init__(bits, signed=signed, channels=channels)
         self.log_threshold = nn.Parameter(torch.zeros(self.shape))
 
-    def start(self, value: Tensor) -> None:
+    def cover(self, value: Tensor) -> None:
         self.log_threshold.copy_(self._largest(value).clamp_min(_SMALLEST_STEP).log2())
+
+    def stretch(self, factor: Tensor) -> None:
+        self.log_threshold.data.add_(factor.log2())
 
     def quantize(self, value: Tensor) -> Tensor:
         return _Grid.apply(value, self.positive_step(), None, self.low, self.high)
@@ -186,8 +225,11 @@ class ClippedQuantizer(Quantizer):
         super().__init__(bits, signed=False)
         self.clip = nn.Parameter(torch.ones(()))
 
-    def start(self, value: Tensor) -> None:
+    def cover(self, value: Tensor) -> None:
         self.clip.copy_(value.max().clamp_min(_SMALLEST_STEP))
+
+    def stretch(self, factor: Tensor) -> None:
+        self.clip.data.mul_(factor)
 
     def quantize(self, value: Tensor) -> Tensor:
         clip = self.clip.clamp_min(_SMALLEST_STEP)
@@ -217,12 +259,16 @@ class AsymmetricQuantizer(Quantizer):
         self.step = nn.Parameter(torch.ones(self.shape))
         self.offset = nn.Parameter(torch.zeros(self.shape))
 
-    def start(self, value: Tensor) -> None:
+    def cover(self, value: Tensor) -> None:
         flat = value.flatten(1) if self.shape else value.reshape(1, -1)
         lowest = flat.amin(1).clamp_max(0).reshape(self.shape)
         highest = flat.amax(1).clamp_min(0).reshape(self.shape)
         self.step.copy_(((highest - lowest) / self.high).clamp_min(_SMALLEST_STEP))
         self.offset.copy_(lowest)
+
+    def stretch(self, factor: Tensor) -> None:
+        self.step.data.mul_(factor)
+        self.offset.data.mul_(factor)
 
     def quantize(self, value: Tensor) -> Tensor:
         scale = 1 / math.sqrt(value.numel() / self.step.numel() * self.high)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cosim.errors import NetworkError, nearest
 from cosim.files import is_file, shipped, write_whole
-from cosim.network.layers import LayerSpec, Network, SoftwareStep
+from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
 
 FORMAT = "cosim-network-1"
 _GEOMETRY = ("stride", "padding", "dilation")
@@ -71,8 +71,12 @@ def load_network(name: str | Path) -> Network:
         if card["weights_sha256"] != hashlib.sha256(weights).hexdigest():
             raise NetworkError(f"{card_file} is the card of other weights than {path.name}: keep the two together")
         channels, height, width = card["input_shape"]
-        steps = [_step_from(entry, tensors, path) for entry in card["steps"]]
-        names = [step.name for step in steps if isinstance(step, LayerSpec)]
+        operations = [_operation_from(entry, tensors, path) for entry in card["steps"]]
+        steps = [
+            Step(entry.get("name", step.name), step.operation, tuple(entry.get("inputs", step.inputs)))
+            for entry, step in zip(card["steps"], chain(operations), strict=True)
+        ]
+        names = [operation.name for operation in operations if isinstance(operation, LayerSpec)]
         network = Network(
             card["name"],
             (channels, height, width),
@@ -116,7 +120,10 @@ def save_network(network: Network, path: Path) -> None:
         "format": FORMAT,
         "name": network.name,
         "input_shape": list(network.input_shape),
-        "steps": [_entry_for(step) for step in network.steps],
+        "steps": [
+            _entry_for(step.operation) | ({} if step == plain else {"name": step.name, "inputs": list(step.inputs)})
+            for step, plain in zip(network.steps, chain(step.operation for step in network.steps), strict=True)
+        ],
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "facts": network.card,
     }
@@ -141,10 +148,10 @@ def _entry_for(step: LayerSpec | SoftwareStep) -> dict[str, Any]:
     return entry
 
 
-def _step_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> LayerSpec | SoftwareStep:
+def _operation_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> LayerSpec | SoftwareStep:
     if "step" in entry:
-        arguments = dict(entry)
-        return SoftwareStep(arguments.pop("step"), arguments)
+        arguments = {key: value for key, value in entry.items() if key not in ("step", "name", "inputs")}
+        return SoftwareStep(entry["step"], arguments)
     name = entry["layer"]
     weight = _tensor(tensors, f"{name}.weight", path)
     if weight.is_floating_point() and not torch.equal(weight, weight.round()):

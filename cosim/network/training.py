@@ -36,7 +36,7 @@ def train(recipe: Recipe, training: Dataset, *, seed: int = 0) -> Network:
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Random numbers from a seed, and sums in the order of a single thread: the result is one machine's like another's."""
+    """Random numbers from a seed, and sums in the order of a single thread, however many cores there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

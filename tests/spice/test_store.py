@@ -99,9 +99,11 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = make_network()
     network.input_shape = (1, 8, 8)
     # 8x8 -> 6x6 -> pool 3x3 -> conv 2x2 -> 2x2 -> pool -> 1
-    from cosim.network import SoftwareStep
+    from cosim.network.layers import SoftwareStep, chain
 
-    network.steps.insert(5, SoftwareStep("max_pool2d", {"kernel_size": 2}))
+    operations = [step.operation for step in network.steps]
+    operations.insert(5, SoftwareStep("max_pool2d", {"kernel_size": 2}))
+    network.steps = chain(operations)
     path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
     save_network(network, path)
     return path

@@ -1,0 +1,214 @@
+"""A user's own torch module on the arrays: what is understood is exact, what is not is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import cosim
+from cosim.errors import NetworkError
+
+
+def settled(module: nn.Module) -> nn.Module:
+    """Statistics and gains of batch norm as training leaves them."""
+    torch.manual_seed(1)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.2)
+            part.running_var.uniform_(0.3, 1)
+            part.weight.data.uniform_(-1, 1)
+            part.bias.data.normal_(0, 0.3)
+    return module.eval()
+
+
+class Residual(nn.Module):
+    """Two branches added, a shortcut convolution, functional calls and global pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.inner = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+        self.shortcut = nn.Conv2d(4, 6, 1, stride=2)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x)))
+        x = self.inner(x) + self.shortcut(x)
+        x = F.adaptive_avg_pool2d(x.relu(), 1)
+        return self.last(torch.flatten(x, 1))
+
+
+class Branches(nn.Module):
+    """Channels concatenated; a depthwise and a dilated convolution; an input that is negative somewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(1, 3, 3, padding=2, dilation=2)
+        self.narrow = nn.Conv2d(1, 3, 1)
+        self.depthwise = nn.Conv2d(6, 6, 3, groups=6, padding=1)
+        self.activation = nn.ReLU6()
+        self.pool = nn.AvgPool2d(2)
+        self.last = nn.Linear(6 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.wide(x), self.narrow(x)], 1)
+        x = self.pool(self.activation(self.depthwise(x)))
+        return self.last(x.view(x.size(0), -1))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.LeakyReLU(0.1),
+        nn.MaxPool2d(2),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+
+
+MODULES: dict[str, Callable[[], nn.Module]] = {"plain": plain, "residual": Residual, "branches": Branches}
+
+
+def images(count: int = 64) -> Tensor:
+    return torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("weight_quantizer", ["step", "threshold", "asymmetric"])
+def test_eight_bits_come_close_to_the_float_module(module: str, weight_quantizer: str) -> None:
+    net = settled(MODULES[module]())
+    network = cosim.quantize(
+        net, images(), weight_bits=8, activation_bits=8, weight_quantizer=weight_quantizer, name="mine"
+    )
+    with torch.no_grad():
+        expected, found = net(images()), network(images())
+        assert torch.allclose(network.forward_float(images()), expected, atol=1e-5)
+    assert (found - expected).abs().max() < 0.03 * expected.abs().max()
+    assert len(network.layers) == sum(isinstance(part, nn.Conv2d | nn.Linear) for part in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"),
+    [
+        ("plain", {"weight_quantizer": "asymmetric"}),
+        ("plain", {"weight_bits": 8, "activation_bits": 3}),
+        ("residual", {}),
+        ("residual", {"per_channel": False, "activation_quantizer": "clip"}),
+        ("branches", {"weight_bits": 2, "activation_bits": 2}),
+        ("branches", {"weight_bits": 6, "weight_quantizer": "asymmetric"}),
+    ],
+)
+def test_an_ideal_circuit_gives_no_code_different_from_the_integers(
+    module: str, settings: dict, shared_store: Path
+) -> None:
+    network = cosim.quantize(settled(MODULES[module]()), images(), **settings)
+    config = cosim.Config.load(
+        None, ["run.layers=all", "run.fidelity=dc", "array.bitline_res_ohm=0", "array.open_wordlines=4"]
+    )
+    comparison = cosim.compare(
+        cosim.CircuitNetwork(network, config, store=shared_store), images(6), torch.zeros(6, dtype=torch.int64)
+    )
+    assert [layer.differing_codes for layer in comparison.layers] == [0] * len(network.layers)
+    with torch.no_grad():
+        circuit = cosim.CircuitNetwork(network, config, store=shared_store)
+        assert torch.equal(circuit(images(6)), network(images(6)))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_round_trip_through_safetensors(module: str, tmp_path: Path) -> None:
+    network = cosim.quantize(settled(MODULES[module]()), images(), name="mine", weight_quantizer="asymmetric")
+    cosim.save_network(network, tmp_path / "mine.safetensors")
+    again = cosim.load_network(tmp_path / "mine.safetensors")
+    with torch.no_grad():
+        assert torch.equal(network(images()), again(images()))
+    assert again.card["software"] == network.card["software"]
+    assert again.steps[-1].name == network.steps[-1].name
+
+
+def test_what_stays_in_software_is_listed() -> None:
+    network = cosim.quantize(settled(Residual()), images())
+    assert network.card["software"] == ["relu", "add", "relu_1", "adaptive_avg_pool2d", "flatten"]
+
+
+def test_padding_of_an_input_that_is_negative_somewhere_is_a_real_zero() -> None:
+    network = cosim.quantize(settled(Branches()), images(), weight_bits=8, activation_bits=8)
+    (depthwise,) = [layer for layer in network.layers if layer.groups == 6]
+    assert depthwise.input_zero_point > 0
+    x = torch.zeros(1, 6, 3, 3)
+    blank = depthwise.scale_output(cosim.network.integer_mvm(depthwise, depthwise.quantize_input(x)))
+    bias = network.float_weights["depthwise"][1]
+    assert torch.allclose(blank[0], bias[:, None, None].expand(6, 3, 3), atol=1e-5)
+
+
+class Branching(nn.Module):
+    """Control flow that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Shared(nn.Module):
+    """One layer used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x)).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Branching(), "Branching cannot be traced"),
+        (Shared(), "layer 'layer' is used 2 times"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid(), nn.Flatten()),
+            "node '_1' is Sigmoid, which is not understood",
+        ),
+        (nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3), nn.Flatten()), "batch norm '0' must be the only user"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), "give padding as numbers"),
+        (nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten()), r"calibration images of shape \(64, 1, 6, 6\) do not fit"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "no convolution or linear layer"),
+    ],
+)
+def test_what_cannot_be_quantized_is_named(module: nn.Module, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        cosim.quantize(module, images())
+
+
+def test_parameters_that_are_not_finite() -> None:
+    net = plain()
+    next(net.parameters()).data.fill_(float("nan"))
+    with pytest.raises(NetworkError, match=r"parameter '0\.weight' holds NaN"):
+        cosim.quantize(net, images())
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (torch.rand(4, 6, 6), r"must be float \(n, channels, height, width\), n > 0, found \(4, 6, 6\)"),
+        (torch.rand(0, 1, 6, 6), "n > 0"),
+        (torch.ones(2, 1, 6, 6, dtype=torch.uint8), "must be float"),
+        (torch.rand(2, 1, 6, 6) * 255, r"finite values in 0\.\.1"),
+    ],
+)
+def test_calibration_images_that_cannot_be(calibration: Tensor, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        cosim.quantize(plain(), calibration)
+
+
+def test_options_that_cannot_be() -> None:
+    with pytest.raises(NetworkError, match="weight_quantizer must be one of step, threshold, asymmetric"):
+        cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
+    with pytest.raises(NetworkError, match="1 to 8 bits, found 12"):
+        cosim.quantize(plain(), images(), weight_bits=12)
