@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cosim.datasets import Dataset, load_dataset
     from cosim.errors import CosimError, InputError, MachineError, SimulationError
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
-    from cosim.network import LayerSpec, Network, SoftwareStep, load_network, quantize, save_network
+    from cosim.network import LayerSpec, Network, SoftwareStep, finetune, load_network, quantize, save_network
 
 # Where each public name lives. They are imported when first used, since torch alone takes a second and the
 # command line should answer --help at once.
@@ -37,7 +37,7 @@ _HOMES = {
     "cosim.datasets": ("Dataset", "load_dataset"),
     "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
-    "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "load_network", "quantize", "save_network"),
+    "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "finetune", "load_network", "quantize", "save_network"),
 }
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "SoftwareStep",
     "compare",
     "compare_record",
+    "finetune",
     "infer",
     "load_dataset",
     "load_network",

@@ -1,7 +1,7 @@
 """PyTorch in, integers out: quantizers, training, and the quantized network as layers for the arrays."""
 
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, integer_mvm
-from cosim.network.quantize import quantize
+from cosim.network.quantize import finetune, quantize
 from cosim.network.storage import load_network, save_network, shipped_networks
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Network",
     "SoftwareStep",
     "Step",
+    "finetune",
     "integer_mvm",
     "load_network",
     "quantize",

@@ -1,7 +1,7 @@
-"""Bring your own network: a float torch module becomes integers for the arrays, without training.
+"""Bring your own network: a float torch module becomes integers for the arrays, fine-tuned or not.
 
     module -> torch.fx graph -> quantizers around its convolutions and linear layers, their ranges fitted to
-    calibration images -> Network
+    calibration images -> (training) -> Network
 
 Convolutions of any stride, padding, dilation and groups, linear layers, batch norm behind them, pooling, the ReLU
 family, additions and concatenations are understood; what is not is named with its node.
@@ -10,11 +10,13 @@ family, additions and concatenations are understood; what is not is named with i
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
@@ -27,32 +29,39 @@ from cosim.network.quantizers import (
     Quantizer,
     ThresholdQuantizer,
 )
+from cosim.network.training import repeatable
+from cosim.progress import progress_bar
 
 WeightQuantizer = Literal["step", "threshold", "asymmetric"]
 ActivationQuantizer = Literal["step", "clip"]
 
 
-def quantize(
-    module: nn.Module,
-    calibration_images: Tensor,
-    *,
-    name: str = "network",
-    weight_bits: int = 4,
-    activation_bits: int = 4,
-    weight_quantizer: WeightQuantizer = "step",
-    activation_quantizer: ActivationQuantizer = "step",
-    per_channel: bool = True,
-) -> Network:
-    """Quantize a trained classifier after training.
+@dataclass(frozen=True)
+class Quantization:
+    """How a module is quantized.
 
-    Args:
-        module: a torch module that maps images (n, channels, height, width) with values in 0..1 to logits.
-        calibration_images: (n, channels, height, width) images as it will see; some hundred will do.
+    Attributes:
         weight_bits, activation_bits: 1 to 8; weights of more bits than a cell holds take several cells.
         weight_quantizer: "step" and "threshold" are symmetric, "asymmetric" has a zero point.
         activation_quantizer: "step", or "clip" as of PACT. An input that is negative somewhere gets an asymmetric
             quantizer in any case.
         per_channel: one range for each output's weights instead of one for all.
+    """
+
+    weight_bits: int = 4
+    activation_bits: int = 4
+    weight_quantizer: WeightQuantizer = "step"
+    activation_quantizer: ActivationQuantizer = "step"
+    per_channel: bool = True
+
+
+def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "network", **options: Any) -> Network:
+    """Quantize a trained classifier after training.
+
+    Args:
+        module: a torch module that maps images (n, channels, height, width) with values in 0..1 to logits.
+        calibration_images: (n, channels, height, width) images as it will see; some hundred will do.
+        options: the attributes of `Quantization`.
 
     Returns:
         the integer network, its float weights beside it, ready for `CircuitNetwork` and `save_network`. Its card lists
@@ -62,21 +71,78 @@ def quantize(
         NetworkError: the module cannot be traced, holds an operation that is not understood, or the calibration images
             do not fit it; the message names the place.
     """
+    how = Quantization(**options)
+    prepared = prepare(module, calibration_images, how)
+    return to_network(prepared, calibration_images, name, {"method": "post-training", **asdict(how)})
+
+
+def finetune(
+    module: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str = "network",
+    epochs: int = 3,
+    batch: int = 64,
+    rate: float = 1e-3,
+    seed: int = 0,
+    **options: Any,
+) -> Network:
+    """Quantize a trained classifier and train it on for some epochs, quantizers in place.
+
+    Weights and ranges are trained with Adam on a one-cycle schedule; batch norm keeps its running statistics, which the
+    circuit will use. The float weights beside the network are those before.
+
+    Args:
+        module, options: as for `quantize`.
+        images: (n, channels, height, width) training images with values in 0..1; the first 512 calibrate.
+        labels: (n,) classes.
+        epochs, batch, rate, seed: of the training.
+
+    Raises:
+        NetworkError: as for `quantize`, or training diverged.
+    """
+    if len(images) != len(labels) or epochs < 1 or batch < 1:
+        raise NetworkError(f"expected a label an image and epochs, batch >= 1, found {len(labels)} for {len(images)}")
+    how, calibration = Quantization(**options), images[:512]
+    prepared = prepare(module, calibration, how)
+    before = to_network(prepared, calibration, name, {})
+    with repeatable(seed):
+        batches = math.ceil(len(images) / batch)
+        optimizer = torch.optim.Adam(prepared.parameters(), lr=rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
+        with progress_bar(f"fine-tuning {name}", epochs * batches) as advance:
+            for epoch in range(epochs):
+                for chosen in torch.randperm(len(images)).split(batch):
+                    loss = F.cross_entropy(prepared(images[chosen]), labels[chosen])
+                    if not torch.isfinite(loss):
+                        raise NetworkError(f"fine-tuning diverged in epoch {epoch + 1}: lower the rate")
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+                    advance(1, note=f"epoch {epoch + 1}/{epochs} loss {loss.item():.4f}")
+    facts = {"method": "fine-tuned", **asdict(how), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
+    network = to_network(prepared, calibration, name, facts)
+    network.float_weights = before.float_weights
+    return network
+
+
+def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) -> fx.GraphModule:
+    """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is."""
     _check_calibration(calibration_images)
     traced = _trace(module)
-    makers = _quantizer_makers(weight_bits, activation_bits, weight_quantizer, activation_quantizer, per_channel)
-    _calibrate(traced, calibration_images, *makers)
-    steps, float_weights = _Exporter(traced).steps()
-    network = Network(
-        name, (calibration_images.shape[1], *calibration_images.shape[2:]), steps, float_weights=float_weights
-    )
-    network.card = {
-        "method": f"post-training, {weight_quantizer} weights, {activation_quantizer} activations",
-        "weight_bits": weight_bits,
-        "activation_bits": activation_bits,
-        "calibration_images": len(calibration_images),
-        "software": [step.name for step in network.steps if isinstance(step.operation, SoftwareStep)],
-    }
+    _calibrate(traced, calibration_images, *_quantizer_makers(how))
+    return traced
+
+
+def to_network(prepared: fx.GraphModule, images: Tensor, name: str, facts: dict[str, Any]) -> Network:
+    """The integers of what `prepare` made, for images of that shape."""
+    steps, float_weights = _Exporter(prepared).steps()
+    _, channels, height, width = images.shape
+    network = Network(name, (channels, height, width), steps, float_weights=float_weights)
+    software = [step.name for step in network.steps if isinstance(step.operation, SoftwareStep)]
+    network.card = {**facts, "calibration_images": len(images), "software": software}
     return network
 
 
@@ -102,29 +168,31 @@ def _trace(module: nn.Module) -> fx.GraphModule:
         ) from error
 
 
-def _quantizer_makers(
-    weight_bits: int, activation_bits: int, weights: str, activations: str, per_channel: bool
-) -> tuple[Callable[[int], Quantizer], Callable[[Tensor], Quantizer]]:
+def _quantizer_makers(how: Quantization) -> tuple[Callable[[int], Quantizer], Callable[[Tensor], Quantizer]]:
     """What makes a weight quantizer for a number of outputs, and an input quantizer for a sample of inputs."""
     weight_kinds: dict[str, Callable[[int | None], Quantizer]] = {
-        "step": lambda channels: LearnedStepQuantizer(weight_bits, signed=True, channels=channels),
-        "threshold": lambda channels: ThresholdQuantizer(weight_bits, signed=True, channels=channels),
-        "asymmetric": lambda channels: AsymmetricQuantizer(weight_bits, channels=channels),
+        "step": lambda channels: LearnedStepQuantizer(how.weight_bits, signed=True, channels=channels),
+        "threshold": lambda channels: ThresholdQuantizer(how.weight_bits, signed=True, channels=channels),
+        "asymmetric": lambda channels: AsymmetricQuantizer(how.weight_bits, channels=channels),
     }
     input_kinds: dict[str, Callable[[], Quantizer]] = {
-        "step": lambda: LearnedStepQuantizer(activation_bits, signed=False),
-        "clip": lambda: ClippedQuantizer(activation_bits),
+        "step": lambda: LearnedStepQuantizer(how.activation_bits, signed=False),
+        "clip": lambda: ClippedQuantizer(how.activation_bits),
     }
-    if weights not in weight_kinds or activations not in input_kinds:
+    if how.weight_quantizer not in weight_kinds or how.activation_quantizer not in input_kinds:
         raise NetworkError(
             f"weight_quantizer must be one of {', '.join(weight_kinds)} and activation_quantizer one of "
-            f"{', '.join(input_kinds)}, found {weights!r} and {activations!r}"
+            f"{', '.join(input_kinds)}, found {how.weight_quantizer!r} and {how.activation_quantizer!r}"
         )
 
     def input_quantizer(sample: Tensor) -> Quantizer:
-        return AsymmetricQuantizer(activation_bits) if bool(sample.min() < 0) else input_kinds[activations]()
+        return (
+            AsymmetricQuantizer(how.activation_bits)
+            if bool(sample.min() < 0)
+            else input_kinds[how.activation_quantizer]()
+        )
 
-    return lambda outputs: weight_kinds[weights](outputs if per_channel else None), input_quantizer
+    return lambda outputs: weight_kinds[how.weight_quantizer](outputs if how.per_channel else None), input_quantizer
 
 
 def _calibrate(

@@ -68,7 +68,7 @@ def _digits() -> nn.Sequential:
 RECIPES = {
     "mnist": Recipe(
         "mnist-w4a4", _mnist, (1, 28, 28),
-        float_epochs=15, quantized_epochs=20, batch=128, float_rate=4e-3, quantized_rate=1e-3,
+        float_epochs=25, quantized_epochs=30, batch=128, float_rate=4e-3, quantized_rate=1e-3,
         rotate_degrees=10, zoom=0.1, shift_pixels=2,
     ),
     "digits": Recipe(

@@ -30,12 +30,12 @@ def train(recipe: Recipe, training: Dataset, *, seed: int = 0) -> Network:
     Raises:
         NetworkError: training diverged.
     """
-    with _repeatable(seed):
+    with repeatable(seed):
         return _train(recipe, training)
 
 
 @contextmanager
-def _repeatable(seed: int) -> Iterator[None]:
+def repeatable(seed: int) -> Iterator[None]:
     """Random numbers from a seed, and sums in the order of a single thread, however many cores there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

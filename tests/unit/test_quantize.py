@@ -212,3 +212,41 @@ def test_options_that_cannot_be() -> None:
         cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
     with pytest.raises(NetworkError, match="1 to 8 bits, found 12"):
         cosim.quantize(plain(), images(), weight_bits=12)
+
+
+def bright_half() -> tuple[Tensor, Tensor]:
+    """Images whose brighter half, upper or lower, is their class, with much noise."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(256) % 2
+    noisy = torch.rand(256, 1, 6, 6, generator=generator) * 0.7
+    noisy[labels == 0, :, :3] += 0.2
+    noisy[labels == 1, :, 3:] += 0.2
+    return noisy, labels
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return (network(images).argmax(1) == labels).double().mean().item()
+
+
+def test_finetuning_gives_back_what_few_bits_cost() -> None:
+    noisy, labels = bright_half()
+    module = settled(Branches())
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    options = {"weight_bits": 2, "activation_bits": 2, "weight_quantizer": "asymmetric"}
+    untrained = cosim.quantize(module, noisy, **options)
+    tuned = cosim.finetune(module, noisy, labels, epochs=20, rate=1e-2, **options)
+    assert accuracy(tuned, noisy, labels) > max(0.9, accuracy(untrained, noisy, labels))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items()), "the module stays"
+    again = cosim.finetune(module, noisy, labels, epochs=20, rate=1e-2, **options)
+    assert torch.equal(tuned(noisy), again(noisy))
+    with torch.no_grad():
+        assert torch.allclose(tuned.forward_float(noisy), module(noisy), atol=1e-5)
+
+
+def test_finetuning_that_diverges_stops() -> None:
+    noisy, labels = bright_half()
+    with pytest.raises(NetworkError, match="fine-tuning diverged in epoch"):
+        cosim.finetune(settled(plain()), noisy, labels, rate=1e30)
+    with pytest.raises(NetworkError, match="expected a label an image"):
+        cosim.finetune(plain(), noisy, labels[:5])
