@@ -173,7 +173,10 @@ def _chosen_layers(network: Network, asked: str) -> list[LayerSpec]:
     if asked == "all":
         return network.layers
     if asked == "conv":
-        return [layer for layer in network.layers if layer.kind == "conv2d"]
+        convolutions = [layer for layer in network.layers if layer.kind == "conv2d"]
+        if not convolutions:
+            raise ConfigError(f'network {network.name!r} has no convolution to put on an array: set run.layers="all"')
+        return convolutions
     known = {layer.name: layer for layer in network.layers}
     names = [name.strip() for name in asked.split(",")]
     for name in names:

@@ -10,13 +10,11 @@ family, additions and concatenations are understood; what is not is named with i
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
@@ -29,8 +27,7 @@ from cosim.network.quantizers import (
     Quantizer,
     ThresholdQuantizer,
 )
-from cosim.network.training import repeatable
-from cosim.progress import progress_bar
+from cosim.network.training import fit, repeatable
 
 WeightQuantizer = Literal["step", "threshold", "asymmetric"]
 ActivationQuantizer = Literal["step", "clip"]
@@ -108,20 +105,7 @@ def finetune(
     prepared = prepare(module, calibration, how)
     before = to_network(prepared, calibration, name, {})
     with repeatable(seed):
-        batches = math.ceil(len(images) / batch)
-        optimizer = torch.optim.Adam(prepared.parameters(), lr=rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
-        with progress_bar(f"fine-tuning {name}", epochs * batches) as advance:
-            for epoch in range(epochs):
-                for chosen in torch.randperm(len(images)).split(batch):
-                    loss = F.cross_entropy(prepared(images[chosen]), labels[chosen])
-                    if not torch.isfinite(loss):
-                        raise NetworkError(f"fine-tuning diverged in epoch {epoch + 1}: lower the rate")
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    schedule.step()
-                    advance(1, note=f"epoch {epoch + 1}/{epochs} loss {loss.item():.4f}")
+        fit(prepared, images.__getitem__, labels, epochs, batch, rate, title=f"fine-tuning {name}")
     facts = {"method": "fine-tuned", **asdict(how), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
     network = to_network(prepared, calibration, name, facts)
     network.float_weights = before.float_weights

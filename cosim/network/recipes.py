@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from cosim.errors import DatasetError, nearest
+from cosim.errors import DatasetError, NetworkError, nearest
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Recipe:
         rotate_degrees, zoom, shift_pixels: largest random distortion of a training image.
     """
 
-    network: str
+    dataset: str
     build: Callable[[], nn.Sequential]
     input_shape: tuple[int, int, int]
     float_epochs: int
@@ -33,6 +33,11 @@ class Recipe:
     shift_pixels: float
     weight_bits: int = 4
     activation_bits: int = 4
+
+    @property
+    def network(self) -> str:
+        """The name of the network it makes."""
+        return f"{self.dataset}-w{self.weight_bits}a{self.activation_bits}"
 
 
 def _mnist() -> nn.Sequential:
@@ -67,20 +72,28 @@ def _digits() -> nn.Sequential:
 
 RECIPES = {
     "mnist": Recipe(
-        "mnist-w4a4", _mnist, (1, 28, 28),
+        "mnist", _mnist, (1, 28, 28),
         float_epochs=25, quantized_epochs=30, batch=128, float_rate=4e-3, quantized_rate=1e-3,
         rotate_degrees=10, zoom=0.1, shift_pixels=2,
     ),
     "digits": Recipe(
-        "digits-w4a4", _digits, (1, 8, 8),
+        "digits", _digits, (1, 8, 8),
         float_epochs=60, quantized_epochs=60, batch=32, float_rate=4e-3, quantized_rate=1e-3,
         rotate_degrees=8, zoom=0.1, shift_pixels=0.5,
     ),
 }  # fmt: skip
 
 
-def recipe_for(dataset: str) -> Recipe:
-    """The recipe that trains on a data set; raises DatasetError if there is none."""
+def recipe_for(dataset: str, *, weight_bits: int = 4, activation_bits: int = 4) -> Recipe:
+    """The recipe that trains on a data set, for bits of 1 to 8.
+
+    Raises:
+        DatasetError: there is none for this data set.
+        NetworkError: bits are out of range.
+    """
     if dataset not in RECIPES:
         raise DatasetError(f"no recipe trains on {dataset!r}: {nearest(dataset, RECIPES)}")
-    return RECIPES[dataset]
+    for name, bits in (("weight", weight_bits), ("activation", activation_bits)):
+        if not 1 <= bits <= 8:
+            raise NetworkError(f"{name} bits must be 1 to 8, found {bits}")
+    return replace(RECIPES[dataset], weight_bits=weight_bits, activation_bits=activation_bits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,39 +49,67 @@ def repeatable(seed: int) -> Iterator[None]:
 
 def _train(recipe: Recipe, training: Dataset) -> Network:
     float_net = recipe.build()
-    _fit(float_net, recipe, training, recipe.float_epochs, recipe.float_rate, "float network")
+    _fit(float_net, recipe, training, recipe.float_epochs, recipe.float_rate, "training the float network")
     quantized = quantize_modules(float_net, recipe.weight_bits, recipe.activation_bits)
     with torch.no_grad():  # start every step size from real data, undistorted
         quantized.eval()(training.real(0, 1024))
-    _fit(quantized, recipe, training, recipe.quantized_epochs, recipe.quantized_rate, "4-bit network")
+    _fit(quantized, recipe, training, recipe.quantized_epochs, recipe.quantized_rate, "training the quantized network")
     return export(recipe.network, recipe.input_shape, quantized, float_net)
 
 
 def _fit(net: nn.Sequential, recipe: Recipe, data: Dataset, epochs: int, rate: float, title: str) -> None:
-    """Adam on a one-cycle schedule over distorted images; statistics of batch norm rest in the last tenth."""
-    batches = math.ceil(len(data) / recipe.batch)
+    """Fit to distorted images; statistics of batch norm rest in the last tenth of the epochs."""
+    resting = epochs - max(1, epochs // 10)
+
+    def before_epoch(epoch: int) -> None:
+        net.train()
+        for module in net.modules():
+            # The circuit runs on the running statistics, so the weights must end up fitting those.
+            if isinstance(module, nn.BatchNorm2d) and epoch >= resting:
+                module.eval()
+
+    def images_for(chosen: Tensor) -> Tensor:
+        return distort(data.images[chosen].to(torch.float32) / data.full_scale, recipe)
+
+    fit(net, images_for, data.labels, epochs, recipe.batch, rate, title=title, before_epoch=before_epoch)
+    net.eval()
+
+
+def fit(
+    net: nn.Module,
+    images_for: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    epochs: int,
+    batch: int,
+    rate: float,
+    *,
+    title: str,
+    before_epoch: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Cross entropy by Adam on a one-cycle schedule, with a progress bar.
+
+    Args:
+        images_for: the images of an index tensor.
+        labels: (n,) classes.
+
+    Raises:
+        NetworkError: the loss is no longer finite.
+    """
+    batches = math.ceil(len(labels) / batch)
     optimizer = torch.optim.Adam(net.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
-    frozen_from = epochs - max(1, epochs // 10)
-    with progress_bar(f"training the {title}", epochs * batches) as advance:
+    with progress_bar(title, epochs * batches) as advance:
         for epoch in range(epochs):
-            net.train()
-            if epoch >= frozen_from:
-                # The circuit runs on the running statistics, so the weights must end up fitting those.
-                for module in net.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
-            for chosen in torch.randperm(len(data)).split(recipe.batch):
-                images = distort(data.images[chosen].to(torch.float32) / data.full_scale, recipe)
-                loss = F.cross_entropy(net(images), data.labels[chosen])
+            before_epoch(epoch)
+            for chosen in torch.randperm(len(labels)).split(batch):
+                loss = F.cross_entropy(net(images_for(chosen)), labels[chosen])
                 if not torch.isfinite(loss):
-                    raise NetworkError(f"training the {title} diverged in epoch {epoch + 1}: lower the learning rate")
+                    raise NetworkError(f"{title} diverged in epoch {epoch + 1}: lower the learning rate")
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
                 advance(1, note=f"epoch {epoch + 1}/{epochs} loss {loss.item():.4f}")
-    net.eval()
 
 
 def distort(images: Tensor, recipe: Recipe) -> Tensor:

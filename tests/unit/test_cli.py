@@ -100,10 +100,15 @@ def test_train_writes_network_and_card(folder: Path, monkeypatch: pytest.MonkeyP
 
     short = replace(recipes.RECIPES["digits"], float_epochs=4, quantized_epochs=3)
     monkeypatch.setitem(recipes.RECIPES, "digits", short)
-    train("digits", folder / "mine.safetensors", seed=4)
+    train("digits", folder / "mine.safetensors", weight_bits=3, activation_bits=2, seed=4)
     network = load_network(folder / "mine.safetensors")
-    assert network.card["command"] == "cosim train digits --seed 4 --out mine.safetensors"
-    assert network.card["accuracy_software"] > 0.8
+    assert (
+        network.card["command"]
+        == "cosim train digits --weight-bits 3 --activation-bits 2 --seed 4 --out mine.safetensors"
+    )
+    assert network.name == "digits-w3a2"
+    assert [layer.weight_bits for layer in network.layers] == [3, 3, 3]
+    assert network.card["accuracy_software"] > 0.6
 
 
 def test_store_shows_and_clears(folder: Path) -> None:
@@ -144,6 +149,7 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("report run.h5 --out run.json", "run.json exists already"),
         ("train digit --out x.safetensors", "did you mean 'digits'?"),
         ("train digits --out x.bin", "written as .safetensors"),
+        ("train digits --weight-bits 9 --out x.safetensors", "weight bits must be 1 to 8, found 9"),
         ("infer digits-w4a4 --images 5 --out same.h5 --json same.h5", "is named for two outputs"),
         ("netlist digits-w4a4 --out store", "is not empty"),
         ("netlist digits-w4a4", "Missing option '--out'"),

@@ -246,7 +246,7 @@ def test_finetuning_gives_back_what_few_bits_cost() -> None:
 
 def test_finetuning_that_diverges_stops() -> None:
     noisy, labels = bright_half()
-    with pytest.raises(NetworkError, match="fine-tuning diverged in epoch"):
+    with pytest.raises(NetworkError, match="fine-tuning network diverged in epoch"):
         cosim.finetune(settled(plain()), noisy, labels, rate=1e30)
     with pytest.raises(NetworkError, match="expected a label an image"):
         cosim.finetune(plain(), noisy, labels[:5])
