@@ -70,53 +70,49 @@ class Simulator:
                 three have failed.
             KeyboardInterrupt: passed on after the processes in flight have been stopped.
         """
-        identities = [deck.identity(self.engine) for deck in decks]
-        readings: list[Reading | None] = [None] * len(decks)
-        missing = []
-        for index, (deck, identity) in enumerate(zip(decks, identities, strict=True)):
-            readings[index] = found = self.store.load(identity, deck)
+        readings: dict[int, Reading] = {}
+        missing: dict[int, tuple[Deck, str]] = {}
+        for index, deck in enumerate(decks):
+            identity = deck.identity(self.engine)
+            found = self.store.load(identity, deck)
             if found is None:
-                missing.append(index)
+                missing[index] = deck, identity
             else:
+                readings[index] = found
                 self.usage.add(deck, found, reused=True)
-        failures: list[str] = []
         if missing:
-            self._simulate_missing(missing, decks, identities, readings, failures, title)
-        if failures:
-            more = f"\n({len(failures) - 1} more failed)" if len(failures) > 1 else ""
-            raise SimulationError(failures[0] + more)
-        return [reading for reading in readings if reading is not None]
+            readings |= self._simulate_missing(missing, title)
+        return [readings[index] for index in range(len(decks))]
 
-    def _simulate_missing(
-        self,
-        missing: list[int],
-        decks: Sequence[Deck],
-        identities: list[str],
-        readings: list[Reading | None],
-        failures: list[str],
-        title: str,
-    ) -> None:
+    def _simulate_missing(self, missing: dict[int, tuple[Deck, str]], title: str) -> dict[int, Reading]:
+        """Readings of decks, given with their identities, that the store does not hold."""
+        readings: dict[int, Reading] = {}
+        failures: list[str] = []
         processes = Processes()
         pool = ThreadPoolExecutor(self.run.workers or len(os.sched_getaffinity(0)))
         try:
             with progress_bar(title, len(missing)) as advance:
                 pending: dict[Future[tuple[Reading, bool]], int] = {
-                    pool.submit(self._one, decks[i], identities[i], processes): i for i in missing
+                    pool.submit(self._one, deck, identity, processes): index
+                    for index, (deck, identity) in missing.items()
                 }
                 while pending and len(failures) < _ENOUGH_FAILURES:
                     done, _ = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
                         index = pending.pop(future)
                         try:
-                            reading, reused = future.result()
-                            readings[index] = reading
-                            self.usage.add(decks[index], reading, reused)
+                            readings[index], reused = future.result()
+                            self.usage.add(missing[index][0], readings[index], reused)
                         except SimulationError as error:
                             failures.append(str(error))
                         advance()
         finally:
             processes.stop()
             pool.shutdown(wait=True, cancel_futures=True)
+        if failures:
+            more = f"\n({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+            raise SimulationError(failures[0] + more)
+        return readings
 
     def _one(self, deck: Deck, identity: str, processes: Processes) -> tuple[Reading, bool]:
         """One deck, unless another process simulated it meanwhile: its reading, and whether that was so."""
