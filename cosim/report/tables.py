@@ -51,7 +51,7 @@ def layer_table(comparison: Comparison) -> Table:
         "codes": [f"{layer.conversions:,}" for layer in layers],
         "codes that differ": [wording.share(layer.differing_codes, layer.conversions) for layer in layers],
         "codes clipped by the converter": [wording.share(layer.clipped_codes, layer.conversions) for layer in layers],
-        "LSB [unit currents]": [f"{layer.lsb_units:.4g}" for layer in layers],
+        "LSB, in unit currents": [f"{layer.lsb_units:.4g}" for layer in layers],
         "error, mean [LSB]": [f"{layer.error_mean_lsb:+.4f}" for layer in layers],
         "error, rms [LSB]": [f"{layer.error_rms_lsb:.4f}" for layer in layers],
         "error, max [LSB]": [f"{layer.error_max_lsb:.4f}" for layer in layers],
