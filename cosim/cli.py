@@ -77,6 +77,7 @@ def demo(
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
+    force: Force = False,
 ) -> None:
     """Classify handwritten digits on simulated arrays and compare with software. Needs no argument.
 
@@ -93,7 +94,7 @@ def demo(
     circuit = _circuit(name, config, overrides, store)
     test = cosim.load_dataset(dataset).head(images)
     _use_threads(circuit.config)
-    out = new_folder(out, Path("runs/demo"))
+    out = new_folder(out, Path("runs/demo"), force=force)
     record = cosim.infer(circuit, test)
     record.facts["wall_seconds"] = time.monotonic() - started
     record.save(out / "run.h5")

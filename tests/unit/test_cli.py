@@ -152,6 +152,7 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("train digits --weight-bits 9 --out x.safetensors", "weight bits must be 1 to 8, found 9"),
         ("infer digits-w4a4 --images 5 --out same.h5 --json same.h5", "is named for two outputs"),
         ("netlist digits-w4a4 --out store", "is not empty"),
+        ("demo --images 5 --out store", "is not empty: choose another folder, or pass --force"),
         ("netlist digits-w4a4", "Missing option '--out'"),
         ("demos", "No such command 'demos'"),
     ],
