@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -176,10 +175,6 @@ class Config(_Section):
             )
         if isinstance(adc.bits, int) and not 1 <= adc.bits <= 16:
             raise ConfigError(f'adc.bits must be 1 to 16 or "lossless", found {adc.bits}')
-
-    def to_json(self) -> str:
-        """The whole configuration as JSON, keys sorted."""
-        return json.dumps(self.model_dump(), sort_keys=True)
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

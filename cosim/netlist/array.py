@@ -6,8 +6,9 @@
                       │       │             │
                      source line, 0 V (ideal)
 
-The cells of the closed wordlines conduct nothing and are left out; their stretch of bitline is in the deck, as
-resistance between clamp and group and as capacitance at both of the group's ends. A wordline draws no direct
+The cells of the closed wordlines are left out (that they conduct next to nothing is checked when cells are
+programmed); their stretch of bitline is in the deck, as resistance between clamp and group and as capacitance at
+both of the group's ends. A wordline draws no direct
 current and the source line is ideal, so bitlines do not see each other.
 """
 

@@ -46,11 +46,12 @@ class LayerSpec:
     A linear layer is a 1x1 convolution of a 1x1 image.
 
     Attributes:
-        weight: (outputs, inputs / groups, kernel height, kernel width) signed integers, int8.
+        weight: (outputs, inputs / groups, kernel height, kernel width) signed integers.
         weight_bits: 1 to 8; a weight w of output o is stored as level w + zero_point[o] in 0..2^weight_bits - 1.
         zero_point: (outputs,) int32 levels that stand for weight 0.
         activation_bits: 1 to 8, the bit planes a read is made of.
         output_scale, output_bias: (outputs,) float32; batch norm, if any, is in them.
+        input_zero_point: the activation that stands for a real zero, 0..2^activation_bits - 1.
     """
 
     name: str

@@ -295,9 +295,9 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
             return _Understood("relu6", {}, tensors)
         case nn.LeakyReLU():
             return _Understood("leaky_relu", {"negative_slope": module.negative_slope}, tensors)
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() if not module.return_indices:
             return _Understood("max_pool2d", _pooling(module, "dilation"), tensors)
-        case nn.AvgPool2d():
+        case nn.AvgPool2d() if module.divisor_override is None:
             return _Understood("avg_pool2d", _pooling(module, "count_include_pad"), tensors)
         case nn.AdaptiveAvgPool2d():
             return _Understood("adaptive_avg_pool2d", {"output_size": module.output_size}, tensors)
@@ -316,26 +316,53 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
 
 
 def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Understood | None:
-    """A function or method call as a software step, or None."""
+    """A function or method call as a software step; None if any of its arguments says more than the step can."""
+    if name not in _CALLS:
+        return None
+    given = {**dict(zip(_CALLS[name], node.args[1:], strict=False)), **node.kwargs}
+    if given.get("return_indices") is False:  # torch writes it down even where nobody asked
+        del given["return_indices"]
+    if len(node.args) - 1 > len(_CALLS[name]) or not set(given) <= {*_CALLS[name], "inplace"}:
+        return None
     if name in ("relu", "relu_"):
         return _Understood("relu", {}, tensors)
-    if name in ("add", "iadd", "add_") and len(tensors) == 2:
-        return _Understood("add", {}, tensors)
+    if name in ("add", "iadd", "add_"):
+        return _Understood("add", {}, tensors) if len(tensors) == 2 else None
     if name in ("cat", "concat"):
         parts = node.args[0]
-        dimension = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        if isinstance(parts, list | tuple) and dimension in (1, -3):
+        if isinstance(parts, list | tuple) and given.get("dim") in (1, -3):
             return _Understood("concat", {}, [part for part in parts if isinstance(part, fx.Node)])
-    if name == "flatten" and (node.kwargs.get("start_dim", node.args[1] if len(node.args) > 1 else 0)) == 1:
-        return _Understood("flatten", {}, tensors[:1])
-    if name in ("view", "reshape") and len(node.args) == 3 and node.args[2] == -1:
-        return _Understood("flatten", {}, tensors[:1])
-    if name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
-        names = ("output_size",) if name.startswith("adaptive") else ("kernel_size", "stride", "padding")
-        given = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
-        kept = {key: value for key, value in given.items() if value not in (None, False)}
-        return _Understood(name, kept, tensors[:1])
-    return None
+        return None
+    if name == "flatten":
+        whole = given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
+        return _Understood("flatten", {}, tensors[:1]) if whole else None
+    if name in ("view", "reshape"):
+        whole = _is_batch_size(given.get("rows"), node.args[0]) and given.get("columns") == -1
+        return _Understood("flatten", {}, tensors[:1]) if whole else None
+    return _Understood(name, {key: value for key, value in given.items() if value is not None}, tensors[:1])
+
+
+# The arguments behind the first that are understood, in their order.
+_CALLS: dict[str, tuple[str, ...]] = {
+    "relu": (),
+    "relu_": (),
+    "add": ("other",),
+    "iadd": ("other",),
+    "add_": ("other",),
+    "cat": ("dim",),
+    "concat": ("dim",),
+    "flatten": ("start_dim", "end_dim"),
+    "view": ("rows", "columns"),
+    "reshape": ("rows", "columns"),
+    "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "adaptive_avg_pool2d": ("output_size",),
+}
+
+
+def _is_batch_size(value: object, of: object) -> bool:
+    """Whether a node is x.size(0) of the tensor x that it shapes."""
+    return isinstance(value, fx.Node) and value.target == "size" and value.args == (of, 0)
 
 
 def _pooling(module: Any, also: str) -> dict[str, Any]:

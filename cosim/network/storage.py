@@ -107,7 +107,8 @@ def save_network(network: Network, path: Path) -> None:
     check_weights_path(path)
     tensors: dict[str, Tensor] = {}
     for layer in network.layers:
-        tensors[f"{layer.name}.weight"] = layer.weight.to(torch.int8)
+        narrow = layer.weight.to(torch.int8)  # asymmetric 8-bit weights reach -255..255
+        tensors[f"{layer.name}.weight"] = narrow if torch.equal(narrow, layer.weight) else layer.weight.to(torch.int16)
         tensors[f"{layer.name}.output_scale"] = layer.output_scale
         tensors[f"{layer.name}.output_bias"] = layer.output_bias
     for name, (weight, bias) in (network.float_weights or {}).items():

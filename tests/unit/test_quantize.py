@@ -122,9 +122,11 @@ def test_an_ideal_circuit_gives_no_code_different_from_the_integers(
         assert torch.equal(circuit(images(6)), network(images(6)))
 
 
+@pytest.mark.parametrize("weight_bits", [4, 8])
 @pytest.mark.parametrize("module", MODULES)
-def test_round_trip_through_safetensors(module: str, tmp_path: Path) -> None:
-    network = cosim.quantize(settled(MODULES[module]()), images(), name="mine", weight_quantizer="asymmetric")
+def test_round_trip_through_safetensors(module: str, weight_bits: int, tmp_path: Path) -> None:
+    options = {"weight_quantizer": "asymmetric", "weight_bits": weight_bits}
+    network = cosim.quantize(settled(MODULES[module]()), images(), name="mine", **options)
     cosim.save_network(network, tmp_path / "mine.safetensors")
     again = cosim.load_network(tmp_path / "mine.safetensors")
     with torch.no_grad():
@@ -146,6 +148,51 @@ def test_padding_of_an_input_that_is_negative_somewhere_is_a_real_zero() -> None
     blank = depthwise.scale_output(cosim.network.integer_mvm(depthwise, depthwise.quantize_input(x)))
     bias = network.float_weights["depthwise"][1]
     assert torch.allclose(blank[0], bias[:, None, None].expand(6, 3, 3), atol=1e-5)
+
+
+class Functional(nn.Module):
+    """Convolution, then whatever function is given, then flatten."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 3, padding=1)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.layer(x)).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.avg_pool2d(x, 2, 2, 1, False, False),
+        lambda x: F.avg_pool2d(x, 3, padding=1, count_include_pad=False),
+        lambda x: F.max_pool2d(x, 4, 4, 0, 1, True),
+        lambda x: F.relu(x, inplace=True),
+        lambda x: torch.add(x, x),
+    ],
+)
+def test_arguments_of_functions_are_kept(function: Callable[[Tensor], Tensor]) -> None:
+    net = settled(Functional(function))
+    network = cosim.quantize(net, images(), weight_bits=8, activation_bits=8)
+    with torch.no_grad():
+        assert torch.allclose(network.forward_float(images()), net(images()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.add(x, x, alpha=2),
+        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+        lambda x: x.view(32, -1),
+        lambda x: torch.flatten(x, 1, 2),
+        lambda x: torch.cat([x, x], 2),
+        lambda x: x + 1,
+    ],
+)
+def test_arguments_that_a_step_cannot_hold_are_refused(function: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(NetworkError, match="which is not understood"):
+        cosim.quantize(settled(Functional(function)), images())
 
 
 class Branching(nn.Module):
