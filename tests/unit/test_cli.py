@@ -95,7 +95,7 @@ def test_netlist_writes_decks_and_manifest(folder: Path) -> None:
 def test_train_writes_network_and_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from cosim.cli import train
+    from cosim.cli.networks import train
     from cosim.network import load_network, recipes
 
     short = replace(recipes.RECIPES["digits"], float_epochs=4, quantized_epochs=3)

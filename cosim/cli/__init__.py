@@ -1,0 +1,65 @@
+"""The command line: parses, calls the public names, prints. One file a kind of command.
+
+Exit status: 0 done, 2 the input or the machine is wrong, 3 the simulator failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from cosim.cli import networks, runs
+from cosim.cli.shared import app, console
+from cosim.errors import CosimError
+
+__all__ = ["app", "main", "networks", "runs"]
+
+_INTERRUPTED = 130
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.print(*(f"{package} {version(package)}" for package in ("cosim", "torch", "PySpice")), highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and leave.")
+    ] = False,
+) -> None:
+    """Quantized neural networks on NOR-Flash compute-in-memory arrays, in the circuit simulator."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """What ends a process politely ends it as Ctrl-C does: simulators stopped, results kept."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line and leave with its exit status."""
+    status: str | int | None = 0
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
+    try:
+        app()
+    except CosimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_status
+    except SystemExit as end:
+        status = end.code
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    except OSError as error:  # standard output is full or closed
+        print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        status = 2
+    if status == _INTERRUPTED:
+        print("interrupted: what was simulated is stored, and the next run continues", file=sys.stderr)
+    sys.exit(status)
