@@ -124,16 +124,60 @@ def _load_digits(split: Split, folder: Path | None) -> Dataset:
     )
 
 
-_LOADERS = {"mnist": _load_mnist, "digits": _load_digits}
+# A record is a label and three planes of 32 x 32.
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+_CIFAR_FILES = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
+# Labels of the first test images of the standard files, by which copies in another order are told apart.
+_CIFAR_FIRST_LABELS = {"train": [6, 9, 9, 4, 1, 1, 2, 7, 8, 3], "test": [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]}
+
+
+def _load_cifar10(split: Split, folder: Path | None) -> Dataset:
+    """CIFAR-10 from its binary files; the digest says whether they are the standard ones or a copy of other order."""
+    folder = folder or find_cifar10()
+    if folder is None:
+        raise DatasetError(
+            "CIFAR-10 was not found: name the folder of its binary files (data_batch_1.bin .. 5, test_batch.bin) with "
+            "--data or $COSIM_DATA, or put them in data/cifar10"
+        )
+    records, digest = [], hashlib.md5(usedforsecurity=False)
+    for name in _CIFAR_FILES[split]:
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST_FILE)
+        except OSError as error:
+            raise DatasetError(f"cannot read {path}: {error.strerror}; name the folder with --data") from error
+        if len(content) == 0 or len(content) % _CIFAR_RECORD:
+            raise DatasetError(
+                f"{path} must be records of {_CIFAR_RECORD} bytes, found {len(content)} bytes: fetch the file again"
+            )
+        digest.update(content)
+        records.append(np.frombuffer(content, np.uint8).reshape(-1, _CIFAR_RECORD))
+    whole = np.concatenate(records)
+    labels = whole[:, 0].astype(np.int64)
+    if labels.max() > 9:
+        raise DatasetError(f"{folder} must hold labels 0..9, found {labels.max()}: fetch the files again")
+    known = labels[:10].tolist() == _CIFAR_FIRST_LABELS[split]
+    return Dataset(
+        "cifar10",
+        torch.from_numpy(whole[:, 1:].reshape(-1, 3, 32, 32).copy()),
+        255,
+        torch.from_numpy(labels),
+        f"md5:{digest.hexdigest()}" + ("" if known else " (a copy, in another order than the standard files)"),
+    )
+
+
+_LOADERS = {"mnist": _load_mnist, "digits": _load_digits, "cifar10": _load_cifar10}
 
 
 def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -> Dataset:
     """A data set by name.
 
     Args:
-        name: "mnist" (four idx files in `folder`, plain or gzipped) or "digits" (needs no files).
+        name: "mnist" (four idx files in `folder`, plain or gzipped), "cifar10" (six binary files) or "digits" (needs
+            no files).
         split: "train" or "test".
-        folder: where the files lie; for mnist None searches as `find_mnist` does.
+        folder: where the files lie; None searches as `find_mnist` and `find_cifar10` do.
 
     Raises:
         DatasetError: unknown name, or files that are missing, damaged or something else.
@@ -145,10 +189,22 @@ def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -
 
 def find_mnist() -> Path | None:
     """The MNIST folder: $COSIM_DATA, data/mnist or shared/data/mnist here or above, or the user's data folder."""
-    here = Path.cwd()
-    places = [Path(os.environ["COSIM_DATA"])] if os.environ.get("COSIM_DATA") else []
-    for above in (here, *here.parents):
-        places += [above / "data" / "mnist", above / "shared" / "data" / "mnist"]
-    places.append(platformdirs.user_data_path("cosim") / "mnist")
     name = _MNIST["test"][0][0]
-    return next((p for p in places if (p / name).is_file() or (p / f"{name}.gz").is_file()), None)
+    return _find("mnist", name, f"{name}.gz")
+
+
+def find_cifar10() -> Path | None:
+    """The folder of CIFAR-10's binary files, looked for as `find_mnist` does, in folders named cifar10."""
+    return _find("cifar10", *_CIFAR_FILES["test"])
+
+
+def _find(folder: str, *names: str) -> Path | None:
+    """The first of the usual folders that holds a file of one of these names."""
+    here = Path.cwd()
+    places = []
+    if os.environ.get("COSIM_DATA"):
+        places += [Path(os.environ["COSIM_DATA"]), Path(os.environ["COSIM_DATA"]) / folder]
+    for above in (here, *here.parents):
+        places += [above / "data" / folder, above / "shared" / "data" / folder]
+    places.append(platformdirs.user_data_path("cosim") / folder)
+    return next((place for place in places if any((place / name).is_file() for name in names)), None)

@@ -1,7 +1,8 @@
-"""Progress bars with rate and time left on the terminal; silence where there is none."""
+"""Progress bars with rate and time left on the terminal; where there is none, a line now and then."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,12 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.3g}/s" if speed else "", style="cyan")
+
+
+def log(line: str) -> None:
+    """Say something for a log: printed to standard error where no bar is shown."""
+    if not _console.is_terminal:
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

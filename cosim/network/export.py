@@ -1,79 +1,178 @@
-"""From a float module to a module with quantizers, and from that to integers."""
+"""A traced module with quantizers becomes the steps of a network: integers, scales and software steps."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
-from cosim.network.layers import LayerSpec, Network, SoftwareStep
-from cosim.network.quantizers import LearnedStepQuantizer, Quantizer
+from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name
+from cosim.network.quantized_layer import QuantizedLayer, four_axes, geometry
 
 
-class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose input and weight pass through quantizers."""
+@dataclass(frozen=True)
+class _Understood:
+    """A node as a software step: its kind, arguments, and nodes it takes."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, weight_quantizer: Quantizer, input_quantizer: Quantizer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.weight_quantizer = weight_quantizer
-        self.input_quantizer = input_quantizer
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight_quantizer(four_axes(self.layer.weight)).reshape(self.layer.weight.shape)
-        x = self.input_quantizer(x)
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(x, weight, self.layer.bias)
-        return F.conv2d(x, weight, self.layer.bias, **_geometry(self.layer))
+    kind: str
+    arguments: dict[str, Any]
+    inputs: list[fx.Node]
 
 
-def quantize_modules(float_net: nn.Sequential, weight_bits: int, activation_bits: int) -> nn.Sequential:
-    """A copy of the network with learned-step quantizers around its convolutions and linear layers."""
-    return nn.Sequential(
-        *(
-            QuantizedLayer(
-                module,
-                LearnedStepQuantizer(weight_bits, signed=True),
-                LearnedStepQuantizer(activation_bits, signed=False),
-            )
-            if isinstance(module, nn.Conv2d | nn.Linear)
-            else module
-            for module in copy.deepcopy(float_net)
-        )
+class Exporter:
+    """Walks a traced, quantized module and writes down the steps of a network."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self.modules = dict(traced.named_modules())
+        self.names: dict[fx.Node, str] = {}
+        self.float_weights: dict[str, tuple[Tensor, Tensor]] = {}
+        self.written: list[Step] = []
+
+    def steps(self) -> tuple[list[Step], dict[str, tuple[Tensor, Tensor]]]:
+        """The steps in order, and the float weights of the layers."""
+        for node in self.traced.graph.nodes:
+            if node.op == "placeholder":
+                if IMAGES in self.names.values():
+                    raise NetworkError(f"the module takes a second input {node.target!r}: only images may go in")
+                self.names[node] = IMAGES
+            elif node.op == "output":
+                self._end(node)
+            else:
+                self._visit(node)
+        return self.written, self.float_weights
+
+    def _end(self, node: fx.Node) -> None:
+        result = node.args[0]
+        if not isinstance(result, fx.Node) or self.names.get(result) != self.written[-1].name:
+            raise NetworkError("the module must return one tensor, the logits, computed last")
+
+    def _visit(self, node: fx.Node) -> None:
+        module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, QuantizedLayer):
+            self._write_layer(node, module)
+        elif isinstance(module, nn.BatchNorm2d):
+            before = node.args[0]
+            if not isinstance(before, fx.Node) or self._norm_of(before) is not module:
+                raise NetworkError(f"batch norm {node.target!r} must be the only user of a convolution right before it")
+            self.names[node] = self.names[before]
+        elif isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d):
+            self.names[node] = self.names[node.args[0]]  # type: ignore[index]
+        elif node.op == "call_method" and node.target == "size":
+            self.names[node] = ""  # only as an argument of view, which is checked there
+        else:
+            step = _understand(node, module)
+            operation = SoftwareStep(step.kind, step.arguments)
+            self._write(node, Step(node.name, operation, tuple(self.names[source] for source in step.inputs)))
+
+    def _write_layer(self, node: fx.Node, module: QuantizedLayer) -> None:
+        norm, source = self._norm_of(node), node.args[0]
+        assert isinstance(source, fx.Node)
+        spec: LayerSpec = layer_spec(node.name, module, norm)
+        gain, offset = fold_norm(module.layer, norm)
+        self.float_weights[node.name] = (four_axes(module.layer.weight).detach() * gain[:, None, None, None], offset)
+        self._write(node, Step(node.name, spec, (self.names[source],)))
+
+    def _write(self, node: fx.Node, step: Step) -> None:
+        check_name(node.name, f"node {node.name!r}")
+        self.written.append(step)
+        self.names[node] = step.name
+
+    def _norm_of(self, node: fx.Node) -> nn.BatchNorm2d | None:
+        """The batch norm that alone uses a layer's result."""
+        if not isinstance(self.modules.get(str(node.target)), QuantizedLayer) or len(node.users) != 1:
+            return None
+        (user,) = node.users
+        module = self.modules.get(str(user.target)) if user.op == "call_module" else None
+        return module if isinstance(module, nn.BatchNorm2d) else None
+
+
+def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
+    """A node as a software step; raises NetworkError for what has none."""
+    tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+    match module:
+        case nn.ReLU():
+            return _Understood("relu", {}, tensors)
+        case nn.ReLU6():
+            return _Understood("relu6", {}, tensors)
+        case nn.LeakyReLU():
+            return _Understood("leaky_relu", {"negative_slope": module.negative_slope}, tensors)
+        case nn.MaxPool2d() if not module.return_indices:
+            return _Understood("max_pool2d", _pooling(module, "dilation"), tensors)
+        case nn.AvgPool2d() if module.divisor_override is None:
+            return _Understood("avg_pool2d", _pooling(module, "count_include_pad"), tensors)
+        case nn.AdaptiveAvgPool2d():
+            return _Understood("adaptive_avg_pool2d", {"output_size": module.output_size}, tensors)
+        case nn.Flatten() if module.start_dim == 1 and module.end_dim == -1:
+            return _Understood("flatten", {}, tensors)
+    if module is None:
+        plain = getattr(node.target, "__name__", str(node.target))
+        found = _understand_call(node, plain, tensors)
+        if found is not None:
+            return found
+    what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+    raise NetworkError(
+        f"node {node.name!r} is {what}, which is not understood: use convolutions, linear layers, batch norm behind "
+        "them, pooling, ReLU, ReLU6, LeakyReLU, flatten, additions and concatenations of channels"
     )
 
 
-def export(name: str, input_shape: tuple[int, int, int], quantized: nn.Sequential, float_net: nn.Sequential) -> Network:
-    """The integer network of a trained module, batch norm folded into output scale and bias.
+def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Understood | None:
+    """A function or method call as a software step; None if any of its arguments says more than the step can."""
+    if name not in _CALLS:
+        return None
+    given = {**dict(zip(_CALLS[name], node.args[1:], strict=False)), **node.kwargs}
+    if given.get("return_indices") is False:  # torch writes it down even where nobody asked
+        del given["return_indices"]
+    if len(node.args) - 1 > len(_CALLS[name]) or not set(given) <= {*_CALLS[name], "inplace"}:
+        return None
+    if name in ("relu", "relu_"):
+        return _Understood("relu", {}, tensors)
+    if name in ("add", "iadd", "add_"):
+        return _Understood("add", {}, tensors) if len(tensors) == 2 else None
+    if name in ("cat", "concat"):
+        parts = node.args[0]
+        if isinstance(parts, list | tuple) and given.get("dim") in (1, -3):
+            return _Understood("concat", {}, [part for part in parts if isinstance(part, fx.Node)])
+        return None
+    if name == "flatten":
+        whole = given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
+        return _Understood("flatten", {}, tensors[:1]) if whole else None
+    if name in ("view", "reshape"):
+        whole = _is_batch_size(given.get("rows"), node.args[0]) and given.get("columns") == -1
+        return _Understood("flatten", {}, tensors[:1]) if whole else None
+    return _Understood(name, {key: value for key, value in given.items() if value is not None}, tensors[:1])
 
-    Args:
-        quantized: what `quantize_modules` made of `float_net`, trained.
-        float_net: the float network, kept as float weights.
 
-    Raises:
-        NetworkError: the module holds something an integer network cannot express.
-    """
-    steps: list[LayerSpec | SoftwareStep] = []
-    float_weights: dict[str, tuple[Tensor, Tensor]] = {}
-    previous: nn.Module | None = None
-    for index, (module, twin) in enumerate(zip(quantized, float_net, strict=True)):
-        if isinstance(module, QuantizedLayer):
-            assert isinstance(twin, nn.Conv2d | nn.Linear)
-            layer_name = f"{'linear' if isinstance(twin, nn.Linear) else 'conv'}{len(float_weights) + 1}"
-            steps.append(layer_spec(layer_name, module, _norm_behind(quantized, index)))
-            gain, offset = fold_norm(twin, _norm_behind(float_net, index))
-            float_weights[layer_name] = (four_axes(twin.weight).detach() * gain[:, None, None, None], offset)
-        elif isinstance(module, nn.BatchNorm2d):
-            if not isinstance(previous, QuantizedLayer):
-                raise NetworkError("batch norm must follow a convolution to be folded into it")
-        else:
-            steps.append(_software_step(module))
-        previous = module
-    return Network(name, input_shape, steps, float_weights=float_weights)
+# The arguments behind the first that are understood, in their order.
+_CALLS: dict[str, tuple[str, ...]] = {
+    "relu": (),
+    "relu_": (),
+    "add": ("other",),
+    "iadd": ("other",),
+    "add_": ("other",),
+    "cat": ("dim",),
+    "concat": ("dim",),
+    "flatten": ("start_dim", "end_dim"),
+    "view": ("rows", "columns"),
+    "reshape": ("rows", "columns"),
+    "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "adaptive_avg_pool2d": ("output_size",),
+}
+
+
+def _is_batch_size(value: object, of: object) -> bool:
+    """Whether a node is x.size(0) of the tensor x that it shapes."""
+    return isinstance(value, fx.Node) and value.target == "size" and value.args == (of, 0)
+
+
+def _pooling(module: Any, also: str) -> dict[str, Any]:
+    names = ("kernel_size", "stride", "padding", "ceil_mode", also)
+    return {name: getattr(module, name) for name in names}
 
 
 def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -> LayerSpec:
@@ -98,27 +197,8 @@ def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -
         output_scale=scale,
         output_bias=offset - scale * input_zero_point * integers.sum(dim=(1, 2, 3)),
         input_zero_point=input_zero_point,
-        **(_geometry(layer) if isinstance(layer, nn.Conv2d) else {}),
+        **(geometry(layer) if isinstance(layer, nn.Conv2d) else {}),
     )
-
-
-def _software_step(module: nn.Module) -> SoftwareStep:
-    match module:
-        case nn.ReLU():
-            return SoftwareStep("relu")
-        case nn.MaxPool2d():
-            return SoftwareStep("max_pool2d", {"kernel_size": module.kernel_size, "stride": module.stride})
-        case nn.Flatten():
-            return SoftwareStep("flatten")
-    raise NetworkError(
-        f"cannot export {module}: build the network from Conv2d, BatchNorm2d, ReLU, MaxPool2d, Flatten, Linear"
-    )
-
-
-def _norm_behind(modules: nn.Sequential, index: int) -> nn.BatchNorm2d | None:
-    """The batch norm right behind a module, if there is one."""
-    behind = modules[index + 1] if index + 1 < len(modules) else None
-    return behind if isinstance(behind, nn.BatchNorm2d) else None
 
 
 def fold_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
@@ -131,14 +211,3 @@ def fold_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tupl
     assert norm.running_var is not None
     gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
     return gain, (gain * (bias - norm.running_mean) + norm.bias).detach()
-
-
-def _geometry(layer: nn.Conv2d) -> dict[str, Any]:
-    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        raise NetworkError(f"cannot export {layer}: give padding as numbers, with zeros")
-    return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
-
-
-def four_axes(weight: Tensor) -> Tensor:
-    """A linear layer's weight as that of a 1x1 convolution; a convolution's as it is."""
-    return weight if weight.ndim == 4 else weight[:, :, None, None]

@@ -23,23 +23,46 @@ _SMALLEST_STEP = 1e-8
 
 
 class _Grid(torch.autograd.Function):
-    """Rounds to the grid; straight through for the value, exact for step and offset up to the rounding."""
+    """Rounds to the grid; straight through for the value, exact for step and offset up to the rounding.
+
+    Written for few passes over memory, which are what fake quantization costs: one step for all values is the common
+    case, and there the value's gradient is that of a clip. The range ends `margin` steps beyond low and high.
+    """
 
     @staticmethod
-    def forward(ctx, value: Tensor, step: Tensor, offset: Tensor | None, low: int, high: int) -> Tensor:  # type: ignore[no-untyped-def]
-        scaled = (value if offset is None else value - offset) / step
-        ctx.save_for_backward(scaled, step)
-        ctx.low, ctx.high, ctx.offset_shape = low, high, None if offset is None else offset.shape
-        rounded = scaled.round().clamp_(low, high) * step
-        return rounded if offset is None else rounded + offset
+    def forward(ctx, value: Tensor, step: Tensor, offset: Tensor | None, low: int, high: int, margin: float) -> Tensor:  # type: ignore[no-untyped-def]
+        rounded = (value if offset is None else value - offset) / step
+        rounded = rounded.round_().clamp_(low, high).mul_(step)
+        if offset is not None:
+            rounded += offset
+        ctx.save_for_backward(value, rounded, step, offset)
+        ctx.low, ctx.high = low - margin, high + margin
+        return rounded
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        scaled, step = ctx.saved_tensors
-        inside = (scaled >= ctx.low) & (scaled <= ctx.high)
-        slope = torch.where(inside, scaled.round() - scaled, scaled.clamp(ctx.low, ctx.high))
-        of_offset = None if ctx.offset_shape is None else (gradient * ~inside).sum_to_size(ctx.offset_shape)
-        return gradient * inside, (gradient * slope).sum_to_size(step.shape), of_offset, None, None
+        value, rounded, step, offset = ctx.saved_tensors
+        if step.ndim == 0:
+            begin, width = 0.0 if offset is None else offset.item(), step.item()
+            low, high = begin + ctx.low * width, begin + ctx.high * width
+            inside = torch.ops.aten.hardtanh_backward(gradient, value, low, high)
+        else:
+            scaled = (value if offset is None else value - offset) / step
+            inside = gradient * ((scaled > ctx.low) & (scaled < ctx.high))
+        # With the integer q = (rounded - offset) / step, d rounded / d step is q - (value - offset) / step inside the
+        # range and q outside.
+        slope = torch.addcmul(gradient * rounded, inside, value, value=-1)
+        if offset is None:
+            return inside, _sum_like(slope, step) / step, None, None, None, None
+        of_offset = _sum_like(gradient, offset) - _sum_like(inside, offset)
+        return inside, (_sum_like(slope, step) - offset * of_offset) / step, of_offset, None, None, None
+
+
+def _sum_like(values: Tensor, like: Tensor) -> Tensor:
+    """Sum over what `like` is broadcast along, in float32 whatever the precision of the values."""
+    if like.ndim == 0:
+        return values.sum(dtype=torch.float32)
+    return values.to(torch.float32).sum_to_size(like.shape)
 
 
 class Quantizer(nn.Module, ABC):
@@ -114,6 +137,14 @@ class Quantizer(nn.Module, ABC):
     def positive_step(self) -> Tensor:
         """The step, above zero whatever the optimiser did to it."""
 
+    def is_sound(self) -> bool:
+        """Whether every parameter is finite and not every step has shrunk to nothing."""
+        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
+        return finite and bool((self.positive_step() > _SMALLEST_STEP).any())
+
+    def anneal(self, progress: float) -> None:
+        """Adapt to how far training has come, 0 to 1; most quantizers have nothing to adapt."""
+
     def zero_point(self) -> Tensor:
         """The integer, 0..2^bits - 1 counted from `low`, that stands for zero."""
         return torch.full(self.shape, -self.low, dtype=torch.int32)
@@ -174,7 +205,7 @@ class LearnedStepQuantizer(Quantizer):
         sharing = value.numel() / self.step.numel()
         step = self.positive_step()
         step = _Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
-        return _Grid.apply(value, step, None, self.low, self.high)
+        return _Grid.apply(value, step, None, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(_SMALLEST_STEP)
@@ -184,7 +215,7 @@ class ThresholdQuantizer(Quantizer):
     """Uniform quantizer whose threshold, the end of its range, is trained on a logarithmic scale.
 
         s = t / 2^(b-1) signed, t / 2^b unsigned,   q = clip(round(v / s), low, high),   v^ = s q
-        dv^/d(log2 t) = s ln 2 (q - v/s) inside the range, s ln 2 low or s ln 2 high outside
+        dv^/d(log2 t) = s ln 2 (q - v/s) where round(v/s) is in the range, s ln 2 low or s ln 2 high elsewhere
 
     Source: Jain et al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep
     Neural Networks", MLSys 2020, equations 4-8, without its restriction to powers of two: the step of an array is
@@ -203,7 +234,7 @@ class ThresholdQuantizer(Quantizer):
         self.log_threshold.data.add_(factor.log2())
 
     def quantize(self, value: Tensor) -> Tensor:
-        return _Grid.apply(value, self.positive_step(), None, self.low, self.high)
+        return _Grid.apply(value, self.positive_step(), None, self.low, self.high, 0.5)
 
     def positive_step(self) -> Tensor:
         return torch.exp2(self.log_threshold) / (2**self.bits / 2 if self.low < 0 else 2**self.bits)
@@ -274,7 +305,7 @@ class AsymmetricQuantizer(Quantizer):
         scale = 1 / math.sqrt(value.numel() / self.step.numel() * self.high)
         step = self.positive_step()
         offset = _Shown.apply(self.offset, -self.zero_point() * step.detach(), scale)
-        return _Grid.apply(value, _Shown.apply(step, step, scale), offset, self.low, self.high)
+        return _Grid.apply(value, _Shown.apply(step, step, scale), offset, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(_SMALLEST_STEP)

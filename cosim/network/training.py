@@ -1,132 +1,155 @@
-"""Training: a float network first, then the same network with learned-step quantizers, then its integers."""
+"""Training a recipe: a float network first, then the same network with quantizers, then its integers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.datasets import Dataset
-from cosim.errors import NetworkError
-from cosim.network.export import export, quantize_modules
+from cosim.errors import MachineError
+from cosim.network.fitting import Course, Epoch, fit, repeatable
 from cosim.network.layers import Network
-from cosim.network.recipes import Recipe
-from cosim.progress import progress_bar
+from cosim.network.quantize import Quantization, prepare, to_network
+from cosim.network.recipes import Recipe, Schedule
+
+# Undistorted training images from which quantizers take their first ranges.
+_CALIBRATION = 1024
+_TEST_BATCH = 250
 
 
-def train(recipe: Recipe, training: Dataset, *, seed: int = 0) -> Network:
-    """Train a recipe's network on a data set and return its integer form, with its float weights beside it.
+def train(
+    recipe: Recipe,
+    training: Dataset,
+    how: Quantization | None = None,
+    *,
+    seed: int = 0,
+    checkpoints: Path | None = None,
+    device: str = "auto",
+    threads: int = 1,
+) -> Network:
+    """Train a recipe's network and return its integer form, with its float weights beside it.
 
     Args:
-        recipe: network and schedule.
         training: training images; the test images are never seen here.
+        how: the quantization; left out, that of `cosim.quantize`.
         seed: fixes weights, order and distortions.
+        checkpoints: path without suffix of the files `.float.checkpoint` and `.quantized.checkpoint`, written every
+            epoch; where they exist training goes on from there, bit for bit on the same machine.
+        device: "cpu", "cuda", or "auto" for the GPU where there is one.
+        threads: of the sums on a CPU; another number rounds, and so ends, differently.
 
     Raises:
-        NetworkError: training diverged.
+        NetworkError: training diverged, or a checkpoint belongs to another training.
+        MachineError: the device is not there.
     """
-    with repeatable(seed):
-        return _train(recipe, training)
+    how = how or Quantization()
+    started = time.monotonic()
+    with repeatable(seed, threads):
+        float_net, float_history = fit_float(recipe, training, seed, checkpoints, device, threads)
+        prepared = prepare(float_net, training.real(0, _CALIBRATION), how)
+        before = to_network(prepared, training.real(0, 1), recipe.name, {})
+        identity = {
+            **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
+            "quantization": asdict(how),
+        }
+        course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
+        history = _fit(prepared, recipe, training, course, device)
+    name = f"{recipe.name}-w{how.weight_bits}a{how.activation_bits}"
+    network = to_network(prepared.cpu(), training.real(0, 1), name, {})
+    network.float_weights = before.float_weights
+    network.card = {
+        "dataset": training.name,
+        "training_digest": training.digest,
+        "seed": seed,
+        "threads": threads,
+        "epochs": {"float": recipe.float_schedule.epochs, "quantized": recipe.quantized_schedule.epochs},
+        **({"shortened": recipe.shortened} if recipe.shortened else {}),
+        **asdict(how),
+        "precision": recipe.precision,
+        "training_seconds": round(sum(epoch.seconds for epoch in (*float_history, *history))),
+        "sitting_seconds": round(time.monotonic() - started),
+        "software": network.card["software"],
+        "torch": torch.__version__,
+    }
+    return network
 
 
-@contextmanager
-def repeatable(seed: int) -> Iterator[None]:
-    """Random numbers from a seed, and sums in the order of a single thread, however many cores there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
+def fit_float(
+    recipe: Recipe, training: Dataset, seed: int, checkpoints: Path | None, device: str, threads: int
+) -> tuple[nn.Module, list[Epoch]]:
+    """The trained float network, on the CPU, and its history."""
+    torch.manual_seed(seed)
+    net = recipe.build()
+    identity = _identity(recipe, training, recipe.float_schedule, seed, threads)
+    course = _course(recipe, recipe.float_schedule, "float", checkpoints, identity)
+    history = _fit(net, recipe, training, course, device)
+    torch.manual_seed(seed + 1)  # what follows is the same, whether the float network was trained now or before
+    return net.cpu(), history
 
 
-def _train(recipe: Recipe, training: Dataset) -> Network:
-    float_net = recipe.build()
-    _fit(float_net, recipe, training, recipe.float_epochs, recipe.float_rate, "training the float network")
-    quantized = quantize_modules(float_net, recipe.weight_bits, recipe.activation_bits)
-    with torch.no_grad():  # start every step size from real data, undistorted
-        quantized.eval()(training.real(0, 1024))
-    _fit(quantized, recipe, training, recipe.quantized_epochs, recipe.quantized_rate, "training the quantized network")
-    return export(recipe.network, recipe.input_shape, quantized, float_net)
+def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, threads: int) -> dict[str, Any]:
+    """What two trainings must share for one to continue the other."""
+    return {
+        "recipe": recipe.name,
+        "schedule": asdict(schedule),
+        "batch": recipe.batch,
+        "augmentation": asdict(recipe.augmentation),
+        "optimizer": [recipe.optimizer, recipe.weight_decay, recipe.precision],
+        "data": [training.digest, len(training)],
+        "seed": seed,
+        "threads": threads,
+    }
 
 
-def _fit(net: nn.Sequential, recipe: Recipe, data: Dataset, epochs: int, rate: float, title: str) -> None:
-    """Fit to distorted images; statistics of batch norm rest in the last tenth of the epochs."""
-    resting = epochs - max(1, epochs // 10)
+def _course(
+    recipe: Recipe, schedule: Schedule, phase: str, checkpoints: Path | None, identity: dict[str, Any]
+) -> Course:
+    return Course(
+        title=f"{recipe.name}, {phase}",
+        epochs=schedule.epochs,
+        rate=schedule.rate,
+        batch=recipe.batch,
+        optimizer=recipe.optimizer,
+        weight_decay=recipe.weight_decay,
+        precision=recipe.precision,
+        checkpoint=None if checkpoints is None else checkpoint_path(checkpoints, phase),
+        identity=identity,
+    )
 
-    def before_epoch(epoch: int) -> None:
-        net.train()
-        for module in net.modules():
-            # The circuit runs on the running statistics, so the weights must end up fitting those.
-            if isinstance(module, nn.BatchNorm2d) and epoch >= resting:
-                module.eval()
+
+def checkpoint_path(stem: Path, phase: str) -> Path:
+    """Where a phase of a training, "float" or "quantized", keeps its checkpoint."""
+    return stem.with_name(f"{stem.name}.{phase}.checkpoint")
+
+
+def _fit(net: nn.Module, recipe: Recipe, data: Dataset, course: Course, device: str) -> list[Epoch]:
+    """Fit to distorted images; they are distorted on the device."""
+    place = pick_device(device)
+    images, labels = data.images.to(place), data.labels.to(place)
 
     def images_for(chosen: Tensor) -> Tensor:
-        return distort(data.images[chosen].to(torch.float32) / data.full_scale, recipe)
+        return recipe.augmentation(images[chosen].to(torch.float32) / data.full_scale)
 
-    fit(net, images_for, data.labels, epochs, recipe.batch, rate, title=title, before_epoch=before_epoch)
-    net.eval()
+    return fit(net, images_for, labels, course)
 
 
-def fit(
-    net: nn.Module,
-    images_for: Callable[[Tensor], Tensor],
-    labels: Tensor,
-    epochs: int,
-    batch: int,
-    rate: float,
-    *,
-    title: str,
-    before_epoch: Callable[[int], None] = lambda epoch: None,
-) -> None:
-    """Cross entropy by Adam on a one-cycle schedule, with a progress bar.
-
-    Args:
-        images_for: the images of an index tensor.
-        labels: (n,) classes.
+def pick_device(asked: str) -> torch.device:
+    """The device asked for; "auto" is the GPU where there is one.
 
     Raises:
-        NetworkError: the loss is no longer finite.
+        MachineError: it is not there.
     """
-    batches = math.ceil(len(labels) / batch)
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
-    with progress_bar(title, epochs * batches) as advance:
-        for epoch in range(epochs):
-            before_epoch(epoch)
-            for chosen in torch.randperm(len(labels)).split(batch):
-                loss = F.cross_entropy(net(images_for(chosen)), labels[chosen])
-                if not torch.isfinite(loss):
-                    raise NetworkError(f"{title} diverged in epoch {epoch + 1}: lower the learning rate")
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                advance(1, note=f"epoch {epoch + 1}/{epochs} loss {loss.item():.4f}")
-
-
-def distort(images: Tensor, recipe: Recipe) -> Tensor:
-    """Each image rotated, zoomed and shifted by its own random amount."""
-    count, _, height, _ = images.shape
-    angle, zoom, dx, dy = (torch.rand(4, count) * 2 - 1) * torch.tensor(
-        [
-            [math.radians(recipe.rotate_degrees)],
-            [recipe.zoom],
-            [2 * recipe.shift_pixels / height],
-            [2 * recipe.shift_pixels / height],
-        ]
-    )
-    cos, sin = torch.cos(angle) * (1 + zoom), torch.sin(angle) * (1 + zoom)
-    transform = torch.stack([torch.stack([cos, -sin, dx], 1), torch.stack([sin, cos, dy], 1)], 1)
-    grid = F.affine_grid(transform, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked not in ("cpu", "cuda") or (asked == "cuda" and not torch.cuda.is_available()):
+        raise MachineError(f"device {asked!r} is not here: choose cpu, or leave it to auto")
+    return torch.device(asked)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -134,20 +157,18 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def score(network: Network, recipe: Recipe, training: Dataset, test: Dataset, seed: int) -> dict[str, Any]:
-    """The facts of a card: data, schedule, and accuracies on the test images, looked at here for the first time."""
+def accuracy_on(forward: Callable[[Tensor], Tensor], test: Dataset) -> float:
+    """Accuracy of anything that maps images to logits on a data set."""
     with torch.no_grad():
-        images = test.real(0, len(test))
-        return {
-            "dataset": training.name,
-            "training_digest": training.digest,
-            "test_digest": test.digest,
-            "seed": seed,
-            "epochs": {"float": recipe.float_epochs, "quantized": recipe.quantized_epochs},
-            "weight_bits": recipe.weight_bits,
-            "activation_bits": recipe.activation_bits,
-            "test_images": len(test),
-            "accuracy_float": accuracy(network.forward_float(images), test.labels),
-            "accuracy_software": accuracy(network(images), test.labels),
-            "torch": torch.__version__,
-        }
+        parts = [forward(test.real(at, at + _TEST_BATCH)) for at in range(0, len(test), _TEST_BATCH)]
+    return accuracy(torch.cat(parts), test.labels)
+
+
+def score(network: Network, test: Dataset) -> dict[str, Any]:
+    """Accuracies on the test images, looked at here for the first time."""
+    return {
+        "test_digest": test.digest,
+        "test_images": len(test),
+        "accuracy_float": accuracy_on(network.forward_float, test),
+        "accuracy_software": accuracy_on(network, test),
+    }

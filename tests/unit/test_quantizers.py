@@ -49,8 +49,8 @@ def test_learned_step_is_that_of_the_paper() -> None:
     quantizer = started(LearnedStepQuantizer(3, signed=True), step=0.5)  # -4..3
     result, by_value = gradients(quantizer, VALUES)
     assert torch.allclose(result, torch.tensor([-2.0, -2.0, -0.5, 0.0, 0.5, 1.5, 1.5]))
-    assert by_value.tolist() == [0, 1, 1, 1, 1, 1, 0]
-    slopes = [-4, 0, -1 - -1.2, 0 - 0.2, 1 - 1.48, 0, 3]
+    assert by_value.tolist() == [0, 0, 1, 1, 1, 0, 0]  # the range is open: both ends are outside
+    slopes = [-4, -4, -1 - -1.2, 0 - 0.2, 1 - 1.48, 3, 3]
     assert grad(quantizer.step) == pytest.approx(sum(slopes) / math.sqrt(7 * 3), rel=1e-5)
 
 

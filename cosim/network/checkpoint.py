@@ -1,0 +1,107 @@
+"""Checkpoints of a training: everything that decides how it goes on, in one safetensors file. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cosim.errors import NetworkError
+from cosim.files import write_whole
+
+FORMAT = "cosim-checkpoint-1"
+
+
+def save_checkpoint(
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    identity: dict[str, Any],
+    history: list[dict[str, float]],
+) -> None:
+    """Write the state of a training whole.
+
+    Args:
+        identity: what a training must agree on to go on from here; anything JSON can hold.
+        history: of the epochs so far.
+    """
+    state = optimizer.state_dict()
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for number, values in state["state"].items():
+        # Some optimisers keep whole numbers beside tensors.
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    # Neither views nor channels-last tensors are stored: contiguous copies are.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
+    facts = {
+        "format": FORMAT,
+        "identity": identity,
+        "history": history,
+        "groups": state["param_groups"],
+        "schedule": {key: value for key, value in schedule.state_dict().items() if _is_plain(value)},
+    }
+    write_whole(path, save(tensors, metadata={"cosim": json.dumps(facts)}))
+
+
+def load_checkpoint(
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    identity: dict[str, Any],
+) -> list[dict[str, float]]:
+    """Put a training where its checkpoint was written, and return its history.
+
+    Raises:
+        NetworkError: no checkpoint, a damaged one, or that of another network or training.
+    """
+    remedy = f"remove {path} to begin anew, or write to another file"
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["cosim"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise NetworkError(f"{path} is no checkpoint of a training ({error}): {remedy}") from error
+    found = facts.get("identity", {})
+    if facts.get("format") != FORMAT or found != json.loads(json.dumps(identity)):
+        differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
+        raise NetworkError(
+            f"{path} is the checkpoint of another training, it differs in {', '.join(differing) or 'its format'}: "
+            f"{remedy}"
+        )
+    try:
+        net.load_state_dict(_below("net.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer.", tensors).items():
+            number, _, part = name.partition(".")
+            state.setdefault(int(number), {})[part] = value
+        optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+        schedule.load_state_dict(facts["schedule"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return list(facts["history"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise NetworkError(f"{path} is the checkpoint of another network ({error}): {remedy}") from error
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,183 @@
+"""The training loop: cross entropy on a one-cycle schedule, with checkpoints from which it continues bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosim.errors import NetworkError
+from cosim.network.checkpoint import load_checkpoint, save_checkpoint
+from cosim.network.quantizers import ClippedQuantizer, Quantizer
+from cosim.progress import log, progress_bar
+
+# Steps between looks at the loss: a look waits for the device.
+_LOOK_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a network is fitted.
+
+    Attributes:
+        title: what the progress bar says.
+        epochs, rate: of the one-cycle schedule; the rate is the largest.
+        batch: images a step.
+        optimizer: "adam", or "sgd" with Nesterov momentum 0.9.
+        weight_decay: L2 on the weights of layers and on trained clips, on nothing else.
+        precision: of the convolutions.
+        norm: whether batch norm takes statistics of the batch: "train" does until the last tenth of the epochs, "keep"
+            never.
+        checkpoint: file to continue from and to save every epoch in, or None.
+        identity: what a checkpoint must agree on to be continued.
+    """
+
+    title: str
+    epochs: int
+    rate: float
+    batch: int
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    norm: Literal["train", "keep"] = "train"
+    checkpoint: Path | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Epoch:
+    """Mean loss and accuracy on the distorted training images of an epoch, and its wall time [s]."""
+
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@contextmanager
+def repeatable(seed: int, threads: int = 1) -> Iterator[None]:
+    """Random numbers from a seed, and sums in the order of so many threads, however many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fit(net: nn.Module, images_for: Callable[[Tensor], Tensor], labels: Tensor, course: Course) -> list[Epoch]:
+    """Fit a classifier, on the device where its labels lie.
+
+    Args:
+        images_for: the images of an index tensor, float (n, channels, height, width).
+        labels: (n,) classes.
+
+    Returns:
+        the history, with that of earlier sittings. The network is left in evaluation mode.
+
+    Raises:
+        NetworkError: the loss is no longer finite; the checkpoint is that of another training.
+    """
+    steps = math.ceil(len(labels) / course.batch)
+    net.to(device=labels.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(net, course)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.rate, total_steps=course.epochs * steps)
+    history: list[Epoch] = []
+    if course.checkpoint is not None and course.checkpoint.exists():
+        done = load_checkpoint(course.checkpoint, net, optimizer, schedule, course.identity)
+        history = [Epoch(**epoch) for epoch in done]
+    with progress_bar(course.title, course.epochs * steps) as advance:
+        advance(len(history) * steps)
+        for number in range(len(history), course.epochs):
+            _set_modes(net, course, number)
+            history.append(_epoch(net, images_for, labels, course, optimizer, schedule, number, advance))
+            if course.checkpoint is not None:
+                past = [asdict(epoch) for epoch in history]
+                save_checkpoint(course.checkpoint, net, optimizer, schedule, course.identity, past)
+    net.eval()
+    return history
+
+
+def _epoch(
+    net: nn.Module,
+    images_for: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    course: Course,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    number: int,
+    advance: Callable[..., None],
+) -> Epoch:
+    started, place = time.monotonic(), f"epoch {number + 1}/{course.epochs}"
+    loss_sum, right, seen = (torch.zeros((), device=labels.device) for _ in range(3))
+    batches = torch.randperm(len(labels)).to(labels.device).split(course.batch)
+    for step, chosen in enumerate(batches):
+        images = images_for(chosen).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=course.precision == "bfloat16"):
+            logits = net(images)
+        loss = F.cross_entropy(logits.float(), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            loss_sum += loss * len(chosen)
+            right += (logits.argmax(1) == labels[chosen]).sum()
+            seen += len(chosen)
+        if step % _LOOK_EVERY == 0 or step == len(batches) - 1:
+            mean, accuracy = (loss_sum / seen).item(), (right / seen).item()
+            if not math.isfinite(mean):
+                raise NetworkError(f"{course.title} diverged in {place}: lower the learning rate.{_kept(course)}")
+            advance(0, note=f"{place} loss {mean:.4f} accuracy {100 * accuracy:.1f} %")
+        advance(1)
+    _check_ranges(net, f"{course.title}, {place}", course)
+    epoch = Epoch(mean, accuracy, round(time.monotonic() - started, 2))
+    log(f"{course.title}: {place} loss {epoch.loss:.4f} accuracy {100 * epoch.accuracy:.2f} % in {epoch.seconds:.0f} s")
+    return epoch
+
+
+def _kept(course: Course) -> str:
+    kept = course.checkpoint is not None and course.checkpoint.exists()
+    return f" The epochs before are in {course.checkpoint}" if kept else ""
+
+
+def _check_ranges(net: nn.Module, place: str, course: Course) -> None:
+    """Refuse quantizers whose range became nothing, or no number."""
+    for name, module in net.named_modules():
+        if isinstance(module, Quantizer) and not module.is_sound():
+            raise NetworkError(
+                f"{place}: the range of {name!r} became zero or NaN; lower the learning rate.{_kept(course)}"
+            )
+
+
+def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
+    """Training mode; batch norm as the course says; quantizers as narrow as the epoch asks."""
+    resting = epoch >= course.epochs - max(1, course.epochs // 10)
+    net.train()
+    for module in net.modules():
+        # The circuit runs on the running statistics, so the weights must end up fitting those.
+        if isinstance(module, nn.BatchNorm2d) and (resting or course.norm == "keep"):
+            module.eval()
+        if isinstance(module, Quantizer):
+            module.anneal(epoch / max(1, course.epochs - 1))
+
+
+def _optimizer(net: nn.Module, course: Course) -> torch.optim.Optimizer:
+    """Weights of layers and trained clips decay, nothing else does."""
+    decayed = [module.weight for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    decayed += [module.clip for module in net.modules() if isinstance(module, ClippedQuantizer)]
+    known = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in net.parameters() if id(parameter) not in known]
+    groups = [{"params": decayed, "weight_decay": course.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if course.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=course.rate, momentum=0.9, nesterov=True)
+    return torch.optim.Adam(groups, lr=course.rate)

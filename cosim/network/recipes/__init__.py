@@ -1,0 +1,21 @@
+"""Recipes: what each network is made of and how it is trained, one file each."""
+
+from cosim.errors import NetworkError, nearest
+from cosim.network.recipes import alexnet, digits, lenet5, mnist, resnet20, vgg
+from cosim.network.recipes.recipe import Recipe, Schedule
+
+RECIPES = {module.RECIPE.name: module.RECIPE for module in (mnist, digits, lenet5, alexnet, vgg, resnet20)}
+
+
+def recipe_for(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        NetworkError: there is none of this name.
+    """
+    if name not in RECIPES:
+        raise NetworkError(f"no recipe is named {name!r}: {nearest(name, RECIPES)}")
+    return RECIPES[name]
+
+
+__all__ = ["RECIPES", "Recipe", "Schedule", "recipe_for"]

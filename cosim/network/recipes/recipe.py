@@ -1,0 +1,46 @@
+"""What a recipe is: a network, the data it is for, and a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from cosim.network.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A stretch of training: epochs on a one-cycle schedule with this largest learning rate."""
+
+    epochs: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained: first in float, then with quantizers in place.
+
+    Attributes:
+        name: what `cosim train` calls it.
+        dataset: name of the data set.
+        build: makes the float network, any module `cosim.quantize` understands.
+        float_schedule, quantized_schedule: before and after quantizers go in.
+        shortened: why the schedule is shorter than the network deserves, or nothing; part of every result.
+        optimizer: "adam", or "sgd" with Nesterov momentum 0.9.
+        precision: of the convolutions in training; sums, weights and integers stay float32.
+    """
+
+    name: str
+    dataset: str
+    build: Callable[[], nn.Module]
+    float_schedule: Schedule
+    quantized_schedule: Schedule
+    batch: int = 128
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    shortened: str = ""
