@@ -115,6 +115,21 @@ class Config(_Section):
     adc: Adc = Adc()
     run: Run = Run()
 
+    def code_units(self) -> tuple[float, int | None]:
+        """Width of a code in unit currents, and the highest code, None for no limit.
+
+        Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
+        column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
+        wordlines of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
+        nine units a code.
+        """
+        if self.adc.bits == "lossless":
+            return 1.0, None
+        highest = 2**self.adc.bits - 1
+        if self.adc.full_scale_units is not None:
+            return self.adc.full_scale_units / highest, highest
+        return float(max(1, round(self.array.open_wordlines * (self.cell.levels - 1) / highest))), highest
+
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
         """Read a TOML file (None: defaults), then apply `section.key=value` overrides in order.

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.errors import MachineError
 from cosim.mapping.plan import ENUMERATED_WORDLINES, TilePlan
+from cosim.network.bit_planes import plane_patterns
 
 
 def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     """The pattern on every stream's wordlines in every bit-serial read of a layer.
-
-    A pattern is a sum of powers of two over the wordlines whose bit is set, which is what a convolution of
-    the bit plane with the plan's `pattern_kernels` computes, whatever stride, dilation and groups.
 
     Args:
         activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, padded, any real dtype.
@@ -29,13 +26,7 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     wordlines = max(plan.stream_wordlines())
     kind = torch.float32 if wordlines <= 24 else torch.float64  # both exact for these integers
     kernels = plan.pattern_kernels.to(kind)
-    whole = activations.to(torch.uint8)
-    planes = torch.stack(
-        [
-            F.conv2d(((whole >> bit) & 1).to(kind), kernels, **plan.layer.geometry())
-            for bit in range(plan.layer.activation_bits)
-        ]
-    )
+    planes = plane_patterns(activations, plan.layer.activation_bits, kernels, plan.layer.geometry())
     # Half the bytes where they suffice: these tensors are what most of the tensor work moves.
     patterns = planes.to(torch.int32 if plan.enumerated else torch.int64)
     if not torch.equal(patterns.to(kind), planes) or int(patterns.max()) >= 2**wordlines:

@@ -17,12 +17,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cosim.config import Array, Cell
 from cosim.errors import NetworkError
 from cosim.network import LayerSpec
+from cosim.network.bit_planes import pattern_kernels
+from cosim.network.partial_sums import reference_level_for
 
 # Up to this many wordlines every pattern of a group is worth a table entry of its own.
 ENUMERATED_WORDLINES = 12
@@ -107,8 +108,7 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
             f"reference column, but a tile has {array.bitlines} bitlines: set array.bitlines >= {slices + 1}"
         )
     places = cell.levels ** np.arange(slices)[::-1]
-    # Close to the zero points, so that what wires take from the reference is what they take from the weights.
-    reference_level = int(np.clip(round(float(layer.zero_point.median()) / places[0]), 1, cell.levels - 1))
+    reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0]))
     convs, columns = layer.groups, layer.outputs // layer.groups
     whole = layer.levels().reshape(convs, columns, -1).numpy()
     levels = (whole[:, :, None] // places[:, None] % cell.levels).astype(np.uint8)  # convs, columns, slices, depth
@@ -143,16 +143,5 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
         chunks,
         places,
         reference_level,
-        _pattern_kernels(layer, array),
+        pattern_kernels(tuple(layer.weight.shape[1:]), array.open_wordlines, layer.groups),
     )
-
-
-def _pattern_kernels(layer: LayerSpec, array: Array) -> Tensor:
-    """Row r of a chunk counts 2^r, so that a pattern's bit r is the state of the group's wordline r."""
-    _, inputs, height, width = layer.weight.shape
-    depth = inputs * height * width
-    row = torch.arange(depth)
-    chunk, place = row // array.open_wordlines, row % array.open_wordlines
-    kernels = torch.zeros(int(chunk[-1]) + 1, depth, dtype=torch.float64)
-    kernels[chunk, row] = torch.pow(2.0, place.to(torch.float64))
-    return kernels.reshape(-1, inputs, height, width).repeat(layer.groups, 1, 1, 1)

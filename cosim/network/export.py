@@ -197,6 +197,7 @@ def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -
         output_scale=scale,
         output_bias=offset - scale * input_zero_point * integers.sum(dim=(1, 2, 3)),
         input_zero_point=input_zero_point,
+        partial_sums=None if module.partial_sums is None else module.partial_sums.how,
         **(geometry(layer) if isinstance(layer, nn.Conv2d) else {}),
     )
 

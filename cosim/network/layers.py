@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError, nearest
+from cosim.network.partial_sums import Columns, PartialSums, digitized_sums
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -52,6 +53,8 @@ class LayerSpec:
         activation_bits: 1 to 8, the bit planes a read is made of.
         output_scale, output_bias: (outputs,) float32; batch norm, if any, is in them.
         input_zero_point: the activation that stands for a real zero, 0..2^activation_bits - 1.
+        partial_sums: how the arrays it was trained for digitize its sums, which software then does too; None for exact
+            sums.
     """
 
     name: str
@@ -68,6 +71,7 @@ class LayerSpec:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     input_zero_point: int = 0
+    partial_sums: PartialSums | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "a layer")
@@ -122,6 +126,11 @@ class LayerSpec:
             )
         if outputs % self.groups:
             raise NetworkError(f"{where}: {outputs} outputs cannot be split into {self.groups} groups")
+        if self.partial_sums is not None and self.weight_bits > self.partial_sums.cell_bits:
+            raise NetworkError(
+                f"{where}: partial sums take weights of one cell, found {self.weight_bits} bits for cells of "
+                f"{self.partial_sums.cell_bits}: lower the weight bits or raise cell.bits"
+            )
         # The integer sums are held in float32 tensors, which are exact up to 2^24.
         largest = int(self.weight.to(torch.int64).abs().sum(dim=(1, 2, 3)).max()) * (2**self.activation_bits - 1)
         if largest >= 2**24:
@@ -165,7 +174,15 @@ class LayerSpec:
 
 
 def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
-    """Exact integer sums of a layer in software: (n, outputs, height, width), held in float32."""
+    """Sums of a layer in software, (n, outputs, height, width), held in float32: exact, or digitized as it was trained.
+
+    Args:
+        activations: (n, inputs, height, width) unsigned integers, padded.
+    """
+    if layer.partial_sums is not None:
+        geometry, bits = layer.geometry(), layer.activation_bits
+        columns = Columns.of(layer.levels(), layer.zero_point, layer.partial_sums, geometry, bits)
+        return digitized_sums(columns, layer.partial_sums, activations)
     return F.conv2d(activations, layer.weight.to(torch.float32), **layer.geometry())
 
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from cosim.errors import NetworkError
+from cosim.config import Config
+from cosim.errors import NetworkError, nearest
 from cosim.network.export import Exporter
 from cosim.network.fitting import Course, fit, repeatable
 from cosim.network.layers import Network, SoftwareStep
+from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, Rounding
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import (
     AsymmetricQuantizer,
@@ -44,6 +46,9 @@ class Quantization:
         activation_quantizer: "step", or "clip" as of PACT. An input that is negative somewhere gets an asymmetric
             quantizer in any case.
         per_channel: one range for each output's weights instead of one for all.
+        arrays: the configuration of arrays whose converters digitize the partial sums, or None for exact sums; its
+            `run.layers` says which layers are on arrays.
+        rounding, noise_lsb: of `PartialSumQuantizer`, in training.
     """
 
     weight_bits: int = 4
@@ -51,6 +56,17 @@ class Quantization:
     weight_quantizer: WeightQuantizer = "step"
     activation_quantizer: ActivationQuantizer = "step"
     per_channel: bool = True
+    arrays: Config | None = None
+    rounding: Rounding = "straight-through"
+    noise_lsb: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """The options as JSON holds them; of the arrays what partial sums depend on."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "arrays"}
+        if self.arrays is None:
+            del plain["rounding"], plain["noise_lsb"]
+            return plain
+        return {**plain, "layers": self.arrays.run.layers, "partial_sums": asdict(PartialSums.from_config(self.arrays))}
 
 
 def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "network", **options: Any) -> Network:
@@ -71,7 +87,7 @@ def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "netw
     """
     how = Quantization(**options)
     prepared = prepare(module, calibration_images, how)
-    return to_network(prepared, calibration_images, name, {"method": "post-training", **asdict(how)})
+    return to_network(prepared, calibration_images, name, {"method": "post-training", **how.facts()})
 
 
 def finetune(
@@ -108,7 +124,7 @@ def finetune(
     course = Course(f"fine-tuning {name}", epochs, rate, batch, norm="keep")
     with repeatable(seed):
         fit(prepared, images.__getitem__, labels, course)
-    facts = {"method": "fine-tuned", **asdict(how), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
+    facts = {"method": "fine-tuned", **how.facts(), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
     network = to_network(prepared, calibration, name, facts)
     network.float_weights = before.float_weights
     return network
@@ -118,7 +134,7 @@ def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) ->
     """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is."""
     _check_calibration(calibration_images)
     traced = _trace(module)
-    _calibrate(traced, calibration_images, *_quantizer_makers(how))
+    _calibrate(traced, calibration_images, how)
     return traced
 
 
@@ -159,41 +175,10 @@ def _trace(module: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def _quantizer_makers(how: Quantization) -> tuple[Callable[[int], Quantizer], Callable[[Tensor], Quantizer]]:
-    """What makes a weight quantizer for a number of outputs, and an input quantizer for a sample of inputs."""
-    weight_kinds: dict[str, Callable[[int | None], Quantizer]] = {
-        "step": lambda channels: LearnedStepQuantizer(how.weight_bits, signed=True, channels=channels),
-        "threshold": lambda channels: ThresholdQuantizer(how.weight_bits, signed=True, channels=channels),
-        "asymmetric": lambda channels: AsymmetricQuantizer(how.weight_bits, channels=channels),
-    }
-    input_kinds: dict[str, Callable[[], Quantizer]] = {
-        "step": lambda: LearnedStepQuantizer(how.activation_bits, signed=False),
-        "clip": lambda: ClippedQuantizer(how.activation_bits),
-    }
-    if how.weight_quantizer not in weight_kinds or how.activation_quantizer not in input_kinds:
-        raise NetworkError(
-            f"weight_quantizer must be one of {', '.join(weight_kinds)} and activation_quantizer one of "
-            f"{', '.join(input_kinds)}, found {how.weight_quantizer!r} and {how.activation_quantizer!r}"
-        )
-
-    def input_quantizer(sample: Tensor) -> Quantizer:
-        return (
-            AsymmetricQuantizer(how.activation_bits)
-            if bool(sample.min() < 0)
-            else input_kinds[how.activation_quantizer]()
-        )
-
-    return lambda outputs: weight_kinds[how.weight_quantizer](outputs if how.per_channel else None), input_quantizer
-
-
-def _calibrate(
-    traced: fx.GraphModule,
-    images: Tensor,
-    weight_quantizer: Callable[[int], Quantizer],
-    input_quantizer: Callable[[Tensor], Quantizer],
-) -> None:
+def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> None:
     """Put quantizers around the layers of a traced module, each fitted to what those before it let through."""
     layers = [(key, layer) for key, layer in traced.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    on_arrays = _on_arrays(layers, how)
     for key, layer in layers:
         inputs: list[Tensor] = []
         handle = layer.register_forward_pre_hook(lambda _, arguments, kept=inputs: kept.append(arguments[0]))
@@ -208,8 +193,56 @@ def _calibrate(
             handle.remove()
         if len(inputs) != 1:
             raise NetworkError(f"layer {key!r} is used {len(inputs)} times: give each use a layer of its own")
-        chosen = weight_quantizer(layer.weight.shape[0]), input_quantizer(inputs[0])
-        chosen[0].fit(four_axes(layer.weight))
-        chosen[1].fit(inputs[0])
+        weight_quantizer = _weight_quantizer(how, layer.weight.shape[0])
+        input_quantizer = _input_quantizer(how, inputs[0])
+        weight_quantizer.fit(four_axes(layer.weight))
+        input_quantizer.fit(inputs[0])
+        partial_sums = (
+            PartialSumQuantizer(PartialSums.from_config(how.arrays), how.rounding, how.noise_lsb)
+            if how.arrays is not None and key in on_arrays
+            else None
+        )
         parent, _, leaf = key.rpartition(".")
-        setattr(traced.get_submodule(parent), leaf, QuantizedLayer(layer, *chosen))
+        quantized = QuantizedLayer(layer, weight_quantizer, input_quantizer, partial_sums)
+        setattr(traced.get_submodule(parent), leaf, quantized.eval())
+
+
+def _weight_quantizer(how: Quantization, outputs: int) -> Quantizer:
+    bits, channels = how.weight_bits, outputs if how.per_channel else None
+    kinds: dict[str, Callable[[], Quantizer]] = {
+        "step": lambda: LearnedStepQuantizer(bits, signed=True, channels=channels),
+        "threshold": lambda: ThresholdQuantizer(bits, signed=True, channels=channels),
+        "asymmetric": lambda: AsymmetricQuantizer(bits, channels=channels),
+    }
+    return _made(kinds, how.weight_quantizer, "weight_quantizer")
+
+
+def _input_quantizer(how: Quantization, sample: Tensor) -> Quantizer:
+    bits = how.activation_bits
+    kinds: dict[str, Callable[[], Quantizer]] = {
+        "step": lambda: LearnedStepQuantizer(bits, signed=False),
+        "clip": lambda: ClippedQuantizer(bits),
+    }
+    chosen = _made(kinds, how.activation_quantizer, "activation_quantizer")
+    return AsymmetricQuantizer(bits) if bool(sample.min() < 0) else chosen
+
+
+def _made(kinds: dict[str, Callable[[], Quantizer]], asked: str, option: str) -> Quantizer:
+    if asked not in kinds:
+        raise NetworkError(f"{option} must be one of {', '.join(kinds)}, found {asked!r}")
+    return kinds[asked]()
+
+
+def _on_arrays(layers: list[tuple[str, Any]], how: Quantization) -> set[str]:
+    """Keys of the layers whose partial sums are digitized: those that `run.layers` puts on arrays."""
+    if how.arrays is None:
+        return set()
+    asked = how.arrays.run.layers
+    if asked in ("conv", "all"):
+        return {key for key, layer in layers if asked == "all" or isinstance(layer, nn.Conv2d)}
+    known = {key.replace(".", "_"): key for key, _ in layers}
+    names = [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in known:
+            raise NetworkError(f"run.layers: the module has no layer {name!r}: {nearest(name, known)}")
+    return {known[name] for name in names}

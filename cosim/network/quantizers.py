@@ -163,7 +163,7 @@ class Quantizer(nn.Module, ABC):
         return value.abs().flatten(1).mean(1).reshape(self.shape) if self.shape else value.abs().mean()
 
 
-class _Shown(torch.autograd.Function):
+class Shown(torch.autograd.Function):
     """`shown` in place of `value`, to the last bit, with the gradient of `value` times `scale`."""
 
     @staticmethod
@@ -204,7 +204,7 @@ class LearnedStepQuantizer(Quantizer):
     def quantize(self, value: Tensor) -> Tensor:
         sharing = value.numel() / self.step.numel()
         step = self.positive_step()
-        step = _Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
+        step = Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
         return _Grid.apply(value, step, None, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
@@ -266,7 +266,7 @@ class ClippedQuantizer(Quantizer):
         clip = self.clip.clamp_min(_SMALLEST_STEP)
         clipped = torch.where(value >= clip, clip, value.clamp_min(0))
         step = self.positive_step().detach()
-        return _Shown.apply(clipped, (clipped / step).round() * step, 1.0)
+        return Shown.apply(clipped, (clipped / step).round() * step, 1.0)
 
     def positive_step(self) -> Tensor:
         return self.clip.clamp_min(_SMALLEST_STEP) / self.high
@@ -304,8 +304,8 @@ class AsymmetricQuantizer(Quantizer):
     def quantize(self, value: Tensor) -> Tensor:
         scale = 1 / math.sqrt(value.numel() / self.step.numel() * self.high)
         step = self.positive_step()
-        offset = _Shown.apply(self.offset, -self.zero_point() * step.detach(), scale)
-        return _Grid.apply(value, _Shown.apply(step, step, scale), offset, self.low, self.high, 0.0)
+        offset = Shown.apply(self.offset, -self.zero_point() * step.detach(), scale)
+        return _Grid.apply(value, Shown.apply(step, step, scale), offset, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(_SMALLEST_STEP)

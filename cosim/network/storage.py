@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from cosim.errors import NetworkError, nearest
 from cosim.files import is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
+from cosim.network.partial_sums import PartialSums
 
 FORMAT = "cosim-network-1"
 _GEOMETRY = ("stride", "padding", "dilation")
@@ -144,6 +146,8 @@ def _entry_for(step: LayerSpec | SoftwareStep) -> dict[str, Any]:
         "activation_bits": step.activation_bits,
         "activation_scale": step.activation_scale,
     }
+    if step.partial_sums is not None:
+        entry["partial_sums"] = asdict(step.partial_sums)
     if step.kind == "conv2d":
         entry |= {key: list(getattr(step, key)) for key in _GEOMETRY} | {"groups": step.groups}
     return entry
@@ -171,7 +175,21 @@ def _operation_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Pat
         output_scale=_tensor(tensors, f"{name}.output_scale", path).to(torch.float32),
         output_bias=_tensor(tensors, f"{name}.output_bias", path).to(torch.float32),
         groups=entry.get("groups", 1),
+        partial_sums=_partial_sums(entry),
         **{key: tuple(entry[key]) for key in _GEOMETRY if key in entry},
+    )
+
+
+def _partial_sums(entry: dict[str, Any]) -> PartialSums | None:
+    given = entry.get("partial_sums")
+    if given is None:
+        return None
+    highest = given["highest"]
+    return PartialSums(
+        int(given["open_wordlines"]),
+        int(given["cell_bits"]),
+        float(given["lsb_units"]),
+        None if highest is None else int(highest),
     )
 
 

@@ -56,7 +56,7 @@ def train(
         before = to_network(prepared, training.real(0, 1), recipe.name, {})
         identity = {
             **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
-            "quantization": asdict(how),
+            "quantization": how.facts(),
         }
         course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
         history = _fit(prepared, recipe, training, course, device)
@@ -70,7 +70,7 @@ def train(
         "threads": threads,
         "epochs": {"float": recipe.float_schedule.epochs, "quantized": recipe.quantized_schedule.epochs},
         **({"shortened": recipe.shortened} if recipe.shortened else {}),
-        **asdict(how),
+        **how.facts(),
         "precision": recipe.precision,
         "training_seconds": round(sum(epoch.seconds for epoch in (*float_history, *history))),
         "sitting_seconds": round(time.monotonic() - started),

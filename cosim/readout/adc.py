@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.config import Config
+from cosim.network.partial_sums import decision_offset
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,8 @@ class Converter:
 
     @classmethod
     def from_config(cls, config: Config) -> Converter:
-        """The converter of a configuration.
-
-        Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
-        column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
-        wordlines of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
-        nine units a code.
-        """
-        adc = config.adc
-        if adc.bits == "lossless":
-            return cls(config.cell.unit_a, 1.0, None)
-        highest = 2**adc.bits - 1
-        largest_sum = config.array.open_wordlines * (config.cell.levels - 1)
-        lsb_units = (
-            max(1, round(largest_sum / highest)) if adc.full_scale_units is None else adc.full_scale_units / highest
-        )
-        return cls(config.cell.unit_a, float(lsb_units), highest)
+        """The converter of a configuration, its codes as wide as `Config.code_units` says."""
+        return cls(config.cell.unit_a, *config.code_units())
 
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
         """Currents [A] in units of a code, unrounded."""
@@ -48,4 +35,4 @@ class Converter:
 
     def codes(self, lsb: np.ndarray) -> np.ndarray:
         """Codes, int32, of currents in LSB as `in_lsb` gives them."""
-        return np.clip(np.rint(lsb), 0, self.highest).astype(np.int32)
+        return np.clip(np.rint(lsb + np.float32(decision_offset(self.lsb_units))), 0, self.highest).astype(np.int32)

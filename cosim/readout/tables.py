@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.mapping import Group, TilePlan, pattern_bits
+from cosim.network.bit_planes import add_partial_sums
 from cosim.readout.adc import Converter
 
 
@@ -145,17 +145,12 @@ class LayerTable:
 
         Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes.
         """
-        bits, n, _, height, width = patterns.shape
         chunks, room = self.plan.chunks, self._partial.shape[1]
-        weights = torch.pow(2.0, torch.arange(bits)).repeat(chunks)
         results = []
         for conv in range(self.plan.layer.groups):
             streams = range(conv * chunks, (conv + 1) * chunks)
-            slots = self._slots(patterns, streams)  # chunks, bits, n, h, w
-            bags = slots.permute(2, 3, 4, 0, 1).reshape(n * height * width, chunks * bits)
             table = self._partial[streams.start : streams.stop].reshape(chunks * room, self.columns)
-            summed = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights.expand(bags.shape))
-            results.append(summed.reshape(n, height, width, self.columns).permute(0, 3, 1, 2))
+            results.append(add_partial_sums(self._slots(patterns, streams), table))
         return torch.cat(results, 1) * self.converter.lsb_units
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
