@@ -2,7 +2,7 @@
 
 A trained network goes in at the top, each package does one thing to it, an accuracy comes out at the bottom:
 
-    network    PyTorch in -> LayerSpec: integer weights, scales, zero points, geometry
+    network    PyTorch or ONNX in -> LayerSpec: integer weights, scales, zero points, geometry
     mapping    LayerSpec -> TilePlan: unrolling, tiling, levels, activations as patterns
     device     cards; level -> threshold shift, programmed to current
     netlist    TilePlan + shifts + patterns -> Deck
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cosim.errors import CosimError, InputError, MachineError, SimulationError
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
     from cosim.network import LayerSpec, Network, SoftwareStep, finetune, load_network, quantize, save_network
+    from cosim.network.onnx_file import load_onnx
 
 # Where each public name lives. They are imported when first used, since torch alone takes a second and the
 # command line should answer --help at once.
@@ -38,6 +39,7 @@ _HOMES = {
     "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
     "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "finetune", "load_network", "quantize", "save_network"),
+    "cosim.network.onnx_file": ("load_onnx",),
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "infer",
     "load_dataset",
     "load_network",
+    "load_onnx",
     "quantize",
     "save_network",
 ]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cosim.cli.shared import DataFolder, Force, app, console
+from cosim.errors import NetworkError
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    import cosim
 
 WeightBits = Annotated[int, typer.Option(metavar="BITS", help="1 to 8.")]
 
@@ -78,3 +86,87 @@ def train(
         f"float {100 * network.card['accuracy_float']:.2f} %, quantized {100 * network.card['accuracy_software']:.2f} %"
     )
     console.print(f"wrote {out} and {card_path(out)}", highlight=False)
+
+
+@app.command()
+def quantize(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A trained float classifier.")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="mnist, digits or cifar10.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="Weights to write (.safetensors); the card goes beside."),
+    ],
+    data: DataFolder = None,
+    weight_bits: WeightBits = 4,
+    activation_bits: WeightBits = 4,
+    weight_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step, threshold or asymmetric.")] = "step",
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel/--per-layer", help="One range for each output's weights, or one a layer.")
+    ] = True,
+    calibration_images: Annotated[int, typer.Option(metavar="N", help="Training images that fit the ranges.")] = 512,
+    epochs: Annotated[int, typer.Option(min=0, metavar="N", help="Of fine-tuning; 0 trains nothing.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses calibration images; fixes fine-tuning.")] = 0,
+    force: Force = False,
+) -> None:
+    """Quantize a network of an ONNX file on a data set, fine-tuned or not, and write its weights and card."""
+    from cosim.files import check_outputs
+    from cosim.network.storage import card_path, check_weights_path
+
+    check_weights_path(out)
+    check_outputs(out, card_path(out), force=force)
+    import torch
+
+    import cosim
+    from cosim.network.training import score
+
+    module = cosim.load_onnx(file)
+    training, test = cosim.load_dataset(dataset, "train", data), cosim.load_dataset(dataset, "test", data)
+    _check_fit(module, test)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    training = replace(training, images=training.images[order], labels=training.labels[order])
+    calibration = training.head(calibration_images)
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    how: dict[str, Any] = {"name": out.stem, **bits, "weight_quantizer": weight_quantizer, "per_channel": per_channel}
+    if epochs:
+        images, settings = training.real(0, len(training)), {**how, "calibration_images": len(calibration)}
+        network = cosim.finetune(module, images, training.labels, epochs=epochs, seed=seed, **settings)
+    else:
+        network = cosim.quantize(module, calibration.real(0, len(calibration)), **how)
+    network.card = {
+        "command": f"cosim quantize {shlex.quote(file.name)} --dataset {dataset} --weight-bits {weight_bits} "
+        f"--activation-bits {activation_bits} --weight-quantizer {weight_quantizer} "
+        f"--per-{'channel' if per_channel else 'layer'} --calibration-images {calibration_images} --epochs {epochs} "
+        f"--seed {seed} --out {shlex.quote(out.name)}",
+        "onnx_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "dataset": test.name,
+        "training_digest": training.digest,
+        **network.card,
+        "seed": seed,
+        "left_out": module.meta["left_out"],
+        **score(network, test),
+        "torch": torch.__version__,
+    }
+    cosim.save_network(network, out)
+    console.print(
+        f"float {100 * network.card['accuracy_float']:.2f} %, quantized {100 * network.card['accuracy_software']:.2f} %"
+    )
+    console.print(f"in software: {', '.join(network.card['software']) or 'nothing'}", highlight=False)
+    if module.meta["left_out"]:
+        console.print(f"left out, since it changes no decision: {', '.join(module.meta['left_out'])}", highlight=False)
+    console.print(f"wrote {out} and {card_path(out)}", highlight=False)
+
+
+def _check_fit(module: fx.GraphModule, dataset: cosim.Dataset) -> None:
+    """Raise NetworkError unless a loaded module takes the data set's images and tells its classes apart."""
+    takes, found = module.meta["input_shape"], tuple(dataset.images.shape[1:])
+    if takes != found:
+        raise NetworkError(
+            f"the network takes images of shape {takes}, found {found} in {dataset.name}: choose the data set it was "
+            "trained on"
+        )
+    gives, classes = module.meta["classes"], int(dataset.labels.max()) + 1
+    if gives < classes:
+        raise NetworkError(
+            f"the network gives {gives} logits, but {dataset.name} has {classes} classes: choose the data set it was "
+            "trained on"
+        )

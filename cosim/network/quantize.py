@@ -100,6 +100,7 @@ def finetune(
     batch: int = 64,
     rate: float = 1e-3,
     seed: int = 0,
+    calibration_images: int = 512,
     **options: Any,
 ) -> Network:
     """Quantize a trained classifier and train it on for some epochs, quantizers in place.
@@ -109,16 +110,20 @@ def finetune(
 
     Args:
         module, options: as for `quantize`.
-        images: (n, channels, height, width) training images with values in 0..1; the first 512 calibrate.
+        images: (n, channels, height, width) training images with values in 0..1.
         labels: (n,) classes.
         epochs, batch, rate, seed: of the training.
+        calibration_images: how many of the first images fit the ranges before.
 
     Raises:
         NetworkError: as for `quantize`, or training diverged.
     """
-    if len(images) != len(labels) or epochs < 1 or batch < 1:
-        raise NetworkError(f"expected a label an image and epochs, batch >= 1, found {len(labels)} for {len(images)}")
-    how, calibration = Quantization(**options), images[:512]
+    if len(images) != len(labels) or min(epochs, batch, calibration_images) < 1:
+        raise NetworkError(
+            f"expected a label an image and epochs, batch, calibration_images >= 1, found {len(labels)} labels for "
+            f"{len(images)} images and {epochs}, {batch}, {calibration_images}"
+        )
+    how, calibration = Quantization(**options), images[:calibration_images]
     prepared = prepare(module, calibration, how)
     before = to_network(prepared, calibration, name, {})
     course = Course(f"fine-tuning {name}", epochs, rate, batch, norm="keep")
@@ -162,7 +167,9 @@ def _trace(module: nn.Module) -> fx.GraphModule:
         if not torch.isfinite(parameter).all():
             raise NetworkError(f"parameter {key!r} holds NaN or infinite values: train the module again")
     try:
-        traced = fx.symbolic_trace(copy.deepcopy(module).eval())
+        copied = copy.deepcopy(module).eval()
+        # A graph is traced already, and tracing it again would rename its nodes.
+        traced = copied if isinstance(copied, fx.GraphModule) else fx.symbolic_trace(copied)
     except Exception as error:  # tracing runs the module's own code, which may raise anything
         raise NetworkError(
             f"{type(module).__name__} cannot be traced ({error}): take control flow that depends on tensors out of "

@@ -1,0 +1,331 @@
+"""Bring your own network from an ONNX file: its graph becomes a torch module that `quantize` understands.
+
+    file -> ModelProto, checked -> operators, each a torch module or function -> torch.fx graph
+
+A file is data from anywhere: it is read with the onnx library's parser and checker, nothing in it is run, and other
+files that it names are not opened.
+"""
+
+from __future__ import annotations
+
+import keyword
+import operator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from torch import Tensor, fx, nn
+
+from cosim.errors import NetworkError
+from cosim.files import is_file
+from cosim.network.layers import IMAGES
+from cosim.network.onnx_operators import MODULES, OnnxNode, bias_of, loaded, plain, type_name
+
+LARGEST_FILE_BYTES = 1 << 30
+MOST_NODES = 10_000
+OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
+_STANDARD = ("", "ai.onnx")
+_MONOTONE = ("LogSoftmax", "Softmax")
+_SUPPORTED = sorted([*MODULES, *_MONOTONE, "Add", "Concat", "Constant", "Dropout", "Identity"])
+_FLATTEN = "flatten with torch.flatten(x, 1) instead of a view by x.size(0), and export again"
+_REMEDIES = {
+    "Shape": _FLATTEN,
+    "Unsqueeze": _FLATTEN,
+    "Transpose": "export it again with constants folded",
+    "Pad": "give the padding to the convolution or pooling behind it, and export again",
+    "DequantizeLinear": "export the float network, which cosim quantizes",
+    "QuantizeLinear": "export the float network, which cosim quantizes",
+}
+# What a submodule, or a variable in the graph's forward, may not be called.
+_RESERVED = {IMAGES, "self", *keyword.kwlist, *dir(fx.GraphModule({}, fx.Graph()))}
+_LONGEST_NAME = 56  # of the 64 letters of a layer's name; the rest is for a number
+
+
+def load_onnx(path: str | Path) -> fx.GraphModule:
+    """The network in an ONNX file as a torch module in evaluation mode, for `quantize` and `finetune`.
+
+    Understood are, of opset 7 and newer and in float32: Conv (2d), Gemm, MatMul and Add with constants,
+    BatchNormalization, Relu, Clip to 0..6, LeakyRelu, MaxPool, AveragePool, GlobalAveragePool, Flatten, Reshape to
+    (images, features), Add, Concat of channels, and Identity, Dropout and Constant, which leave no trace. A Softmax or
+    LogSoftmax at the very end is left out: it is monotone, so no decision changes, and the module returns logits.
+
+    Args:
+        path: one file with its weights inside, at most 1 GiB.
+
+    Returns:
+        a module that maps float32 images (n, channels, height, width) to logits (n, classes). Submodules and nodes are
+        called as in the file, with `_` for what Python names cannot hold. Its `meta` has `input_shape` (channels,
+        height, width), `classes`, and `left_out`, the nodes at the end that were left out.
+
+    Raises:
+        NetworkError: the file cannot be read, is not valid ONNX, or holds something that is not understood; the message
+            names the node and its operator.
+    """
+    path = Path(path)
+    model = _read(path)
+    _check(model, path)
+    return _Builder(model).build()
+
+
+def _read(path: Path) -> ModelProto:
+    if not is_file(path):
+        raise NetworkError(f"no ONNX file at {path}: check the path")
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE_BYTES:
+            raise NetworkError(
+                f"{path} has {size >> 20} MiB, expected at most {LARGEST_FILE_BYTES >> 20}: take a smaller network"
+            )
+        model = onnx.load_model_from_string(path.read_bytes())
+    except OSError as error:
+        raise NetworkError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    except DecodeError as error:
+        raise NetworkError(f"{path} is not an ONNX file: export the network with torch.onnx.export") from error
+    if not model.ir_version or not model.graph.node:
+        raise NetworkError(f"{path} holds no ONNX network: export the network with torch.onnx.export")
+    return model
+
+
+def _check(model: ModelProto, path: Path) -> None:
+    """Refuse what cannot be understood, each with a reason, and then what the onnx library's checker refuses."""
+    if len(model.graph.node) > MOST_NODES:
+        raise NetworkError(
+            f"{path} has {len(model.graph.node)} nodes, expected at most {MOST_NODES}: take a smaller network"
+        )
+    if not all(isinstance(name, str) for name in _names(model)):  # the parser leaves bytes where UTF-8 is broken
+        raise NetworkError(f"{path} has names that are not UTF-8, as in a damaged file: export it again")
+    for opset in model.opset_import:
+        if opset.domain in _STANDARD and opset.version < OLDEST_OPSET:
+            raise NetworkError(
+                f"{path} has opset {opset.version}, expected {OLDEST_OPSET} or newer: export it again with a newer "
+                "one, or convert it with onnx.version_converter"
+            )
+    if model.graph.sparse_initializer:
+        raise NetworkError(f"{path} has sparse weights, expected dense ones: export them dense")
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise NetworkError(
+                f"weights {plain(tensor.name)!r} of {path} lie in another file, which is not opened: save the network "
+                "as one file, with onnx.save(onnx.load(FILE), ONE_FILE)"
+            )
+    for proto in model.graph.node:
+        if proto.domain not in _STANDARD or proto.op_type not in _SUPPORTED:
+            raise NetworkError(
+                f"{OnnxNode(proto, {}, ()).where} is not understood: "
+                f"{_REMEDIES.get(proto.op_type, 'replace it and export again')} (supported: {', '.join(_SUPPORTED)})"
+            )
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise NetworkError(f"{path} breaks the rules of ONNX ({plain(error, 200)}): export it again") from error
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that is stored in a model, in weights and in attributes."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for given in node.attribute:
+            yield given.t
+            yield from given.tensors
+
+
+def _names(model: ModelProto) -> Iterator[str | bytes]:
+    """Every name that the graph is read by."""
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (given.name for given in node.attribute)
+    for value in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        yield value.name
+
+
+def _input_shape(value: ValueInfoProto) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that go in."""
+    name, tensor = plain(value.name), value.type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT:
+        raise NetworkError(
+            f"input {name!r} is {type_name(tensor.elem_type)}, expected FLOAT: export the network in float32"
+        )
+    axes = [axis.dim_value if axis.dim_value > 0 else plain(axis.dim_param) or "?" for axis in tensor.shape.dim]
+    match axes:
+        case [_, int(channels), int(height), int(width)]:
+            return channels, height, width
+    raise NetworkError(
+        f"input {name!r} has shape ({', '.join(map(str, axes))}), expected (images, channels, height, width), of which "
+        "only the first may be left open: export it for images of one size"
+    )
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A tensor that the network computes: its node, and a tensor without data that has its shape for one image."""
+
+    node: fx.Node
+    example: Tensor
+
+
+class _Builder:
+    """Walks the nodes of a checked model, which stand in an order of computation, and writes a torch.fx graph."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model.graph
+        self.constants = {tensor.name: tensor for tensor in self.model.initializer}
+        self.values: dict[str, _Value] = {}
+        self.graph = fx.Graph()
+        self.modules: dict[str, nn.Module] = {}
+        self.names: set[str] = set(_RESERVED)
+        self.left_out: list[str] = []
+
+    def build(self) -> fx.GraphModule:
+        inputs = [value for value in self.model.input if value.name not in self.constants]
+        for found, what in ((inputs, "input, the images"), (self.model.output, "output, the logits")):
+            if len(found) != 1:
+                names = ", ".join(repr(plain(value.name)) for value in found) or "none"
+                raise NetworkError(f"expected one {what}, found {plain(names, 200)}: export the network with one")
+        input_shape = _input_shape(inputs[0])
+        self.values[inputs[0].name] = _Value(
+            self.graph.placeholder(IMAGES), torch.empty(1, *input_shape, device="meta")
+        )
+        for proto in self.model.node:
+            self._visit(proto)
+        logits = self._logits()
+        self.graph.output(logits.node)
+        module = fx.GraphModule(self.modules, self.graph)
+        module.graph.eliminate_dead_code()
+        module.delete_all_unused_submodules()
+        module.recompile()
+        module.meta.update(input_shape=input_shape, classes=logits.example.shape[1], left_out=self.left_out)
+        return module.eval()
+
+    def _logits(self) -> _Value:
+        name = self.model.output[0].name
+        value = self.values.get(name)
+        if value is None or value.example.ndim != 2:
+            found = "not computed" if value is None else f"of shape {tuple(value.example.shape)} for one image"
+            raise NetworkError(
+                f"output {plain(name)!r} is {found}, expected logits (n, classes): end the network in flatten or a "
+                "linear layer"
+            )
+        return value
+
+    def _visit(self, proto: NodeProto) -> None:
+        """Find what the node's first output is; others are for training, and nothing may take them."""
+        result = proto.output[0]
+        if proto.op_type == "Constant":
+            self.constants[result] = _constant(proto)
+        elif proto.op_type == "Identity" and proto.input[0] in self.constants:
+            self.constants[result] = self.constants[proto.input[0]]
+        elif result:
+            self.values[result] = self._value(proto)
+
+    def _value(self, proto: NodeProto) -> _Value:
+        values = [self.values[name] for name in proto.input if name in self.values]
+        node = OnnxNode(proto, self.constants, tuple(values[0].example.shape) if values else ())
+        for name in proto.input:
+            if name and name not in self.values and name not in self.constants:
+                raise node.wrong("inputs of inference", f"{plain(name)!r}, of training", "export for evaluation")
+        if not values or (proto.op_type != "Add" and proto.input[0] not in self.values):
+            raise node.wrong("something computed from the images", "constants alone", "export with constants folded")
+        try:
+            return self._compute(node, values)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            shapes = " and ".join(str(tuple(value.example.shape)) for value in values)
+            raise NetworkError(
+                f"{node.where} does not fit its input of shape {shapes} for one image ({plain(error, 200)}): check its "
+                "attributes and weights"
+            ) from error
+
+    def _compute(self, node: OnnxNode, values: list[_Value]) -> _Value:
+        nodes, examples = [value.node for value in values], [value.example for value in values]
+        match node.proto.op_type:
+            case "Identity" | "Dropout":
+                if node.has(2) and bool(node.constant(2)):
+                    raise node.wrong("training_mode false", "true", "export for evaluation")
+                return values[0]
+            case "Softmax" | "LogSoftmax":
+                self._leave_out(node)
+                return values[0]
+            case "Add" if len(values) == 1:
+                return self._add_bias(node, values[0])
+            case "Add":
+                if examples[0].shape != examples[1].shape:
+                    raise ValueError("both must have one shape")
+                return self._call(node, operator.add, tuple(nodes), examples[0])
+            case "Concat":
+                axis = node.attributes(axis=None)["axis"]
+                if axis not in (1, 1 - len(node.shape)):
+                    raise node.wrong("axis = 1", axis, "concatenate channels")
+                if len(values) != len(node.proto.input):
+                    raise node.wrong("computed tensors", "a constant", "take it out")
+                return self._call(node, torch.cat, (nodes, 1), torch.cat(examples, 1))
+        return self._module(node, MODULES[node.proto.op_type](node), values[0])
+
+    def _leave_out(self, node: OnnxNode) -> None:
+        """A monotone function of the logits, at the very end."""
+        axis = node.attributes(axis=-1)["axis"]  # of (n, classes) the same as 1, the default before opset 13
+        if node.proto.output[0] != self.model.output[0].name or len(node.shape) != 2 or axis not in (1, -1):
+            raise node.wrong(
+                "it at the very end, over the classes of (n, classes)", f"axis {axis} of {node.shape}", "take it out"
+            )
+        self.left_out.append(plain(node.proto.name or node.proto.op_type))
+
+    def _add_bias(self, node: OnnxNode, value: _Value) -> _Value:
+        """A linear layer with bias in place of a product and a constant; the product goes if nothing else needs it."""
+        layer = self.modules.get(str(value.node.target)) if value.node.op == "call_module" else None
+        place = 1 if node.proto.input[1] in self.constants else 0
+        if not isinstance(layer, nn.Linear) or layer.bias is not None:
+            raise node.wrong("a second computed tensor, or a bias right behind MatMul", "a constant", "fold it")
+        made = loaded(
+            nn.Linear(layer.in_features, layer.out_features, device="meta"),
+            weight=layer.weight.detach(),
+            bias=bias_of(node, place, layer.out_features),
+        )
+        name = self._name(node)
+        self.modules[name] = made
+        return _Value(self.graph.create_node("call_module", name, value.node.args, name=name), value.example)
+
+    def _module(self, node: OnnxNode, module: nn.Module, value: _Value) -> _Value:
+        without_data = {key: tensor.to("meta") for key, tensor in module.state_dict().items()}
+        example = torch.func.functional_call(module.eval(), without_data, (value.example,))
+        name = self._name(node)
+        self.modules[name] = module
+        return _Value(self.graph.create_node("call_module", name, (value.node,), name=name), example)
+
+    def _call(
+        self, node: OnnxNode, function: Callable[..., Tensor], arguments: tuple[Any, ...], like: Tensor
+    ) -> _Value:
+        return _Value(self.graph.create_node("call_function", function, arguments, name=self._name(node)), like)
+
+    def _name(self, node: OnnxNode) -> str:
+        """The node's name as a Python name that is free."""
+        kind = node.proto.op_type.lower()
+        stem = re.sub(r"[^A-Za-z0-9_]+", "_", node.proto.name).strip("_")[:_LONGEST_NAME] or kind
+        name = stem = f"{kind}_{stem}"[:_LONGEST_NAME] if stem[0].isdigit() else stem
+        number = 1
+        while name in self.names:
+            number += 1
+            name = f"{stem}_{number}"
+        self.names.add(name)
+        return name
+
+
+def _constant(proto: NodeProto) -> TensorProto:
+    """What a Constant holds, as a stored tensor."""
+    given = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
+    match list(given.items()):
+        case [("value", TensorProto() as tensor)]:
+            return tensor
+        case [("value_float", number)]:
+            return onnx.helper.make_tensor("", TensorProto.FLOAT, [], [number])
+        case [("value_int", number)]:
+            return onnx.helper.make_tensor("", TensorProto.INT64, [], [number])
+        case [("value_floats", numbers)]:
+            return onnx.helper.make_tensor("", TensorProto.FLOAT, [len(numbers)], numbers)
+        case [("value_ints", numbers)]:
+            return onnx.helper.make_tensor("", TensorProto.INT64, [len(numbers)], numbers)
+    raise OnnxNode(proto, {}, ()).wrong("one dense tensor", ", ".join(given) or "none", "store numbers in the file")
