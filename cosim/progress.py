@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 _console = Console(stderr=True)
+_quiet = False
 
 
 class _Rate(ProgressColumn):
@@ -27,9 +28,15 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.3g}/s" if speed else "", style="cyan")
 
 
+def quiet() -> None:
+    """Show nothing from here on: for worker processes, whose parent shows how the whole goes on."""
+    global _quiet
+    _quiet = True
+
+
 def log(line: str) -> None:
     """Say something for a log: printed to standard error where no bar is shown."""
-    if not _console.is_terminal:
+    if not _console.is_terminal and not _quiet:
         print(line, file=sys.stderr, flush=True)
 
 
@@ -45,7 +52,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}"),
         console=_console,
         transient=True,
-        disable=not _console.is_terminal,
+        disable=not _console.is_terminal or _quiet,
     )
     with bar:
         task = bar.add_task(description, total=total, note="")

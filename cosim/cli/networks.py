@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosim.cli.shared import DataFolder, Force, app, console
+from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, console
 from cosim.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -31,11 +31,20 @@ def train(
     data: DataFolder = None,
     weight_bits: WeightBits = 4,
     activation_bits: WeightBits = 4,
-    weight_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step, threshold or asymmetric.")] = "step",
-    activation_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step or clip.")] = "step",
+    weight_quantizer: Annotated[
+        str, typer.Option(metavar="NAME", help="step, threshold, asymmetric, expected, odd or power-of-two.")
+    ] = "step",
+    activation_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step, clip or expected.")] = "step",
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="One weight range a layer, not one a channel.")
     ] = False,
+    partial_sums: Annotated[
+        str | None,
+        typer.Option(metavar="ROUNDING", help="Digitize partial sums as the arrays do: straight-through or concrete."),
+    ] = None,
+    noise_lsb: Annotated[float, typer.Option(metavar="CODES", help="Sense-amplifier noise for --partial-sums.")] = 0.0,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and distortions.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="For sums on a CPU; another number rounds differently.")] = 1,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
@@ -45,6 +54,8 @@ def train(
 
     An interrupted training continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
     """
+    from cosim.config import Config
+    from cosim.errors import ConfigError
     from cosim.files import check_outputs
     from cosim.network.quantize import Quantization
     from cosim.network.recipes import recipe_for
@@ -58,6 +69,11 @@ def train(
         "activation_quantizer": activation_quantizer,
         "per_channel": not per_layer,
     }
+    if partial_sums is not None:
+        arrays = Config.load(config, overrides or [])
+        asked |= {"arrays": arrays, "rounding": partial_sums, "noise_lsb": noise_lsb}
+    elif noise_lsb or config or overrides:
+        raise ConfigError("--noise-lsb, --config and --set describe the arrays of --partial-sums: give that too")
     how = Quantization(**asked)
     check_weights_path(out)
     check_outputs(out, card_path(out), force=force)
@@ -74,9 +90,13 @@ def train(
         "--weight-quantizer": (weight_quantizer, "step"),
         "--activation-quantizer": (activation_quantizer, "step"),
         "--threads": (threads, 1),
+        "--partial-sums": (partial_sums, None),
+        "--noise-lsb": (noise_lsb, 0.0),
+        "--config": (config, None),
     }
     options = [f"{key} {value}" for key, (value, usual) in differing.items() if value != usual]
     options += ["--per-layer"] if per_layer else []
+    options += [f"--set {shlex.quote(override)}" for override in overrides or []]
     command = " ".join(["cosim train", name, *options, f"--seed {seed} --out {shlex.quote(out.name)}"])
     network.card = {"command": command, **network.card, **score(network, test)}
     cosim.save_network(network, out)
@@ -86,6 +106,30 @@ def train(
         f"float {100 * network.card['accuracy_float']:.2f} %, quantized {100 * network.card['accuracy_software']:.2f} %"
     )
     console.print(f"wrote {out} and {card_path(out)}", highlight=False)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="bits, granularity, partial-sums, low-bit or cifar10.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the trials; continued where it exists.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each kind; left out, the study's own.")] = None,
+    data: DataFolder = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; left out, one a core.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train the networks of a study and write its table and plot. Trials that have a result are not repeated."""
+    from rich.table import Table
+
+    from cosim.studies import run_study, study_for
+
+    chosen = study_for(name)
+    results = run_study(chosen, out, seeds=seeds, data=data, workers=workers, device=device)
+    head, *rows = chosen.table(results)
+    table = Table(*head, title=chosen.question)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"wrote {out / 'table.md'}, {out / 'plot.png'} and {out / 'results.json'}", highlight=False)
 
 
 @app.command()

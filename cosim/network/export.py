@@ -190,7 +190,7 @@ def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -
         name,
         "linear" if isinstance(layer, nn.Linear) else "conv2d",
         integers,
-        weight_bits=weight.bits,
+        weight_bits=weight.stored_bits,
         zero_point=weight.zero_point().reshape(-1).expand(outputs).contiguous(),
         activation_bits=activation.bits,
         activation_scale=input_step,

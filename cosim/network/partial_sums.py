@@ -26,7 +26,7 @@ Rounding = Literal["straight-through", "concrete"]
 # Every pattern of a group is a table row, so groups must be small.
 _MOST_WORDLINES = 12
 # Images that share the noise of a pattern: few, so that noise averages over a batch as it does over reads.
-_IMAGES_A_DRAW = 8
+_IMAGES_A_DRAW = 32
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class PartialSumQuantizer(nn.Module):
     """Digitizes the partial sums of a layer in the forward pass of training.
 
     In evaluation mode codes are the nearest ones. In training the converter's noise is added, drawn anew for every
-    pattern and eight images, and the gradient of a code by its sum is
+    pattern and 32 images, and the gradient of a code by its sum is
 
         straight-through  1 (IMCQ)
         concrete          that of the sample (IMCAQ): a code g has the probability

@@ -22,6 +22,7 @@ from cosim.errors import NetworkError, nearest
 from cosim.network.export import Exporter
 from cosim.network.fitting import Course, fit, repeatable
 from cosim.network.layers import Network, SoftwareStep
+from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
 from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, Rounding
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import (
@@ -32,8 +33,8 @@ from cosim.network.quantizers import (
     ThresholdQuantizer,
 )
 
-WeightQuantizer = Literal["step", "threshold", "asymmetric"]
-ActivationQuantizer = Literal["step", "clip"]
+WeightQuantizer = Literal["step", "threshold", "asymmetric", "expected", "odd", "power-of-two"]
+ActivationQuantizer = Literal["step", "clip", "expected"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Quantization:
 
     Attributes:
         weight_bits, activation_bits: 1 to 8; weights of more bits than a cell holds take several cells.
-        weight_quantizer: "step" and "threshold" are symmetric, "asymmetric" has a zero point.
-        activation_quantizer: "step", or "clip" as of PACT. An input that is negative somewhere gets an asymmetric
-            quantizer in any case.
+        weight_quantizer: "step" and "threshold" are symmetric, "asymmetric" has a zero point; for 1 to 3 bits
+            "expected" on odd integers (XNOR), "odd" on the same straight through, "power-of-two" (shift; 2 to 4 bits).
+        activation_quantizer: "step", "clip" as of PACT, or "expected" for 1 to 3 bits. An input that is negative
+            somewhere gets an asymmetric quantizer in any case.
         per_channel: one range for each output's weights instead of one for all.
         arrays: the configuration of arrays whose converters digitize the partial sums, or None for exact sums; its
             `run.layers` says which layers are on arrays.
@@ -59,6 +61,21 @@ class Quantization:
     arrays: Config | None = None
     rounding: Rounding = "straight-through"
     noise_lsb: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, bits in (("weight", self.weight_bits), ("activation", self.activation_bits)):
+            if not isinstance(bits, int) or not 1 <= bits <= 8:
+                raise NetworkError(f"{name} bits must be 1 to 8, found {bits}")
+        # Made once, so that what cannot be made is said before anything is trained.
+        _weight_quantizer(self, 1)
+        _input_quantizer(self, torch.zeros(1))
+        self.partial_sums()
+
+    def partial_sums(self) -> PartialSumQuantizer | None:
+        """A quantizer of partial sums, if they are to be digitized."""
+        if self.arrays is None:
+            return None
+        return PartialSumQuantizer(PartialSums.from_config(self.arrays), self.rounding, self.noise_lsb)
 
     def facts(self) -> dict[str, Any]:
         """The options as JSON holds them; of the arrays what partial sums depend on."""
@@ -204,11 +221,7 @@ def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> Non
         input_quantizer = _input_quantizer(how, inputs[0])
         weight_quantizer.fit(four_axes(layer.weight))
         input_quantizer.fit(inputs[0])
-        partial_sums = (
-            PartialSumQuantizer(PartialSums.from_config(how.arrays), how.rounding, how.noise_lsb)
-            if how.arrays is not None and key in on_arrays
-            else None
-        )
+        partial_sums = how.partial_sums() if key in on_arrays else None
         parent, _, leaf = key.rpartition(".")
         quantized = QuantizedLayer(layer, weight_quantizer, input_quantizer, partial_sums)
         setattr(traced.get_submodule(parent), leaf, quantized.eval())
@@ -220,6 +233,9 @@ def _weight_quantizer(how: Quantization, outputs: int) -> Quantizer:
         "step": lambda: LearnedStepQuantizer(bits, signed=True, channels=channels),
         "threshold": lambda: ThresholdQuantizer(bits, signed=True, channels=channels),
         "asymmetric": lambda: AsymmetricQuantizer(bits, channels=channels),
+        "expected": lambda: ExpectedGradientQuantizer(bits, signed=True, channels=channels),
+        "odd": lambda: ExpectedGradientQuantizer(bits, signed=True, channels=channels, estimator="straight-through"),
+        "power-of-two": lambda: PowerOfTwoQuantizer(bits, channels=channels),
     }
     return _made(kinds, how.weight_quantizer, "weight_quantizer")
 
@@ -229,6 +245,7 @@ def _input_quantizer(how: Quantization, sample: Tensor) -> Quantizer:
     kinds: dict[str, Callable[[], Quantizer]] = {
         "step": lambda: LearnedStepQuantizer(bits, signed=False),
         "clip": lambda: ClippedQuantizer(bits),
+        "expected": lambda: ExpectedGradientQuantizer(bits, signed=False),
     }
     chosen = _made(kinds, how.activation_quantizer, "activation_quantizer")
     return AsymmetricQuantizer(bits) if bool(sample.min() < 0) else chosen

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cosim.errors import NetworkError
 
-_SMALLEST_STEP = 1e-8
+SMALLEST_STEP = 1e-8
 
 
 class _Grid(torch.autograd.Function):
@@ -140,13 +140,18 @@ class Quantizer(nn.Module, ABC):
     def is_sound(self) -> bool:
         """Whether every parameter is finite and not every step has shrunk to nothing."""
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
-        return finite and bool((self.positive_step() > _SMALLEST_STEP).any())
+        return finite and bool((self.positive_step() > SMALLEST_STEP).any())
 
     def anneal(self, progress: float) -> None:
         """Adapt to how far training has come, 0 to 1; most quantizers have nothing to adapt."""
 
+    @property
+    def stored_bits(self) -> int:
+        """Bits of the levels that hold the integers, from zero: those of the quantizer, unless it leaves gaps."""
+        return self.bits
+
     def zero_point(self) -> Tensor:
-        """The integer, 0..2^bits - 1 counted from `low`, that stands for zero."""
+        """The integer, counted from `low`, that stands for zero."""
         return torch.full(self.shape, -self.low, dtype=torch.int32)
 
     def integers(self, value: Tensor) -> Tensor:
@@ -193,10 +198,10 @@ class LearnedStepQuantizer(Quantizer):
         self.step = nn.Parameter(torch.ones(self.shape))
 
     def cover(self, value: Tensor) -> None:
-        self.step.copy_((self._largest(value) / max(self.high, 1)).clamp_min(_SMALLEST_STEP))
+        self.step.copy_((self._largest(value) / max(self.high, 1)).clamp_min(SMALLEST_STEP))
 
     def start(self, value: Tensor) -> None:
-        self.step.copy_((2 * self._mean(value) / math.sqrt(max(self.high, 1))).clamp_min(_SMALLEST_STEP))
+        self.step.copy_((2 * self._mean(value) / math.sqrt(max(self.high, 1))).clamp_min(SMALLEST_STEP))
 
     def stretch(self, factor: Tensor) -> None:
         self.step.data.mul_(factor)
@@ -208,7 +213,7 @@ class LearnedStepQuantizer(Quantizer):
         return _Grid.apply(value, step, None, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
-        return self.step.abs().clamp_min(_SMALLEST_STEP)
+        return self.step.abs().clamp_min(SMALLEST_STEP)
 
 
 class ThresholdQuantizer(Quantizer):
@@ -228,7 +233,7 @@ class ThresholdQuantizer(Quantizer):
         self.log_threshold = nn.Parameter(torch.zeros(self.shape))
 
     def cover(self, value: Tensor) -> None:
-        self.log_threshold.copy_(self._largest(value).clamp_min(_SMALLEST_STEP).log2())
+        self.log_threshold.copy_(self._largest(value).clamp_min(SMALLEST_STEP).log2())
 
     def stretch(self, factor: Tensor) -> None:
         self.log_threshold.data.add_(factor.log2())
@@ -257,19 +262,19 @@ class ClippedQuantizer(Quantizer):
         self.clip = nn.Parameter(torch.ones(()))
 
     def cover(self, value: Tensor) -> None:
-        self.clip.copy_(value.max().clamp_min(_SMALLEST_STEP))
+        self.clip.copy_(value.max().clamp_min(SMALLEST_STEP))
 
     def stretch(self, factor: Tensor) -> None:
         self.clip.data.mul_(factor)
 
     def quantize(self, value: Tensor) -> Tensor:
-        clip = self.clip.clamp_min(_SMALLEST_STEP)
+        clip = self.clip.clamp_min(SMALLEST_STEP)
         clipped = torch.where(value >= clip, clip, value.clamp_min(0))
         step = self.positive_step().detach()
         return Shown.apply(clipped, (clipped / step).round() * step, 1.0)
 
     def positive_step(self) -> Tensor:
-        return self.clip.clamp_min(_SMALLEST_STEP) / self.high
+        return self.clip.clamp_min(SMALLEST_STEP) / self.high
 
 
 class AsymmetricQuantizer(Quantizer):
@@ -294,7 +299,7 @@ class AsymmetricQuantizer(Quantizer):
         flat = value.flatten(1) if self.shape else value.reshape(1, -1)
         lowest = flat.amin(1).clamp_max(0).reshape(self.shape)
         highest = flat.amax(1).clamp_min(0).reshape(self.shape)
-        self.step.copy_(((highest - lowest) / self.high).clamp_min(_SMALLEST_STEP))
+        self.step.copy_(((highest - lowest) / self.high).clamp_min(SMALLEST_STEP))
         self.offset.copy_(lowest)
 
     def stretch(self, factor: Tensor) -> None:
@@ -308,7 +313,7 @@ class AsymmetricQuantizer(Quantizer):
         return _Grid.apply(value, Shown.apply(step, step, scale), offset, self.low, self.high, 0.0)
 
     def positive_step(self) -> Tensor:
-        return self.step.abs().clamp_min(_SMALLEST_STEP)
+        return self.step.abs().clamp_min(SMALLEST_STEP)
 
     def zero_point(self) -> Tensor:
         return (-self.offset / self.positive_step()).round().clamp(0, self.high).to(torch.int32)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from cosim.datasets import Dataset
 from cosim.errors import MachineError
 from cosim.network.fitting import Course, Epoch, fit, repeatable
 from cosim.network.layers import Network
-from cosim.network.quantize import Quantization, prepare, to_network
+from cosim.network.quantize import Quantization, prepare, quantize, to_network
 from cosim.network.recipes import Recipe, Schedule
 
 # Undistorted training images from which quantizers take their first ranges.
@@ -50,19 +50,13 @@ def train(
     """
     how = how or Quantization()
     started = time.monotonic()
-    with repeatable(seed, threads):
-        float_net, float_history = fit_float(recipe, training, seed, checkpoints, device, threads)
-        prepared = prepare(float_net, training.real(0, _CALIBRATION), how)
-        before = to_network(prepared, training.real(0, 1), recipe.name, {})
-        identity = {
-            **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
-            "quantization": how.facts(),
-        }
-        course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
-        history = _fit(prepared, recipe, training, course, device)
+    float_net, float_history = fit_float(recipe, training, seed, checkpoints, device=device, threads=threads)
+    prepared, history = fit_quantized(
+        float_net, recipe, training, how, seed, checkpoints, device=device, threads=threads
+    )
     name = f"{recipe.name}-w{how.weight_bits}a{how.activation_bits}"
-    network = to_network(prepared.cpu(), training.real(0, 1), name, {})
-    network.float_weights = before.float_weights
+    network = to_network(prepared, training.real(0, 1), name, {})
+    network.float_weights = float_twin(float_net, training)
     network.card = {
         "dataset": training.name,
         "training_digest": training.digest,
@@ -81,16 +75,43 @@ def train(
 
 
 def fit_float(
-    recipe: Recipe, training: Dataset, seed: int, checkpoints: Path | None, device: str, threads: int
+    recipe: Recipe, training: Dataset, seed: int, checkpoints: Path | None, *, device: str = "auto", threads: int = 1
 ) -> tuple[nn.Module, list[Epoch]]:
-    """The trained float network, on the CPU, and its history."""
-    torch.manual_seed(seed)
-    net = recipe.build()
-    identity = _identity(recipe, training, recipe.float_schedule, seed, threads)
-    course = _course(recipe, recipe.float_schedule, "float", checkpoints, identity)
-    history = _fit(net, recipe, training, course, device)
-    torch.manual_seed(seed + 1)  # what follows is the same, whether the float network was trained now or before
+    """The trained float network of a recipe, on the CPU, and its history; arguments as of `train`."""
+    with repeatable(seed, threads):
+        net = recipe.build()
+        identity = _identity(recipe, training, recipe.float_schedule, seed, threads)
+        course = _course(recipe, recipe.float_schedule, "float", checkpoints, identity)
+        history = _fit(net, recipe, training, course, device)
     return net.cpu(), history
+
+
+def fit_quantized(
+    float_net: nn.Module,
+    recipe: Recipe,
+    training: Dataset,
+    how: Quantization,
+    seed: int,
+    checkpoints: Path | None,
+    *,
+    device: str = "auto",
+    threads: int = 1,
+) -> tuple[fx.GraphModule, list[Epoch]]:
+    """A float network with quantizers, calibrated and trained on, on the CPU, and its history."""
+    with repeatable(seed + 1, threads):
+        prepared = prepare(float_net, training.real(0, _CALIBRATION), how)
+        identity = {
+            **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
+            "quantization": how.facts(),
+        }
+        course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
+        history = _fit(prepared, recipe, training, course, device)
+    return prepared.cpu(), history
+
+
+def float_twin(float_net: nn.Module, training: Dataset) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """The weights and biases that a float network's layers have with batch norm folded into them."""
+    return quantize(float_net, training.real(0, 1)).float_weights
 
 
 def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, threads: int) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def test_train_writes_network_and_card(folder: Path, monkeypatch: pytest.MonkeyP
     from cosim.cli.networks import train
     from cosim.network import load_network, recipes
 
-    short = replace(recipes.RECIPES["digits"], float_epochs=4, quantized_epochs=3)
+    digits = recipes.RECIPES["digits"]
+    short = replace(digits, float_schedule=recipes.Schedule(4, 4e-3), quantized_schedule=recipes.Schedule(3, 1e-3))
     monkeypatch.setitem(recipes.RECIPES, "digits", short)
     train("digits", folder / "mine.safetensors", weight_bits=3, activation_bits=2, seed=4)
     network = load_network(folder / "mine.safetensors")

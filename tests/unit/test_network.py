@@ -12,12 +12,17 @@ import pytest
 import torch
 from torch import nn
 
+import cosim
 from cosim.datasets import Dataset
-from cosim.errors import NetworkError
-from cosim.network import load_network, save_network, shipped_networks
-from cosim.network.export import export, quantize_modules
-from cosim.network.recipes import Recipe
-from cosim.network.training import accuracy, distort, train
+from cosim.errors import MachineError, NetworkError
+from cosim.network import fitting, load_network, save_network, shipped_networks
+from cosim.network.augment import Augmentation
+from cosim.network.checkpoint import save_checkpoint
+from cosim.network.quantize import Quantization, prepare, to_network
+from cosim.network.quantized_layer import QuantizedLayer
+from cosim.network.quantizers import LearnedStepQuantizer
+from cosim.network.recipes import RECIPES, Recipe, Schedule, recipe_for
+from cosim.network.training import accuracy, train
 from tests.conftest import make_layer, make_network, random_images
 
 
@@ -221,24 +226,22 @@ def small_float_net() -> nn.Sequential:
 def test_exported_integers_equal_the_fake_quantized_module() -> None:
     """Batch norm is in scale and bias exactly: same outputs up to float rounding."""
     net, images = small_float_net(), random_images(20, (1, 8, 8))
-    quantized = quantize_modules(net, 4, 4).eval()
+    prepared = prepare(net, images, Quantization())
     with torch.no_grad():
-        fake = quantized(images)
-        network = export("net", (1, 8, 8), quantized, net)
+        fake = prepared(images)
+        network = to_network(prepared, images, "net", {})
         assert torch.allclose(network(images), fake, atol=1e-4)
         assert torch.allclose(network.forward_float(images), net(images), atol=1e-4)
 
 
-@pytest.mark.parametrize("extra", [nn.Sigmoid(), nn.Conv2d(3, 3, 1, padding="same"), nn.BatchNorm2d(3)])
-def test_what_cannot_be_exported_is_named(extra: nn.Module) -> None:
-    net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), extra)
-    with pytest.raises(NetworkError, match=r"cannot export|batch norm must follow"):
-        export("net", (1, 6, 6), quantize_modules(net, 4, 4), net)
+def toy_net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
 
 
-def recipe(rate: float) -> Recipe:
-    build = lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))  # noqa: E731
-    return Recipe("toy", build, (1, 6, 6), 3, 3, 16, rate, rate, 5, 0.1, 0.5)
+def recipe(rate: float = 1e-2, epochs: int = 3) -> Recipe:
+    schedule = Schedule(epochs, rate)
+    distorted = Augmentation(rotate_degrees=5, zoom=0.1, shift_pixels=0.5)
+    return Recipe("toy", "toy", toy_net, schedule, schedule, batch=16, augmentation=distorted)
 
 
 def toy_data() -> Dataset:
@@ -252,20 +255,117 @@ def toy_data() -> Dataset:
 
 def test_training_learns_and_repeats_itself() -> None:
     data = toy_data()
-    first, second = train(recipe(1e-2), data, seed=1), train(recipe(1e-2), data, seed=1)
+    first, second = train(recipe(), data, seed=1), train(recipe(), data, seed=1)
     assert accuracy(first(data.real(0, 128)), data.labels) > 0.95
     assert torch.equal(first.layers[0].weight, second.layers[0].weight)
-    assert not torch.equal(first.layers[0].weight, train(recipe(1e-2), data, seed=2).layers[0].weight)
+    assert not torch.equal(first.layers[0].weight, train(recipe(), data, seed=2).layers[0].weight)
 
 
-def test_diverging_training_stops() -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("phase", ["float", "quantized"])
+def test_an_interrupted_training_continues_bit_for_bit(
+    phase: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, plan = toy_data(), replace(recipe(), optimizer=optimizer)
+    whole = train(plan, data, seed=3, checkpoints=tmp_path / "whole")
+
+    def interrupted(path: Path, *arguments: object) -> None:
+        save_checkpoint(path, *arguments)
+        if phase in path.name and len(arguments[-1]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, data, seed=3, checkpoints=tmp_path / "halved")
+    monkeypatch.undo()
+    resumed = train(plan, data, seed=3, checkpoints=tmp_path / "halved")
+    for one, other in zip(whole.layers, resumed.layers, strict=True):
+        assert torch.equal(one.weight, other.weight)
+        assert torch.equal(one.output_bias, other.output_bias)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 32}, "differs in batch"),
+        ({"float_schedule": Schedule(4, 1e-2)}, "differs in schedule"),
+        ({"build": lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(48, 2))}, "of another network"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    train(recipe(), toy_data(), checkpoints=tmp_path / "net")
+    with pytest.raises(NetworkError, match=message):
+        train(replace(recipe(), **change), toy_data(), checkpoints=tmp_path / "net")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.float.checkpoint").write_bytes(b"not a checkpoint")
+    with pytest.raises(NetworkError, match="no checkpoint of a training"):
+        train(recipe(), toy_data(), checkpoints=tmp_path / "net")
+
+
+def test_diverging_training_stops_with_what_it_saved(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="diverged in epoch"):
         train(recipe(1e30), toy_data())
+    train(recipe(epochs=2), toy_data(), checkpoints=tmp_path / "net")
+    wild = replace(recipe(epochs=2), quantized_schedule=Schedule(8, 1e30))
+    (tmp_path / "net.quantized.checkpoint").unlink()
+    with pytest.raises(NetworkError, match=r"lower the learning rate"):
+        train(wild, toy_data(), checkpoints=tmp_path / "net")
+    assert (tmp_path / "net.float.checkpoint").exists()
+
+
+def test_a_range_that_became_nothing_is_named() -> None:
+    net = QuantizedLayer(
+        nn.Conv2d(1, 2, 3), LearnedStepQuantizer(4, signed=True), LearnedStepQuantizer(4, signed=False)
+    )
+    for value in (0.0, float("nan")):
+        net.weight_quantizer.step.data.fill_(value)
+        with pytest.raises(NetworkError, match="range of 'weight_quantizer' became zero or NaN"):
+            fitting._check_ranges(net, "here", fitting.Course("here", 1, 1e-3, 1))
+
+
+def test_only_weights_and_clips_decay() -> None:
+    prepared = prepare(toy_net(), random_images(8), Quantization(activation_quantizer="clip"))
+    optimizer = fitting._optimizer(prepared, fitting.Course("", 1, 1e-3, 1, weight_decay=0.1))
+    decayed, others = (sum(p.numel() for p in group["params"]) for group in optimizer.param_groups)
+    assert decayed == 4 * 9 + 64 * 2 + 2
+    assert others == 4 + 4 + 4 + 2 + 4 + 2  # bias, batch norm (2), bias, steps of the weights
 
 
 def test_distortion_keeps_an_image_in_place_when_it_is_nought() -> None:
-    from dataclasses import replace as with_
-
     images = random_images(4)
-    still = with_(recipe(1e-3), rotate_degrees=0, zoom=0, shift_pixels=0)
-    assert torch.allclose(distort(images, still), images, atol=1e-5)
+    assert torch.equal(Augmentation()(images), images)
+    assert torch.allclose(Augmentation(rotate_degrees=1e-9)(images), images, atol=1e-5)
+
+
+def test_crops_and_mirrors_move_pixels_only() -> None:
+    torch.manual_seed(0)
+    images = random_images(64, (3, 8, 8)) + 1
+    mirrored = Augmentation(flip=True)(images)
+    same = (mirrored == images).flatten(1).all(1)
+    assert torch.equal(mirrored[~same], images[~same].flip(3))
+    assert 10 < int(same.sum()) < 54
+    cropped = Augmentation(crop_pixels=2)(images)
+    for image, found in zip(images, cropped, strict=True):
+        padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
+        places = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+        assert any(torch.equal(found, place) for place in places)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_a_network_that_can_be_quantized(name: str) -> None:
+    plan = RECIPES[name]
+    shape = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar10": (3, 32, 32)}[plan.dataset]
+    network = cosim.quantize(plan.build().eval(), random_images(2, shape))
+    assert network(random_images(2, shape)).shape == (2, 10)
+
+
+def test_an_unknown_recipe_is_named() -> None:
+    with pytest.raises(NetworkError, match="did you mean 'lenet5'"):
+        recipe_for("lenet")
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(MachineError, match="device 'tpu' is not here"):
+        train(recipe(), toy_data(), device="tpu")

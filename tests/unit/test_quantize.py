@@ -257,7 +257,7 @@ def test_calibration_images_that_cannot_be(calibration: Tensor, message: str) ->
 def test_options_that_cannot_be() -> None:
     with pytest.raises(NetworkError, match="weight_quantizer must be one of step, threshold, asymmetric"):
         cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
-    with pytest.raises(NetworkError, match="1 to 8 bits, found 12"):
+    with pytest.raises(NetworkError, match="bits must be 1 to 8, found 12"):
         cosim.quantize(plain(), images(), weight_bits=12)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cosim"
 SHARED = ["errors", "files", "progress", "config", "datasets"]
-PIPELINE = ["network", "mapping", "device", "netlist", "spice", "readout", "evaluate", "report", "cli"]
+PIPELINE = ["network", "mapping", "device", "netlist", "spice", "readout", "evaluate", "report", "studies", "cli"]
 ABOVE = {name: {*SHARED, *PIPELINE[:place]} for place, name in enumerate(PIPELINE)}
 ABOVE |= {name: set(SHARED[:place]) for place, name in enumerate(SHARED)}
 ABOVE["reference"] = {*SHARED, "network", "mapping", "device"}

@@ -1,0 +1,132 @@
+"""What a study is, and how its trials are run: side by side, each result kept, the table and the plot made of them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosim import progress
+from cosim.files import write_whole
+from cosim.studies.trial import Trial, run_trial, train_float
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question and the trainings that answer it.
+
+    Attributes:
+        name, question: what it is called, and asks.
+        trials: the trainings for so many seeds.
+        seeds: how many there are if nothing else is asked.
+        table: results -> rows of text, headings first.
+        draw: results -> plot.
+    """
+
+    name: str
+    question: str
+    trials: Callable[[int], list[Trial]]
+    seeds: int
+    table: Callable[[Rows], list[list[str]]]
+    draw: Callable[[Rows], Figure]
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    seeds: int | None = None,
+    data: Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+) -> Rows:
+    """Run what has no result yet, then write `table.md`, `results.json` and `plot.png` into `folder`.
+
+    Args:
+        seeds: trainings of each kind; None for the study's own number.
+        workers: trainings side by side; None for one a core.
+
+    Returns:
+        the results, in the order of the trials.
+    """
+    trials = study.trials(seeds or study.seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [trial for trial in trials if trial.result(folder) is None]
+    first = {trial.float_stem(folder): trial for trial in missing}
+    workers = workers or len(os.sched_getaffinity(0))
+    # Float networks first: trials that share one would train it twice.
+    _side_by_side(f"{study.name}: float networks", train_float, list(first.values()), folder, data, device, workers)
+    _side_by_side(f"{study.name}: trials", run_trial, missing, folder, data, device, workers)
+    results = [found for trial in trials if (found := trial.result(folder)) is not None]
+    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_whole(folder / "table.md", markdown(study.table(results)))
+    study.draw(results).savefig(folder / "plot.png", dpi=110)
+    return results
+
+
+def _side_by_side(
+    title: str,
+    work: Callable[[Trial, Path, Path | None, str], Any],
+    trials: Sequence[Trial],
+    folder: Path,
+    data: Path | None,
+    device: str,
+    workers: int,
+) -> None:
+    """Call `work` on every trial, in processes of their own where there are several."""
+    with progress.progress_bar(title, len(trials)) as advance:
+        if workers == 1 or len(trials) < 2:
+            for trial in trials:
+                work(trial, folder, data, device)
+                advance(1, note=trial.label)
+                progress.log(f"{title}: {trial.label} done")
+            return
+        # A fresh interpreter each: torch's threads do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=progress.quiet)
+        try:
+            waiting = {pool.submit(work, trial, folder, data, device): trial for trial in trials}
+            for done in as_completed(waiting):
+                done.result()
+                advance(1, note=waiting[done].label)
+                progress.log(f"{title}: {waiting[done].label} done")
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table; the first row is the heading."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Accuracies in percent: their mean and, of several, the standard deviation."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{100 * mean:.2f}"
+    spread = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+    return f"{100 * mean:.2f} ± {100 * spread:.2f}"
+
+
+def grouped(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
+    """Results by the values of some keys, in the order in which they occur."""
+    groups: dict[tuple[Any, ...], Rows] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def accuracies(rows: Rows, key: str = "accuracy_software") -> list[float]:
+    return [row[key] for row in rows]

@@ -1,0 +1,141 @@
+"""One training of a study: what it is, and its result, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cosim.network.training as training
+from cosim.config import Config
+from cosim.datasets import Dataset, load_dataset
+from cosim.files import write_whole
+from cosim.network.integer_only import IntegerNetwork
+from cosim.network.layers import Network
+from cosim.network.partial_sums import PartialSumQuantizer
+from cosim.network.quantize import Quantization, to_network
+from cosim.network.recipes import Recipe, Schedule, recipe_for
+from cosim.network.storage import save_network
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network trained with quantizers from a float network, and tested.
+
+    Attributes:
+        label: what tells the trials of a study apart; a file name.
+        recipe: name of the recipe.
+        options: of `Quantization`, without arrays.
+        arrays: configuration overrides of the arrays that digitize partial sums; none for exact sums.
+        seed: of both trainings.
+        float_epochs, epochs: before and after quantizers go in; None for the recipe's.
+        noise_lsb: tested with this noise of the sense amplifiers too, where it is not 0.
+        whole_numbers: tested by integers alone too (XNOR and shift).
+    """
+
+    label: str
+    recipe: str
+    options: dict[str, Any]
+    arrays: tuple[str, ...] = ()
+    seed: int = 0
+    float_epochs: int | None = None
+    epochs: int | None = None
+    noise_lsb: float = 0.0
+    whole_numbers: bool = False
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self) -> Recipe:
+        """The recipe with this trial's schedule."""
+        recipe = recipe_for(self.recipe)
+        before, after = recipe.float_schedule, recipe.quantized_schedule
+        return replace(
+            recipe,
+            float_schedule=Schedule(self.float_epochs or before.epochs, before.rate),
+            quantized_schedule=Schedule(self.epochs or after.epochs, after.rate),
+        )
+
+    def quantization(self) -> Quantization:
+        arrays = Config.load(None, self.arrays) if self.arrays else None
+        return Quantization(**self.options, arrays=arrays)
+
+    def float_stem(self, folder: Path) -> Path:
+        """Where the float network's checkpoint lies, shared by all trials that begin with it."""
+        schedule = json.dumps(asdict(self.plan().float_schedule), sort_keys=True)
+        return folder / "float" / f"{self.recipe}-s{self.seed}-{hashlib.sha256(schedule.encode()).hexdigest()[:8]}"
+
+    def result(self, folder: Path) -> dict[str, Any] | None:
+        """The stored result, if this very trial was run before."""
+        path = folder / "trials" / f"{self.label}.json"
+        if not path.is_file():
+            return None
+        stored = json.loads(path.read_text())
+        return stored if stored.get("trial") == json.loads(json.dumps(asdict(self))) else None
+
+
+def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> None:
+    """Train the float network a trial begins with, or find it trained."""
+    plan = trial.plan()
+    stem = trial.float_stem(folder)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    training.fit_float(plan, load_dataset(plan.dataset, "train", data), trial.seed, stem, device=device)
+
+
+def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dict[str, Any]:
+    """Train and test; the result and the network are written below `folder`, and returned."""
+    started, plan, how = time.monotonic(), trial.plan(), trial.quantization()
+    images = load_dataset(plan.dataset, "train", data)
+    test = load_dataset(plan.dataset, "test", data)
+    float_net, _ = training.fit_float(plan, images, trial.seed, trial.float_stem(folder), device=device)
+    stem = folder / "networks" / trial.label
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    prepared, history = training.fit_quantized(float_net, plan, images, how, trial.seed, stem, device=device)
+    network = to_network(prepared, images.real(0, 1), trial.label, {"dataset": plan.dataset, **how.facts()})
+    network.float_weights = training.float_twin(float_net, images)
+    result = {
+        "trial": asdict(trial),
+        **trial.shown,
+        "seed": trial.seed,
+        **training.score(network, test),
+        "training_loss": history[-1].loss,
+        "training_seconds": round(sum(epoch.seconds for epoch in history)),
+        "shortened": plan.shortened,
+        "training_digest": images.digest,
+        "torch": torch.__version__,
+    }
+    if trial.noise_lsb:
+        result["accuracy_noisy"] = training.accuracy_on(_noisy(prepared, trial), test)
+    if trial.whole_numbers:
+        result["differing_logits"] = _differing(network, test)
+    result["seconds"] = round(time.monotonic() - started)
+    save_network(network, stem.with_name(f"{stem.name}.safetensors"))
+    (folder / "trials").mkdir(exist_ok=True)
+    write_whole(folder / "trials" / f"{trial.label}.json", json.dumps(result, indent=2) + "\n")
+    training.checkpoint_path(stem, "quantized").unlink(missing_ok=True)
+    return result
+
+
+def _noisy(prepared: torch.fx.GraphModule, trial: Trial) -> Callable[[Tensor], Tensor]:
+    """The module with noise before every code, and nothing else of training."""
+    torch.manual_seed(trial.seed)
+    for module in prepared.modules():
+        if isinstance(module, PartialSumQuantizer):
+            module.rounding, module.noise_lsb = "straight-through", trial.noise_lsb
+            module.train()
+    return prepared
+
+
+def _differing(network: Network, test: Dataset) -> int:
+    """Logits that integers alone give otherwise."""
+    integers, batch = IntegerNetwork(network), 250
+    with torch.no_grad():
+        return sum(
+            int((integers(images) != network(images)).sum())
+            for images in (test.real(at, at + batch) for at in range(0, len(test), batch))
+        )
