@@ -1,0 +1,97 @@
+"""Studies: their trials, what is kept of them, and what is made of the results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from cosim.errors import InputError
+from cosim.studies import STUDIES, Study, run_study, study_for
+from cosim.studies import trial as trials
+from cosim.studies.study import Rows, mean_and_spread
+from cosim.studies.trial import Trial
+
+
+def small(seed: int, **changes: object) -> Trial:
+    options = {"weight_bits": 2, "activation_bits": 2}
+    return Trial(f"small-{seed}", "digits", options, seed=seed, float_epochs=1, epochs=1, shown={"kind": 1}, **changes)
+
+
+def toy_study(**changes: object) -> Study:
+    def table(rows: Rows) -> list[list[str]]:
+        return [["accuracy"], [mean_and_spread([row["accuracy_software"] for row in rows])]]
+
+    def planned(seeds: int) -> list[Trial]:
+        return [small(seed, **changes) for seed in range(seeds)]
+
+    return Study("toy", "Does it run?", planned, 2, table, lambda rows: Figure())
+
+
+def test_a_study_keeps_its_trials_and_does_not_repeat_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run_study(toy_study(), tmp_path, workers=2)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert all(0 < row["accuracy_software"] < 1 for row in rows)
+    assert (tmp_path / "table.md").read_text().startswith("| accuracy |\n| --- |\n| ")
+    assert (tmp_path / "plot.png").stat().st_size > 0
+    assert (tmp_path / "networks" / "small-0.safetensors").is_file()
+    monkeypatch.setattr(trials.training, "fit_quantized", None)  # nothing may be trained again
+    assert run_study(toy_study(), tmp_path, workers=1) == rows
+
+
+def test_a_study_goes_on_behind_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trials.run_trial
+
+    def failing(trial: Trial, *others: object) -> object:
+        if trial.seed == 1:
+            raise KeyboardInterrupt
+        return whole(trial, *others)
+
+    monkeypatch.setattr("cosim.studies.study.run_trial", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(toy_study(), tmp_path, workers=1)
+    kept = (tmp_path / "trials" / "small-0.json").read_text()
+    monkeypatch.undo()
+    assert len(run_study(toy_study(), tmp_path, workers=1)) == 2
+    assert (tmp_path / "trials" / "small-0.json").read_text() == kept
+
+
+def test_another_trial_of_the_same_name_is_run_again(tmp_path: Path) -> None:
+    run_study(toy_study(), tmp_path, seeds=1, workers=1)
+    changed = toy_study(arrays=("cell.bits=2", "adc.bits=3"), noise_lsb=0.3)
+    (row,) = run_study(changed, tmp_path, seeds=1, workers=1)
+    assert row["accuracy_noisy"] <= 1
+    assert json.loads((tmp_path / "results.json").read_text()) == [row]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(name: str, tmp_path: Path) -> None:
+    study = study_for(name)
+    planned = study.trials(2)
+    assert len({trial.label for trial in planned}) == len(planned) > 0
+    rows = [
+        {
+            **trial.shown, "seed": trial.seed, "accuracy_float": 0.99, "accuracy_software": 0.98,
+            "accuracy_noisy": 0.97,
+            "differing_logits": 0, "shortened": "", "training_digest": "md5:0",
+        }
+        for trial in planned
+    ]  # fmt: skip
+    head, *body = study.table(rows)
+    assert body
+    assert all(len(line) == len(head) for line in body)
+    study.draw(rows).savefig(tmp_path / "plot.png")
+    for trial in planned:
+        trial.quantization()
+
+
+def test_partial_sums_are_studied_where_codes_lose_something() -> None:
+    found = {(trial.shown["bits"], trial.shown["code_bits"]) for trial in STUDIES["partial-sums"].trials(1)}
+    assert found == {(2, 3), (2, 4), (2, "lossless"), *((4, bits) for bits in (3, 4, 5, 6, 7)), (4, "lossless")}
+
+
+def test_an_unknown_study_is_named() -> None:
+    with pytest.raises(InputError, match="did you mean 'bits'"):
+        study_for("bit")
