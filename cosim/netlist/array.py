@@ -24,6 +24,7 @@ from cosim.config import Config
 from cosim.device import Card
 from cosim.mapping import Group, pattern_bits
 from cosim.netlist.deck import Deck
+from cosim.netlist.instance import CellWriter
 
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
@@ -48,7 +49,7 @@ class ArrayDecks:
     def __init__(self, card: Card, shifts: np.ndarray, config: Config) -> None:
         self.shifts = shifts
         self.config = config
-        self._model = card.cell_model().spice_name
+        self._writer = CellWriter.for_card(card, config.cell)
         self._cards = {f"{card.name}.card": card.text()}
 
     def deck(self, group: Group, patterns: np.ndarray, comments: Sequence[str] = (), *, careful: bool = False) -> Deck:
@@ -63,7 +64,7 @@ class ArrayDecks:
         """
         array, read = self.config.array, self.config.read
         wordlines, bitlines = group.levels.shape
-        template = _array_template(wordlines, bitlines, self._model, self.config)
+        template = _array_template(wordlines, bitlines, self._writer, self.config)
         below = group.first_wordline
         above = array.wordlines - below - wordlines
         circuit = template.format(
@@ -118,13 +119,13 @@ class ArrayDecks:
 
 
 @functools.lru_cache(maxsize=64)
-def _array_template(wordlines: int, bitlines: int, model: str, config: Config) -> str:
+def _array_template(wordlines: int, bitlines: int, writer: CellWriter, config: Config) -> str:
     """Elements of an array, to be formatted with the group's wires by name and its shifts bitline by bitline.
 
     PySpice describes each shape once; the groups of that shape differ in numbers only, so that writing a deck
     costs a string substitution.
     """
-    array, cell, read = config.array, config.cell, config.read
+    array, read = config.array, config.read
     wires = array.bitline_res_ohm > 0
     circuit = Circuit("array")
     for bitline in range(bitlines):
@@ -141,10 +142,7 @@ def _array_template(wordlines: int, bitlines: int, model: str, config: Config) -
                 circuit.C(f"{bitline}_{wordline}", node, circuit.gnd, array.bitline_cap_f)
             circuit.C(f"{bitline}_above", nodes[-1], circuit.gnd, "{above_f}")
         for wordline, node in enumerate(nodes):
-            circuit.M(
-                f"{bitline}_{wordline}", node, f"w{wordline}", circuit.gnd, circuit.gnd,
-                model=model, length=cell.length_m, width=cell.width_m, raw_spice="delvto={}",
-            )  # fmt: skip
+            writer.add(circuit, f"{bitline}_{wordline}", node, f"w{wordline}", circuit.gnd, circuit.gnd, "{}")
     return element_lines(circuit)
 
 

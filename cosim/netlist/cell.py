@@ -9,6 +9,7 @@ from cosim.config import Config
 from cosim.device import Card
 from cosim.netlist.array import element_lines
 from cosim.netlist.deck import Deck
+from cosim.netlist.instance import CellWriter
 
 # Programming is done once a card and read condition, so it can afford to be exact.
 _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
@@ -23,15 +24,12 @@ def curve_deck(
         shifts, drain_v: (cells,) [V].
         wordline_v: of the gates [V]; left out, that of an open wordline.
     """
-    model, cell = card.cell_model().spice_name, config.cell
+    writer = CellWriter.for_card(card, config.cell)
     circuit = Circuit("cells")
     circuit.V("wl", "w", circuit.gnd, f"{config.read.wordline_v if wordline_v is None else wordline_v:.10g}")
     for index, (shift, volt) in enumerate(zip(shifts.tolist(), drain_v.tolist(), strict=True)):
         circuit.V(f"d{index}", f"d{index}", circuit.gnd, f"{volt:.10g}")
-        circuit.M(
-            str(index), f"d{index}", "w", circuit.gnd, circuit.gnd,
-            model=model, length=cell.length_m, width=cell.width_m, raw_spice=f"delvto={shift:.10g}",
-        )  # fmt: skip
+        writer.add(circuit, str(index), f"d{index}", "w", circuit.gnd, circuit.gnd, f"{shift:.10g}")
     return Deck(
         "op",
         ".op",
