@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cosim.errors import ConfigError, nearest
 
 Fidelity = Literal["ideal", "dc", "tran"]
+Process = Literal["tt", "ff", "ss", "fs", "sf"]
 
 
 class _Section(BaseModel):
@@ -36,14 +37,18 @@ class Array(_Section):
 
 
 class Cell(_Section):
-    """One flash transistor and what its levels mean."""
+    """One flash cell and what its levels mean."""
 
     card: str = "nor65"
-    """A shipped card's name, or the path of a file of .model statements."""
+    """A shipped card's name, or the path of a file of .model and .subckt statements (docs/howto/own-cell.md)."""
+    subcircuit: str | None = None
+    """The card's subcircuit that is the cell; left out, the only one or the one named like the card."""
+    shift_parameter: str | None = None
+    """The subcircuit's parameter that is the threshold shift; left out, the only one besides w and l."""
     width_m: float = Field(0.1e-6, ge=1e-9, le=1e-3)
-    """Drawn channel width [m]."""
+    """Drawn channel width [m]; of a subcircuit its parameter w, if it has one."""
     length_m: float = Field(0.11e-6, ge=1e-9, le=1e-3)
-    """Drawn channel length [m]."""
+    """Drawn channel length [m]; of a subcircuit its parameter l, if it has one."""
     bits: int = Field(4, ge=1, le=6)
     """A cell holds levels 0..2^bits - 1."""
     full_scale_a: float = Field(6e-6, ge=1e-12, le=1e-2)
@@ -70,6 +75,18 @@ class Read(_Section):
     """Time a pattern is held; the current is sampled at its end [s]."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline [s]."""
+
+
+class Corner(_Section):
+    """Where the arrays are read. Levels are programmed at tt, 27 C and nominal supply, whatever the corner."""
+
+    process: Process = "tt"
+    """The card's section: the cell and its periphery typical (tt), both fast (ff) or slow (ss), or typical with skewed
+    periphery (fs, sf: n-channel first)."""
+    temperature_c: float = Field(27.0, ge=-40, le=125)
+    """Temperature of the circuit [C]."""
+    supply: float = Field(1.0, ge=0.8, le=1.2)
+    """What the read voltages of wordlines and bitlines are multiplied by."""
 
 
 class Adc(_Section):
@@ -112,6 +129,7 @@ class Config(_Section):
     array: Array = Array()
     cell: Cell = Cell()
     read: Read = Read()
+    corner: Corner = Corner()
     adc: Adc = Adc()
     run: Run = Run()
 
@@ -129,6 +147,17 @@ class Config(_Section):
         if self.adc.full_scale_units is not None:
             return self.adc.full_scale_units / highest, highest
         return float(max(1, round(self.array.open_wordlines * (self.cell.levels - 1) / highest))), highest
+
+    @property
+    def read_at_corner(self) -> Read:
+        """How a pattern is read with the corner's supply."""
+        read, supply = self.read, self.corner.supply
+        volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
+        return read.model_copy(update=volts)
+
+    def at_corner(self, corner: Corner) -> Config:
+        """The same configuration at another corner."""
+        return self.model_copy(update={"corner": corner})
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:

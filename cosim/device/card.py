@@ -1,22 +1,20 @@
-"""SPICE cards: read, checked and written again, so that a deck never holds a line cosim did not write.
+"""SPICE cards: what a card file says at each process corner, and which cell it holds.
 
-A card given by a user may hold model statements, comments and continuation lines, and nothing else: ngspice
-would run a `.control` block or include a file that a card smuggles in.
+What decks hold of a card is written here from what `cosim.device.parser` understood of it.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cosim.errors import CardError, nearest
-from cosim.files import is_file, shipped
 
-LARGEST_CARD_BYTES = 1 << 20
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?:t|g|meg|k|m|u|n|p|f|a)?", re.IGNORECASE)
-_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.IGNORECASE)
-_LARGEST_NUMBER = 1e30
+# The corner of a card without sections, and the one at which levels are programmed.
+NOMINAL = "tt"
+# Parameters of a subcircuit that are given the configured geometry.
+GEOMETRY = ("w", "l")
+_PORT_ORDER = "dgsb"
 
 
 @dataclass(frozen=True)
@@ -42,115 +40,136 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Card:
-    """A card file: its name, and its models by name."""
+class Subcircuit:
+    """One `.subckt`: its name, ports, parameters with their defaults, and its lines as decks hold them."""
 
     name: str
-    models: dict[str, Model]
+    ports: tuple[str, ...]
+    parameters: dict[str, str]
+    lines: tuple[str, ...]
+
+    @property
+    def spice_name(self) -> str:
+        """Its name in decks."""
+        return f"cosim_{self.name}"
 
     def text(self) -> str:
-        """The statements, rewritten from what was understood of them."""
-        return f"* {self.name}: rewritten by cosim from the card it was given\n" + "".join(
-            model.text() for model in self.models.values()
-        )
+        """The statements from .subckt to .ends."""
+        defaults = "".join(f" {key}={value}" for key, value in self.parameters.items())
+        return "\n".join([f".subckt {self.spice_name} {' '.join(self.ports)}{defaults}", *self.lines, ".ends"]) + "\n"
 
-    def cell_model(self) -> Model:
-        """The BSIM4 n-channel transistor that is the cell: the only one, or the one named like the card.
+    def shift_parameter(self, asked: str | None = None) -> str:
+        """The parameter that is the threshold shift: the one asked for, else the only one besides w and l.
 
         Raises:
             CardError: none, or several.
         """
+        known = [name for name in self.parameters if name not in GEOMETRY]
+        if asked is not None:
+            if asked.lower() not in known:
+                raise CardError(
+                    f"cell.shift_parameter: subcircuit {self.name!r} has no parameter {asked!r}"
+                    + (f": {nearest(asked.lower(), known)}" if known else f": write .subckt {self.name} ... {asked}=0")
+                )
+            return asked.lower()
+        if len(known) != 1:
+            raise CardError(
+                f"subcircuit {self.name!r} needs one parameter, the threshold shift, found {_listed(known)}: "
+                + ("name it with cell.shift_parameter" if known else "write .subckt NAME drain gate source body "
+                   "shift=0 and use it")
+            )  # fmt: skip
+        return known[0]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a card says at one process corner.
+
+    Attributes:
+        card: the card's name.
+        models, subcircuits: by name.
+    """
+
+    card: str
+    models: dict[str, Model]
+    subcircuits: dict[str, Subcircuit]
+
+    def text(self) -> str:
+        """The statements, rewritten from what was understood of them."""
+        parts: list[Model | Subcircuit] = [*self.models.values(), *self.subcircuits.values()]
+        return f"* {self.card}: rewritten by cosim from the card it was given\n" + "".join(
+            part.text() for part in parts
+        )
+
+    def cell(self, asked: str | None = None) -> Model | Subcircuit:
+        """The cell: a subcircuit if the card has any, else a BSIM4 n-channel transistor.
+
+        Of several it is the one asked for, or the one named like the card.
+
+        Raises:
+            CardError: none, or several; or a subcircuit that is no cell.
+        """
+        if asked is None and not self.subcircuits:
+            return self._transistor()
+        name = (asked or self.card).lower()
+        if asked is None and len(self.subcircuits) == 1:
+            (name,) = self.subcircuits
+        if name not in self.subcircuits:
+            raise CardError(
+                f"cell.subcircuit: card {self.card!r} has no subcircuit {asked!r}: {nearest(name, self.subcircuits)}"
+                if asked is not None and self.subcircuits
+                else f"card {self.card!r} needs one subcircuit, found {_listed(self.subcircuits)}: "
+                "name the cell with cell.subcircuit"
+            )
+        found = self.subcircuits[name]
+        if len(found.ports) != 4:
+            raise CardError(
+                f"subcircuit {name!r} needs the four ports drain gate source body, found {_listed(found.ports)}"
+            )
+        initials = "".join("b" if port in ("bulk", "well") else port[0] for port in found.ports)
+        if initials != _PORT_ORDER and sorted(initials) == sorted(_PORT_ORDER):
+            raise CardError(
+                f"subcircuit {name!r}: expected its ports in the order drain gate source body, found "
+                f"{' '.join(found.ports)}: reorder them, or rename them if they are what cosim expects"
+            )
+        return found
+
+    def _transistor(self) -> Model:
         fitting = {
             name: model
             for name, model in self.models.items()
             if model.kind == "nmos" and model.parameters.get("level") in ("14", "54")
         }
-        if self.name in fitting:
-            return fitting[self.name]
+        if self.card in fitting:
+            return fitting[self.card]
         if len(fitting) != 1:
             raise CardError(
-                f"card {self.name!r} needs one BSIM4 n-channel model (nmos, level=54), or one named {self.name!r}, "
-                f"found {', '.join(fitting) or 'none'}: keep one"
+                f"card {self.card!r} needs one BSIM4 n-channel model (nmos, level=54), or one named {self.card!r}, "
+                f"or a subcircuit, found {_listed(fitting)}: keep one"
             )
         return next(iter(fitting.values()))
 
 
-def shipped_cards() -> list[str]:
-    """Names of the cards that come with cosim."""
-    return sorted(path.stem for path in shipped("cards").glob("*/*.card"))
+@dataclass(frozen=True)
+class Card:
+    """A card file: its name, and what it says at each process corner it has."""
 
+    name: str
+    sections: dict[str, Section]
 
-def load_card(name: str | Path) -> Card:
-    """A card by the name of a shipped one, or by path.
+    def at(self, process: str) -> Section:
+        """What it says at a process corner.
 
-    Raises:
-        CardError: no such card, or it holds anything but model statements.
-    """
-    path = Path(name)
-    if str(name) in shipped_cards():
-        path = shipped("cards", str(name), f"{name}.card")
-    elif not is_file(path):
-        raise CardError(f"no card {str(name)!r}: {nearest(str(name), shipped_cards())}; or give the path of a file")
-    try:
-        if path.stat().st_size > LARGEST_CARD_BYTES:
-            raise CardError(f"card {path} is larger than {LARGEST_CARD_BYTES} bytes: keep only the models a cell needs")
-        text = path.read_bytes().decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CardError(f"cannot read card {path}: {error}; a card is plain ASCII text") from error
-    return parse_card(re.sub(r"[^a-z0-9_]", "_", path.stem.lower()), text)
-
-
-def parse_card(name: str, text: str) -> Card:
-    """Understand a card's text.
-
-    Raises:
-        CardError: a line that is no model statement, a parameter that is no number, no model at all.
-    """
-    models: dict[str, Model] = {}
-    for number, statement in _statements(name, text):
-        model = _parse_model(name, number, statement)
-        if model.name in models:
-            raise CardError(f"card {name}, line {number}: model {model.name!r} is there twice: keep one")
-        models[model.name] = model
-    if not models:
-        raise CardError(f"card {name} holds no .model statement: name a file with the cell's BSIM4 model")
-    return Card(name, models)
-
-
-def _statements(name: str, text: str) -> list[tuple[int, str]]:
-    """Statements with their continuation lines joined, and the line each starts at."""
-    statements: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        line = re.split(r"[;$]", line)[0].strip()
-        if not line or line.startswith("*"):
-            continue
-        if line.startswith("+"):
-            if not statements:
-                raise CardError(f"card {name}, line {number}: a continuation line (+) with nothing before it")
-            start, begun = statements[-1]
-            statements[-1] = (start, f"{begun} {line[1:]}")
-        elif line.split()[0].lower() == ".model":
-            statements.append((number, line))
-        else:
+        Raises:
+            CardError: it has no such section.
+        """
+        if process not in self.sections:
             raise CardError(
-                f"card {name}, line {number}: expected only .model statements and comments, found {line[:40]!r}: "
-                "remove it (a card cannot include files or run commands)"
+                f"card {self.name!r} has no section {process!r}, only {', '.join(sorted(self.sections))}: "
+                f"set corner.process to one of these, or write .lib {process} ... .endl into the card"
             )
-    return statements
+        return self.sections[process]
 
 
-def _parse_model(name: str, number: int, statement: str) -> Model:
-    words = re.sub(r"\s*=\s*", "=", re.sub(r"[(),]", " ", statement)).split()[1:]
-    where = f"card {name}, line {number}"
-    if len(words) < 2 or not all(_NAME.fullmatch(word) for word in words[:2]):
-        raise CardError(f"{where}: expected '.model NAME TYPE parameter=number ...', found {statement[:60]!r}")
-    parameters: dict[str, str] = {}
-    for word in words[2:]:
-        key, equals, value = word.partition("=")
-        written = _NUMBER.fullmatch(value[:64])
-        if not equals or not _NAME.fullmatch(key) or not written or abs(float(written[1])) > _LARGEST_NUMBER:
-            raise CardError(f"{where}: expected parameter=number, found {word[:40]!r}: write every value as a number")
-        if key.lower() in parameters:
-            raise CardError(f"{where}: parameter {key!r} is given twice: keep one")
-        parameters[key.lower()] = value.lower()
-    return Model(words[0].lower(), words[1].lower(), parameters)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

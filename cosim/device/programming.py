@@ -16,6 +16,8 @@ from cosim.errors import CardError
 CURVE_SHIFTS = np.linspace(-4.0, 8.0, 601)
 # Level 0 is programmed until it conducts no more than this share of a unit current.
 OFF_SHARE = 1e-4
+# Neighbouring levels lie at least so far apart [V]: one electron at a control-gate capacitance of 0.1 fF.
+SMALLEST_STEP_V = 1.6e-3
 
 
 def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.ndarray:
@@ -30,8 +32,15 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
         (levels,) shifts [V], falling: level 0 is off, the highest conducts `full_scale_a`.
 
     Raises:
-        CardError: the cell cannot reach the full-scale current, or cannot be switched off.
+        CardError: the current does not fall with the shift, does not reach the full scale, or cannot be switched off;
+            or levels lie less than an electron apart.
     """
+    if currents[-1] >= currents[0]:
+        raise CardError(
+            f"expected a cell whose current falls with its threshold shift, found {currents[0]:.3g} A at "
+            f"{shifts[0]:.3g} V and {currents[-1]:.3g} A at {shifts[-1]:.3g} V: check the sign of the shift parameter, "
+            "that it is used, and that the ports are drain gate source body"
+        )
     # Numerical noise at either end of the curve is left out: each point kept lies below all before it.
     logs = np.log(np.maximum(currents, 1e-300))
     kept = logs < np.minimum.accumulate(np.concatenate([[np.inf], logs[:-1]]))
@@ -51,4 +60,12 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
     targets = np.concatenate([[off], np.arange(1, cell.levels) * cell.unit_a])
     # The logarithm of the current is close to a straight line where the current itself is far from one.
     inverse = PchipInterpolator(logs[::-1], shifts[::-1])
-    return inverse(np.log(targets))
+    levels = inverse(np.log(targets))
+    steps = -np.diff(levels)
+    if steps.min() < SMALLEST_STEP_V:
+        lower = int(steps.argmin())
+        raise CardError(
+            f"levels {lower} and {lower + 1} are {1e3 * steps[lower]:.2g} mV of threshold apart and cannot be told "
+            f"apart, less than an electron ({1e3 * SMALLEST_STEP_V:g} mV): lower cell.bits, or change cell.full_scale_a"
+        )
+    return levels

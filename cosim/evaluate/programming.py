@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosim.config import Config
+from cosim.config import Config, Corner
 from cosim.device import CURVE_SHIFTS, Card, program_levels
 from cosim.errors import CardError
 from cosim.netlist import curve_deck
@@ -15,7 +15,7 @@ _LARGEST_LEAK = 0.1
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:
-    """Threshold shift of every level [V], found from the card itself at the nominal read condition.
+    """Threshold shift of every level [V], found from the card itself at tt, 27 C and nominal supply.
 
     The simulated curve is inverted, then simulated again around each level and inverted once more, so that the
     currents are within 1e-6 of their targets.
@@ -23,9 +23,9 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     Raises:
         CardError: the card cannot hold the levels, or the cells of closed wordlines conduct.
     """
-    shifts = CURVE_SHIFTS
+    shifts, nominal = CURVE_SHIFTS, config.at_corner(Corner())
     for _ in range(2):
-        deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), config)
+        deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), nominal)
         (reading,) = simulator.simulate([deck], "programming")
         levels = program_levels(shifts, reading.currents[0], config.cell)
         shifts = np.sort((levels[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
@@ -35,8 +35,8 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
 
 
 def _check_closed(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> None:
-    """Refuse levels whose cells conduct at closed wordlines: decks leave those out."""
-    deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), config, wordline_v=0.0)
+    """Refuse levels whose cells conduct at closed wordlines at the corner: decks leave those out."""
+    deck = curve_deck(card, shifts, np.full(len(shifts), config.read_at_corner.bitline_v), config, wordline_v=0.0)
     (reading,) = simulator.simulate([deck], "closed wordlines")
     leak = config.array.wordlines * float(np.abs(reading.currents).max()) / config.cell.unit_a
     if leak > _LARGEST_LEAK:

@@ -23,8 +23,8 @@ from PySpice.Spice.Netlist import Circuit
 from cosim.config import Config
 from cosim.device import Card
 from cosim.mapping import Group, pattern_bits
-from cosim.netlist.deck import Deck
-from cosim.netlist.instance import CellWriter
+from cosim.netlist.deck import Deck, corner_options
+from cosim.netlist.instance import CellWriter, card_files
 
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
@@ -49,8 +49,8 @@ class ArrayDecks:
     def __init__(self, card: Card, shifts: np.ndarray, config: Config) -> None:
         self.shifts = shifts
         self.config = config
-        self._writer = CellWriter.for_card(card, config.cell)
-        self._cards = {f"{card.name}.card": card.text()}
+        self._writer = CellWriter.for_card(card, config)
+        self._cards = card_files(card, config)
 
     def deck(self, group: Group, patterns: np.ndarray, comments: Sequence[str] = (), *, careful: bool = False) -> Deck:
         """The deck that reads `patterns`, in that order, on a group.
@@ -62,7 +62,7 @@ class ArrayDecks:
                 edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
                 to stop at the samples only, which gives the same settled currents.
         """
-        array, read = self.config.array, self.config.read
+        array, read = self.config.array, self.config.read_at_corner
         wordlines, bitlines = group.levels.shape
         template = _array_template(wordlines, bitlines, self._writer, self.config)
         below = group.first_wordline
@@ -80,7 +80,7 @@ class ArrayDecks:
                 "dc",
                 f".dc vread 0 {len(patterns) - 1 or 1} {1 if len(patterns) > 1 else 2}",
                 circuit + _swept_wordlines(states, read.wordline_v),
-                _CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS,
+                {**(_CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS), **corner_options(self.config)},
                 self._cards,
                 sources,
                 np.arange(len(patterns), dtype=float),
@@ -95,7 +95,7 @@ class ArrayDecks:
             "tran",
             f".tran {pulse} {stop}" + ("" if careful else f" 0 {_number(2 * read.pulse_s)}"),
             circuit + wordlines_text,
-            _CAREFUL_OPTIONS if careful else _TRAN_OPTIONS,
+            {**(_CAREFUL_OPTIONS if careful else _TRAN_OPTIONS), **corner_options(self.config)},
             self._cards,
             sources,
             starts[1:],
@@ -125,7 +125,7 @@ def _array_template(wordlines: int, bitlines: int, writer: CellWriter, config: C
     PySpice describes each shape once; the groups of that shape differ in numbers only, so that writing a deck
     costs a string substitution.
     """
-    array, read = config.array, config.read
+    array, read = config.array, config.read_at_corner
     wires = array.bitline_res_ohm > 0
     circuit = Circuit("array")
     for bitline in range(bitlines):

@@ -1,4 +1,4 @@
-"""Decks of single cells: the current against threshold shift from which levels are programmed."""
+"""Decks of single cells: the currents from which levels are programmed and cells characterized."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from PySpice.Spice.Netlist import Circuit
 from cosim.config import Config
 from cosim.device import Card
 from cosim.netlist.array import element_lines
-from cosim.netlist.deck import Deck
-from cosim.netlist.instance import CellWriter
+from cosim.netlist.deck import Deck, corner_options
+from cosim.netlist.instance import CellWriter, card_files
 
 # Programming is done once a card and read condition, so it can afford to be exact.
 _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
@@ -18,15 +18,16 @@ _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
 def curve_deck(
     card: Card, shifts: np.ndarray, drain_v: np.ndarray, config: Config, *, wordline_v: float | None = None
 ) -> Deck:
-    """One cell for each pair of threshold shift and drain voltage, all read at once.
+    """One cell for each pair of threshold shift and drain voltage, all read at once at the corner.
 
     Args:
         shifts, drain_v: (cells,) [V].
         wordline_v: of the gates [V]; left out, that of an open wordline.
     """
-    writer = CellWriter.for_card(card, config.cell)
+    writer = CellWriter.for_card(card, config)
     circuit = Circuit("cells")
-    circuit.V("wl", "w", circuit.gnd, f"{config.read.wordline_v if wordline_v is None else wordline_v:.10g}")
+    gate_v = config.read_at_corner.wordline_v if wordline_v is None else wordline_v
+    circuit.V("wl", "w", circuit.gnd, f"{gate_v:.10g}")
     for index, (shift, volt) in enumerate(zip(shifts.tolist(), drain_v.tolist(), strict=True)):
         circuit.V(f"d{index}", f"d{index}", circuit.gnd, f"{volt:.10g}")
         writer.add(circuit, str(index), f"d{index}", "w", circuit.gnd, circuit.gnd, f"{shift:.10g}")
@@ -34,9 +35,49 @@ def curve_deck(
         "op",
         ".op",
         element_lines(circuit),
-        _EXACT,
-        {f"{card.name}.card": card.text()},
+        {**_EXACT, **corner_options(config)},
+        card_files(card, config),
         tuple(f"vd{index}" for index in range(len(shifts))),
         np.zeros(1),
         comments=("read currents of single cells, one for each threshold shift (delvto)",),
+    )
+
+
+def sweep_deck(
+    card: Card,
+    shifts: np.ndarray,
+    config: Config,
+    *,
+    wordline_v: float | None = None,
+    bitline_v: float | None = None,
+    step_v: float,
+    stop_v: float,
+) -> Deck:
+    """One cell for each threshold shift, the voltage that is not given swept from 0 for all of them at once.
+
+    Args:
+        shifts: (cells,) [V].
+        wordline_v: of the gates [V]: the drains are swept, output curves; or
+        bitline_v: of the drains [V]: the gates are swept, transfer curves.
+        step_v, stop_v: of the sweep [V]; it ends at the last whole step.
+    """
+    writer = CellWriter.for_card(card, config)
+    circuit = Circuit("cells")
+    circuit.V("w", "w", circuit.gnd, f"{wordline_v or 0:.10g}")
+    circuit.V("b", "b", circuit.gnd, f"{bitline_v or 0:.10g}")
+    for index, shift in enumerate(shifts.tolist()):
+        # Sources of 0 V that measure, turned like those that clamp.
+        circuit.V(f"d{index}", f"d{index}", "b", "0")
+        writer.add(circuit, str(index), f"d{index}", "w", circuit.gnd, circuit.gnd, f"{shift:.10g}")
+    steps = int(np.floor(stop_v / step_v + 1e-6))
+    swept = "vw" if wordline_v is None else "vb"
+    return Deck(
+        "dc",
+        f".dc {swept} 0 {(steps + 0.25) * step_v:.10g} {step_v:.10g}",
+        element_lines(circuit),
+        {**_EXACT, **corner_options(config)},
+        card_files(card, config),
+        tuple(f"vd{index}" for index in range(len(shifts))),
+        step_v * np.arange(steps + 1),
+        comments=("curves of single cells, one for each threshold shift",),
     )

@@ -9,11 +9,19 @@ from typing import Literal
 
 import numpy as np
 
+from cosim.config import Config, Corner
+
 # Part of every identity: what is stored for a deck, and how it is read from ngspice's answer.
 _RESULT_FORMAT = "cosim-result-1"
 # What the second attempt at a deck that did not converge is given, unless the deck is stricter itself.
 _TIGHTENED = {"bypass": 0, "reltol": 1e-4, "trtol": 1}
 _PATIENT = {"itl1": 500, "itl4": 100}
+
+
+def corner_options(config: Config) -> dict[str, float | str]:
+    """The .options that put a deck at the corner's temperature; none at the temperature that ngspice starts from."""
+    temperature = config.corner.temperature_c
+    return {} if temperature == Corner().temperature_c else {"temp": f"{temperature:.10g}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +33,7 @@ class Deck:
         command: the analysis line.
         circuit: element lines, as PySpice writes them.
         options: the .options.
-        cards: file name to text of the .model files that lie beside the deck.
+        cards: file name to text of the cards that lie beside the deck.
         sources: names of the voltage sources whose currents are the answer, one a bitline.
         samples: (reads,) times [s] or sweep values of the reads; one read for "op".
         wave_reads: how many reads to keep the waveforms of, from the first on.

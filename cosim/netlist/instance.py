@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 from PySpice.Spice.Netlist import Circuit
 
-from cosim.config import Cell
-from cosim.device import Card
+from cosim.config import Config
+from cosim.device import Card, Subcircuit
+
+
+def card_files(card: Card, config: Config) -> dict[str, str]:
+    """File name to text of what a deck includes of a card: its section for the corner."""
+    return {f"{card.name}.card": card.at(config.corner.process).text()}
 
 
 @dataclass(frozen=True)
@@ -15,22 +20,29 @@ class CellWriter:
     """Writes instances of one cell; equal writers write equal elements.
 
     Attributes:
-        model: the transistor's name in decks.
-        width_m, length_m: its drawn channel [m].
+        model: the transistor's or the subcircuit's name in decks.
+        geometry: the parameters of width and length, and their values [m].
+        shift: of a subcircuit, the parameter that is the threshold shift; None for a transistor.
     """
 
     model: str
-    width_m: float
-    length_m: float
+    geometry: tuple[tuple[str, float], ...]
+    shift: str | None = None
 
     @classmethod
-    def for_card(cls, card: Card, cell: Cell) -> CellWriter:
-        """The writer of a card's cell.
+    def for_card(cls, card: Card, config: Config) -> CellWriter:
+        """The writer of a card's cell at the corner.
 
         Raises:
-            CardError: the card holds no cell.
+            CardError: the card has no section for the corner, or holds no cell.
         """
-        return cls(card.cell_model().spice_name, cell.width_m, cell.length_m)
+        cell = config.cell
+        found = card.at(config.corner.process).cell(cell.subcircuit)
+        if isinstance(found, Subcircuit):
+            geometry = tuple((key, size) for key, size in (("w", cell.width_m), ("l", cell.length_m))
+                             if key in found.parameters)  # fmt: skip
+            return cls(found.spice_name, geometry, found.shift_parameter(cell.shift_parameter))
+        return cls(found.spice_name, (("length", cell.length_m), ("width", cell.width_m)))
 
     def add(self, circuit: Circuit, name: str, drain: str, gate: str, source: str, body: str, shift: str) -> None:
         """Put a cell into a circuit.
@@ -40,7 +52,8 @@ class CellWriter:
             drain, gate, source, body: nodes.
             shift: its threshold shift [V] as text, a number or a place to be formatted.
         """
-        circuit.M(
-            name, drain, gate, source, body,
-            model=self.model, length=self.length_m, width=self.width_m, raw_spice=f"delvto={shift}",
-        )  # fmt: skip
+        given = dict(self.geometry)
+        if self.shift is None:
+            circuit.M(name, drain, gate, source, body, model=self.model, raw_spice=f"delvto={shift}", **given)
+        else:
+            circuit.X(name, self.model, drain, gate, source, body, **{self.shift: shift}, **given)

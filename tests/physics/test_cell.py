@@ -58,3 +58,9 @@ def test_a_cell_that_cannot_be_switched_off_is_refused() -> None:
     shifts, currents = np.linspace(0, 2, 50), np.geomspace(9e-6, 1e-8, 50)
     with pytest.raises(CardError, match=r"leaks 1e-08 A.*lower read\.wordline_v"):
         program_levels(shifts, currents, Config().cell)
+
+
+def test_levels_less_than_an_electron_apart_are_refused() -> None:
+    shifts, currents = np.linspace(0, 0.02, 50), np.geomspace(9e-6, 1e-13, 50)
+    with pytest.raises(CardError, match=r"levels 14 and 15 are 0\.\d+ mV.*cannot be told apart.*lower cell\.bits"):
+        program_levels(shifts, currents, Config().cell)

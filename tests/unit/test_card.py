@@ -6,24 +6,85 @@ from pathlib import Path
 
 import pytest
 
-from cosim.device import load_card, shipped_cards
-from cosim.device.card import parse_card
+from cosim.config import Config
+from cosim.device import Model, Section, Subcircuit, load_card, shipped_cards
+from cosim.device.expression import rewrite
+from cosim.device.parser import parse_card
 from cosim.errors import CardError
+from cosim.netlist import CellWriter
 
 GOOD = "* a cell\n.MODEL Cell NMOS (LEVEL = 54, version=4.5\n+ vth0=2.3 toxe = 15.8n $ oxide\n+ u0=2.4e-2 ) ; end\n"
 
 
+CELL = """
+.param beta=60u
+.model q nmos level=1 vto={vto} kp={2 * beta}
+.subckt mine drain gate source body params: dvt=0 w = 0.1u
+.model inner d is={1e-15*k}
+.param k=0.6
+e1 fg a gate 0 0.6
+b1 a 0 V = -k * (dvt + 0.1) + 0.06*v(drain) - v(source, 0)**2
+m1 drain fg source body Q w={w} l=0.11u
+r1 drain source {1k/k}
+d1 body drain inner
+.ends mine
+.lib tt
+.param vto=0.8
+.endl tt
+.lib ff
+.param vto={0.8 - 0.1}
+.endl
+"""
+
+
+def tt(name: str, text: str) -> Section:
+    return parse_card(name, text).at("tt")
+
+
 @pytest.mark.parametrize("name", shipped_cards())
-def test_shipped_cards_are_cells(name: str) -> None:
-    assert load_card(name).cell_model().kind == "nmos"
+@pytest.mark.parametrize("process", ["tt", "ff", "ss", "fs", "sf"])
+def test_shipped_cards_are_cells_at_every_corner(name: str, process: str) -> None:
+    cell = load_card(name).at(process).cell()
+    assert isinstance(cell, Subcircuit) or cell.kind == "nmos"
 
 
 def test_a_card_is_understood_and_written_again() -> None:
-    card = parse_card("cell", GOOD)
-    model = card.cell_model()
+    section = tt("cell", GOOD)
+    model = section.cell()
+    assert isinstance(model, Model)
     assert model.parameters == {"level": "54", "version": "4.5", "vth0": "2.3", "toxe": "15.8n", "u0": "2.4e-2"}
-    (again,) = parse_card("cell", card.text()).models.values()
+    (again,) = tt("cell", section.text()).models.values()
     assert (again.name, again.parameters) == ("cosim_cell", model.parameters), "no keyword of ngspice starts so"
+
+
+def test_a_subcircuit_is_understood_and_written_again() -> None:
+    section = tt("user", CELL)
+    cell = section.cell()
+    assert isinstance(cell, Subcircuit)
+    assert (cell.name, cell.ports) == ("mine", ("drain", "gate", "source", "body"))
+    assert cell.parameters == {"dvt": "0", "w": "0.1u"}
+    assert cell.shift_parameter() == "dvt"
+    assert cell.lines == (
+        ".model cosim_inner d",
+        "+ is={(1e-15*k)}",
+        ".param k=0.6",
+        "e1 fg a gate 0 0.6",
+        "b1 a 0 v=((((0-k)*(dvt+0.1))+(0.06*v(drain)))-pow(v(source,0),2))",
+        "m1 drain fg source body cosim_q w={w} l=0.11u",
+        "r1 drain source {(1k/k)}",
+        "d1 body drain cosim_inner",
+    )
+    assert tt("user", section.text().replace("cosim_", "")).text() == section.text()
+
+
+def test_a_section_decides_and_what_is_outside_belongs_to_all() -> None:
+    card = parse_card("user", CELL)
+    assert card.at("tt").models["q"].parameters == {"level": "1", "vto": "0.8", "kp": "0.00012"}
+    assert card.at("ff").models["q"].parameters["vto"] == "0.7"
+    with pytest.raises(CardError, match=r"no section 'ss', only ff, tt: set corner\.process"):
+        card.at("ss")
+    with pytest.raises(CardError, match="no section 'ff', only tt"):
+        parse_card("cell", GOOD).at("ff")
 
 
 @pytest.mark.parametrize(
@@ -31,32 +92,52 @@ def test_a_card_is_understood_and_written_again() -> None:
     [
         ".control\nshell touch /tmp/owned\n.endc",
         ".include /etc/passwd",
-        ".lib other.lib tt",
         ".INC other",
         "m1 d g s b cell",
-        ".subckt cell d g s b\n.ends",
-        ".param x=1",
         "shell rm -rf /",
+        ".subckt a d g s b x=0\n.include /etc/passwd\n.ends",
+        ".subckt a d g s b x=0\nv1 d s 1\n.ends",
+        ".subckt a d g s b x=0\nx1 d g s b other\n.ends",
+        ".lib ff\n.control\n.endl",
+        ".options temp=3",
         ".csparam y=2",
         "v1 a 0 1",
         ".end",
         "quit",
     ],
 )
-def test_anything_but_models_is_refused(smuggled: str) -> None:
+def test_anything_but_models_and_subcircuits_is_refused(smuggled: str) -> None:
     for text in (GOOD + smuggled, smuggled + "\n" + GOOD):
-        with pytest.raises(CardError, match=r"expected only \.model statements and comments"):
+        with pytest.raises(CardError, match=r"expected only \.model, \.param, \.subckt and \.lib SECTION"):
             parse_card("cell", text)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (".lib other.lib tt\n", r"expected \.lib SECTION \(a card cannot include files\)"),
+        (".lib ../tt\n", r"expected \.lib SECTION"),
+        (".lib tt\n.lib ff\n", "section 'tt' is still open"),
+        (".lib tt\n.endl\n.lib TT\n.endl\n", "section is there twice"),
+        (".lib tt\n", "has no .endl"),
+        (".endl\n", "no section is open"),
+        (".ends\n", "no subcircuit is open"),
+        (".subckt a d g s b x=0\n", "has no .ends"),
+        (".subckt a d g s b x=0\n.lib tt\n.ends\n.endl", "subcircuit is still open since line 1"),
+        (".subckt a d d s b x=0\n.ends\n", r"expected '\.subckt NAME drain gate source body"),
+        (".subckt a d g s b x=y\n.ends\n", "expected parameter=number, found 'y'"),
+        (".param a=1\n.param A=2\n", "given twice"),
+        (".param a={b}\n", "unknown parameter 'b'"),
+        (".param a={1/0}\n", "without a value"),
+        (".param a={1e29*1e29}\n", "without a value"),
+        (".param a={" + "(" * 60 + "1" + ")" * 60 + "}\n", "nested too deeply"),
+        (".param a={" + "1+" * 2000 + "1}\n", "more than 2000 characters"),
+        (".param a={1\n", "braces in pairs"),
         ("", r"holds no \.model statement"),
         ("* nothing\n", r"holds no \.model statement"),
         ("+ vth0=1\n", "continuation line"),
         (".model cell\n", r"expected '\.model NAME TYPE"),
-        (".model cell nmos level=54 vth0={x}\n", "expected parameter=number, found 'vth0={x}'"),
+        (".model cell nmos level=54 vth0={x}\n", "unknown parameter 'x'"),
         (".model cell nmos level=54 vth0='1+1'\n", "expected parameter=number"),
         (".model cell nmos level=54 vth0\n", "expected parameter=number"),
         (".model cell nmos level=54 vth0=nan\n", "expected parameter=number"),
@@ -75,14 +156,78 @@ def test_statements_that_are_no_models(text: str, message: str) -> None:
 @pytest.mark.parametrize("statement", ["d1 d is=1e-14", "p1 pmos level=54", "n1 nmos level=1", "n1 nmos level=54k"])
 def test_a_card_without_a_cell(statement: str) -> None:
     with pytest.raises(CardError, match="needs one BSIM4 n-channel model"):
-        parse_card("cell", f".model {statement}\n").cell_model()
+        tt("cell", f".model {statement}\n").cell()
 
 
 def test_two_cells_are_told_apart_by_the_cards_name() -> None:
     two = GOOD + ".model other nmos level=54\n"
-    assert parse_card("cell", two).cell_model().name == "cell"
+    assert tt("cell", two).cell().name == "cell"
     with pytest.raises(CardError, match="found cell, other"):
-        parse_card("another", two).cell_model()
+        tt("another", two).cell()
+
+
+@pytest.mark.parametrize(
+    ("element", "message"),
+    [
+        ("m1 d g s b other", "the model 'other', which the card does not have"),
+        ("m1 d g s b", "too few words"),
+        ("m1 d ../g s b q", "the node '../g'"),
+        ("r1 d s {v(d)}", "function 'v'"),
+        ("r1 d s 1k tc=1", "'tc=1' after its value"),
+        ("r1 d s 'x'", "expected parameter=number, found \"'x'\""),
+        ("c1 d s {x", "braces in pairs"),
+        ("b1 d 0 v=`id`", "'`id`' in an expression"),
+        ("b1 d 0 v=i(v1)", "the function 'i', which is none of"),
+        ("b1 d 0 v=exp(1,2)", "2 arguments of 'exp'"),
+        ("b1 d 0 v=x+", "where a number or a name is due"),
+        ("b1 d 0 v=(x", "where '\\)' is due"),
+        ("b1 d 0 v=x x", "after the end of an expression"),
+        ("b1 d 0 v=y", "unknown parameter 'y'"),
+        ("b1 d 0 q=1", "no 'B<name> node node V=expression'"),
+        ("e1 d 0 value={x}", "too few words"),
+        ("e1 d 0 poly 1 2", "expected parameter=number, found '2'|the node"),
+    ],
+)
+def test_elements_that_are_not_understood(element: str, message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        parse_card("user", f".model q nmos level=1\n.subckt a d g s b x=0\n{element}\n.ends\n")
+
+
+def test_a_constant_expression_is_a_number() -> None:
+    values = {"a": "2u", "b": "-0.5"}
+    for source, text in {
+        "a": "2u", "-a": "-2e-06", "2**3**2": "512", "-2**2": "-4", "1-2-3": "-4", "(b)": "-0.5", "1/4*2": "0.5",
+        "max(b,a)*1meg": "2", "sqrt(4)+abs(b)": "2.5", "1-b": "1.5",
+    }.items():  # fmt: skip
+        assert rewrite(source, values) == text, source
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        (".subckt a d g s b\n.ends", [], "needs one parameter, the threshold shift, found none: write .subckt"),
+        (".subckt a d g s b x=0 y=0\n.ends", [], "found x, y: name it with cell.shift_parameter"),
+        (".subckt a d g s b shift=0\n.ends", ["cell.shift_parameter=shft"], "'shft': did you mean 'shift'"),
+        (".subckt a g d s b x=0\n.ends", [], "order drain gate source body, found g d s b"),
+        (".subckt a drain source gate bulk x=0\n.ends", [], "found drain source gate bulk"),
+        (".subckt a d g s x=0\n.ends", [], "four ports drain gate source body, found d, g, s"),
+        (".subckt a d g s b x=0\n.ends\n.subckt c d g s b x=0\n.ends", [], "needs one subcircuit, found a, c"),
+        (".subckt a d g s b x=0\n.ends", ["cell.subcircuit=aa"], "no subcircuit 'aa': did you mean 'a'"),
+        (".model a nmos level=54", ["cell.subcircuit=aa"], "needs one subcircuit, found none"),
+        (".lib tt\n.model a nmos level=54\n.endl", ["corner.process=ff"], "no section 'ff', only tt"),
+    ],
+)  # fmt: skip
+def test_subcircuits_that_are_no_cells(text: str, settings: list[str], message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        CellWriter.for_card(parse_card("user", text), Config.load(None, settings))
+
+
+def test_cells_are_found_by_name() -> None:
+    two = ".subckt a d g s b x=0 y=0 w=1u\n.ends\n.subckt user n1 n2 n3 n4 x=0\n.ends"
+    assert CellWriter.for_card(parse_card("user", two), Config()).model == "cosim_user"
+    asked = Config.load(None, ["cell.subcircuit=A", "cell.shift_parameter=y"])
+    writer = CellWriter.for_card(parse_card("user", two), asked)
+    assert (writer.model, writer.shift, writer.geometry) == ("cosim_a", "y", (("w", 1e-7),))
 
 
 def test_files_that_are_no_cards(tmp_path: Path) -> None:
