@@ -92,6 +92,15 @@ def test_netlist_writes_decks_and_manifest(folder: Path) -> None:
     assert len(json.loads((folder / "build" / "manifest.json").read_text())["decks"]) == 3 + 18
 
 
+def test_characterize_prints_tables_and_writes_a_folder(folder: Path) -> None:
+    done = cosim("characterize", "--card", "sonos65", "--set", "read.wordline_v=2.0", "--out", "cell", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "cell of the card sonos65" in done.stdout
+    summary = json.loads((folder / "cell" / "summary.json").read_text())
+    assert len(summary["levels"]) == 16
+    assert {"transfer.csv", "corners.png"} < {path.name for path in (folder / "cell").iterdir()}
+
+
 def test_train_writes_network_and_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
@@ -155,6 +164,9 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("netlist digits-w4a4 --out store", "is not empty"),
         ("demo --images 5 --out store", "is not empty: choose another folder, or pass --force"),
         ("netlist digits-w4a4", "Missing option '--out'"),
+        ("characterize --card nor66 --out cell", "no card 'nor66': did you mean 'nor65'"),
+        ("characterize --out cell --set cell.full_scale_a=1e-4", "the card reaches"),
+        ("characterize --out store", "is not empty: choose another folder, or pass --force"),
         ("demos", "No such command 'demos'"),
     ],
 )

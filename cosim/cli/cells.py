@@ -1,0 +1,39 @@
+"""Commands that look at cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosim.cli.shared import ConfigFile, Force, Overrides, StoreFolder, app, console, with_named
+
+
+@app.command()
+def characterize(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for CSV files, plots and summary.json.")],
+    card: Annotated[
+        str | None,
+        typer.Option("--card", metavar="NAME|FILE", help="A shipped card's name, or a card file; else the configured."),
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    store: StoreFolder = None,
+    force: Force = False,
+) -> None:
+    """Measure a cell: curves, levels and their linearity, and what temperature, process and supply do to them."""
+    import cosim
+    from cosim.evaluate.characterization import characterize
+    from cosim.files import new_folder
+    from cosim.report.cell_plots import write_cell_plots
+    from cosim.report.cell_tables import cell_corner_table, cell_table, write_cell_tables
+    from cosim.spice import Simulator, Store
+
+    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}))
+    measured = characterize(settings, Simulator(settings.run, Store(store)))
+    folder = new_folder(out, out, force=force)
+    written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]
+    console.print(cell_table(measured))
+    console.print(cell_corner_table(measured))
+    console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)

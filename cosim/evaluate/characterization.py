@@ -1,0 +1,202 @@
+"""One cell measured as a device: its curves and levels, and what temperature, process and supply do to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cosim.config import Config, Corner
+from cosim.device import load_card
+from cosim.evaluate.programming import program_cell
+from cosim.netlist import Deck, curve_deck, sweep_deck
+from cosim.spice import Simulator
+
+TEMPERATURES_C = (-40.0, 27.0, 85.0, 125.0)
+SUPPLIES = (0.9, 1.1)
+# The current at which a threshold is read off a transfer curve [A], and those between which a swing is.
+THRESHOLD_A = 1e-7
+_SWING_A = (1e-10, 1e-8)
+# Transfer curves go beyond the read voltage by this factor, output curves at least so far [V].
+_GATE_BEYOND = 1.25
+_DRAIN_TO_V = 1.0
+_POINTS = 100
+# Half the difference of threshold shift that a sensitivity is taken over [V].
+_NUDGE_V = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Characterization:
+    """What was measured of a card's cell, programmed at the nominal corner.
+
+    Attributes:
+        config: the configuration; curves, currents and slopes are at its corner.
+        shifts: (levels,) programmed threshold shift [V].
+        currents: (levels,) read current [A].
+        slopes: (levels,) sensitivity -dI/dVt of the read current to the threshold [A/V].
+        equal_steps: (levels,) read current [A] if the shifts lay at equal steps from level 1 to the highest, level 0 a
+            step beyond level 1.
+        gate_v: (points,) [V] and transfer: (points, levels) [A], at the read's bitline voltage.
+        drain_v: (points,) [V] and output: (points, levels) [A], at the read's wordline voltage.
+        corners: corners at which the levels are read; corner_currents: (corners, levels) [A].
+    """
+
+    config: Config
+    shifts: np.ndarray
+    currents: np.ndarray
+    slopes: np.ndarray
+    equal_steps: np.ndarray
+    gate_v: np.ndarray
+    transfer: np.ndarray
+    drain_v: np.ndarray
+    output: np.ndarray
+    corners: tuple[Corner, ...]
+    corner_currents: np.ndarray
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(levels,) currents the levels stand for [A]."""
+        return self.config.cell.unit_a * np.arange(self.config.cell.levels)
+
+    @property
+    def on_off(self) -> float:
+        """Current of the highest level over that of level 0."""
+        return float(self.currents[-1] / max(self.currents[0], 1e-300))
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """(levels,) control-gate voltage [V] at which a transfer curve reaches THRESHOLD_A; nan where it does not."""
+        return np.array([_crossing(self.gate_v, curve, THRESHOLD_A) for curve in self.transfer.T])
+
+    @property
+    def swing(self) -> float:
+        """Subthreshold swing of the highest level [V a decade]; nan where its curve does not show it."""
+        low, high = (_crossing(self.gate_v, self.transfer[:, -1], current) for current in _SWING_A)
+        return (high - low) / float(np.log10(_SWING_A[1] / _SWING_A[0]))
+
+    def nonlinearity(self, currents: np.ndarray) -> np.ndarray:
+        """Deviation of level currents (..., levels) from their best straight line, in shares of the full scale.
+
+        The line takes up what gain and offset trimming can; the integral non-linearity is the largest deviation.
+        """
+        levels = np.arange(currents.shape[-1], dtype=float)
+        basis = np.stack([np.ones_like(levels), levels], axis=1)
+        fitted = currents @ np.linalg.pinv(basis).T @ basis.T
+        return (currents - fitted) / self.config.cell.full_scale_a
+
+    def inl(self, currents: np.ndarray) -> np.ndarray:
+        """(...) integral non-linearity of level currents (..., levels), in shares of the full scale."""
+        return np.abs(self.nonlinearity(currents)).max(axis=-1)
+
+    @property
+    def middle(self) -> int:
+        """The level that a reference column of centred weights holds."""
+        return min(len(self.shifts) // 2, len(self.shifts) - 2)
+
+    @property
+    def span_changes(self) -> np.ndarray:
+        """(corners,) relative change of highest less middle level: the drift that subtracting a reference leaves."""
+        nominal = self.targets[-1] - self.targets[self.middle]
+        return (self.corner_currents[:, -1] - self.corner_currents[:, self.middle]) / nominal - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, without the curves."""
+        config = self.config
+        levels = zip(self.shifts, self.thresholds, self.currents, self.slopes, strict=True)
+        corners = zip(
+            self.corners, self.corner_currents, self.inl(self.corner_currents), self.span_changes, strict=True
+        )
+        return {
+            "config": config.model_dump(),
+            "on_off": self.on_off,
+            "swing_v_per_decade": _finite(self.swing),
+            "inl": float(self.inl(self.currents)),
+            "inl_equal_threshold_steps": float(self.inl(self.equal_steps)),
+            "levels": [
+                {
+                    "level": level,
+                    "shift_v": float(shift),
+                    "threshold_v": _finite(threshold),
+                    "current_a": float(current),
+                    "slope_a_per_v": float(slope),
+                }
+                for level, (shift, threshold, current, slope) in enumerate(levels)
+            ],
+            "corners": [
+                {
+                    **corner.model_dump(),
+                    "currents_a": currents.tolist(),
+                    "inl": float(inl),
+                    "span_change": float(change),
+                }
+                for corner, currents, inl, change in corners
+            ],
+        }
+
+
+def characterize(config: Config, simulator: Simulator) -> Characterization:
+    """Measure the configured card's cell.
+
+    Raises:
+        CardError: the card is no cell, or cannot hold the levels.
+        SimulationError: ngspice failed.
+    """
+    card = load_card(config.cell.card)
+    shifts = program_cell(card, config, simulator)
+    read = config.read_at_corner
+
+    def point(shifts: np.ndarray, config: Config) -> Deck:
+        return curve_deck(card, shifts, np.full(len(shifts), config.read_at_corner.bitline_v), config)
+
+    corners = _corners(list(card.sections))
+    decks = [
+        sweep_deck(card, shifts, config, bitline_v=read.bitline_v, stop_v=_GATE_BEYOND * read.wordline_v,
+                   step_v=_GATE_BEYOND * read.wordline_v / _POINTS),
+        sweep_deck(card, shifts, config, wordline_v=read.wordline_v, stop_v=max(_DRAIN_TO_V, 2 * read.bitline_v),
+                   step_v=max(_DRAIN_TO_V, 2 * read.bitline_v) / _POINTS),
+        point(np.concatenate([shifts, shifts - _NUDGE_V, shifts + _NUDGE_V]), config),
+        point(_equal_steps(shifts), config),
+        *(point(shifts, config.at_corner(corner)) for corner in corners),
+    ]  # fmt: skip
+    transfer, output, points, equal, *at_corners = (
+        reading.currents for reading in simulator.simulate(decks, "characterizing")
+    )
+    currents, lower, higher = points[0].reshape(3, -1)
+    return Characterization(
+        config,
+        shifts,
+        currents,
+        (lower - higher) / (2 * _NUDGE_V),
+        equal[0],
+        decks[0].samples,
+        transfer,
+        decks[1].samples,
+        output,
+        tuple(corners),
+        np.concatenate(at_corners),
+    )
+
+
+def _equal_steps(shifts: np.ndarray) -> np.ndarray:
+    """Shifts with the same ends but for level 0, evenly apart."""
+    step = (shifts[1] - shifts[-1]) / max(1, len(shifts) - 2)
+    return shifts[1] - step * np.arange(-1, len(shifts) - 1)
+
+
+def _corners(processes: list[str]) -> list[Corner]:
+    """Every process corner of a card at every temperature, and the typical one at the supplies."""
+    known = [name for name in ("tt", "ff", "ss", "fs", "sf") if name in processes]
+    grid = [Corner.model_validate({"process": name, "temperature_c": t}) for name in known for t in TEMPERATURES_C]
+    return [*grid, *(Corner(supply=supply) for supply in SUPPLIES)]
+
+
+def _crossing(volts: np.ndarray, currents: np.ndarray, current: float) -> float:
+    """Where a rising curve reaches a current, its logarithm interpolated; nan where it does not."""
+    if not currents[0] < current <= currents[-1]:
+        return float("nan")
+    return float(np.interp(np.log(current), np.log(np.maximum(currents, 1e-300)), volts))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
