@@ -77,6 +77,12 @@ def test_a_subcircuit_is_understood_and_written_again() -> None:
     assert tt("user", section.text().replace("cosim_", "")).text() == section.text()
 
 
+def test_the_documented_cell_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "own-cell.md").read_text().split("```")[1]
+    writer = CellWriter.for_card(parse_card("my_cell", text), Config())
+    assert (writer.model, writer.shift, dict(writer.geometry)) == ("cosim_mine", "dvt", {"w": 1e-7, "l": 1.1e-7})
+
+
 def test_a_section_decides_and_what_is_outside_belongs_to_all() -> None:
     card = parse_card("user", CELL)
     assert card.at("tt").models["q"].parameters == {"level": "1", "vto": "0.8", "kp": "0.00012"}
