@@ -15,6 +15,7 @@ A value is a number or {expression}. What stands outside of every section belong
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,7 +161,11 @@ def _understand(card: str, statements: list[_Statement]) -> Section:
     subcircuits: dict[str, Subcircuit] = {}
     for statement in statements:
         if statement.keyword == ".param":
-            values |= _assignments(statement, _split(statement)[1:], values, given=values)
+            for word in _split(statement)[1:]:  # each may use those before it
+                ((key, value),) = _assignments(statement, [word], values).items()
+                if key in values:
+                    raise statement.wrong(f"parameter {key!r} is given twice: keep one")
+                values[key] = value
         elif statement.keyword == ".model":
             _add(statement, models, _model(statement, values))
     for statement in statements:
@@ -192,11 +197,7 @@ def _plain(statement: _Statement) -> str:
 
 
 def _assignments(
-    statement: _Statement,
-    words: list[str],
-    values: dict[str, str],
-    names: set[str] | None = None,
-    given: dict[str, str] | None = None,
+    statement: _Statement, words: list[str], values: dict[str, str], names: Collection[str] = ()
 ) -> dict[str, str]:
     """parameter=value words as names and values."""
     found: dict[str, str] = {}
@@ -204,20 +205,20 @@ def _assignments(
         key, equals, value = word.partition("=")
         if not equals or not NAME.fullmatch(key):
             raise statement.wrong(f"expected parameter=number, found {word[:40]!r}: write every value as a number")
-        if key.lower() in found or key.lower() in (given or {}):
+        if key.lower() in found:
             raise statement.wrong(f"parameter {key!r} is given twice: keep one")
         if key.lower() == "version" and _VERSION.fullmatch(value):
             found["version"] = value
             continue
-        found[key.lower()] = _value(statement, value, {**values, **found} if given is not None else values, names)
+        found[key.lower()] = _value(statement, value, values, names)
     return found
 
 
-def _value(statement: _Statement, text: str, values: dict[str, str], names: set[str] | None = None) -> str:
+def _value(statement: _Statement, text: str, values: dict[str, str], names: Collection[str] = ()) -> str:
     """A number, or an expression in braces: as a number where its parameters are known."""
     if text.startswith("{") and text.endswith("}"):
         try:
-            written = rewrite(text[1:-1], values, names or ())
+            written = rewrite(text[1:-1], values, names)
         except ValueError as error:
             raise statement.wrong(f"{text[:40]!r} holds {error}") from error
         return written if number(written) is not None else f"{{{written}}}"
@@ -229,7 +230,7 @@ def _value(statement: _Statement, text: str, values: dict[str, str], names: set[
     return text.lower()
 
 
-def _model(statement: _Statement, values: dict[str, str], names: set[str] | None = None) -> Model:
+def _model(statement: _Statement, values: dict[str, str], names: Collection[str] = ()) -> Model:
     words = _split(statement)[1:]
     if len(words) < 2 or not all(NAME.fullmatch(word) for word in words[:2]):
         raise statement.wrong("expected '.model NAME TYPE parameter=number ...'")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from PySpice.Spice.Netlist import Circuit
 
-from cosim.config import Config
+from cosim.config import Cell, Config
 from cosim.device import Card, Subcircuit
+from cosim.errors import CardError
 
 
 def card_files(card: Card, config: Config) -> dict[str, str]:
@@ -34,14 +35,26 @@ class CellWriter:
         """The writer of a card's cell at the corner.
 
         Raises:
-            CardError: the card has no section for the corner, or holds no cell.
+            CardError: the card has no section for the corner, or holds no cell, or none that what is configured fits.
         """
         cell = config.cell
         found = card.at(config.corner.process).cell(cell.subcircuit)
         if isinstance(found, Subcircuit):
-            geometry = tuple((key, size) for key, size in (("w", cell.width_m), ("l", cell.length_m))
-                             if key in found.parameters)  # fmt: skip
-            return cls(found.spice_name, geometry, found.shift_parameter(cell.shift_parameter))
+            shift = found.shift_parameter(cell.shift_parameter)
+            sizes = {"w": "width_m", "l": "length_m"}
+            for key, name in sizes.items():
+                if key not in found.parameters and getattr(cell, name) != getattr(Cell(), name):
+                    raise CardError(
+                        f"cell.{name} is set, but subcircuit {found.name!r} has no parameter {key!r}: "
+                        f"write .subckt {found.name} ... {key}=1u and use it, or leave cell.{name} out"
+                    )
+            given = tuple((key, getattr(cell, name)) for key, name in sizes.items() if key in found.parameters)
+            return cls(found.spice_name, given, shift)
+        if cell.shift_parameter is not None:
+            raise CardError(
+                f"cell.shift_parameter = {cell.shift_parameter!r} names a parameter of a subcircuit, but the cell of "
+                f"card {card.name!r} is a transistor, which has delvto: leave it out"
+            )
         return cls(found.spice_name, (("length", cell.length_m), ("width", cell.width_m)))
 
     def add(self, circuit: Circuit, name: str, drain: str, gate: str, source: str, body: str, shift: str) -> None:

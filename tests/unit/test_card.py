@@ -220,6 +220,8 @@ def test_a_constant_expression_is_a_number() -> None:
         (".subckt a d g s b x=0\n.ends\n.subckt c d g s b x=0\n.ends", [], "needs one subcircuit, found a, c"),
         (".subckt a d g s b x=0\n.ends", ["cell.subcircuit=aa"], "no subcircuit 'aa': did you mean 'a'"),
         (".model a nmos level=54", ["cell.subcircuit=aa"], "needs one subcircuit, found none"),
+        (".model a nmos level=54", ["cell.shift_parameter=x"], "is a transistor, which has delvto: leave it out"),
+        (".subckt a d g s b x=0\n.ends", ["cell.width_m=2e-7"], "cell.width_m is set, but subcircuit 'a' has no"),
         (".lib tt\n.model a nmos level=54\n.endl", ["corner.process=ff"], "no section 'ff', only tt"),
     ],
 )  # fmt: skip
