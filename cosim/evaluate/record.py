@@ -16,7 +16,7 @@ from cosim.errors import InputError
 from cosim.files import is_file, write_whole
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-1"
+FORMAT = "cosim-run-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,12 @@ class LayerRecord:
 
     Attributes:
         tiles, reads: arrays used; reads that the images need.
-        lsb_units: unit currents a code; highest_code: the converter's largest, None for no limit.
+        lsb_units: unit currents a code, the mean over bitlines; highest_code: the converter's largest, None for no
+            limit.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
+        noise_lsb: of a read, root mean square; currents and codes below are without it.
+        trim_gain, trim_gain_spread: mean, and largest less smallest, of the gains that trimming took out, 1 and 0
+            without trimming; trim_offset_lsb: mean of the offsets.
         groups: in the order of the plan.
     """
 
@@ -36,6 +40,10 @@ class LayerRecord:
     lsb_units: float
     highest_code: int | None
     unsettled_lsb: float
+    noise_lsb: float
+    trim_gain: float
+    trim_gain_spread: float
+    trim_offset_lsb: float
     groups: list[GroupReads]
 
 
@@ -103,10 +111,9 @@ class RunRecord:
                     _put(file, name, values)
             for number, layer in enumerate(self.layers):
                 folder = file.create_group(f"layers/{number}")
-                for name in ("name", "tiles", "reads", "lsb_units", "unsettled_lsb"):
-                    folder.attrs[name] = getattr(layer, name)
-                if layer.highest_code is not None:
-                    folder.attrs["highest_code"] = layer.highest_code
+                folder.attrs.update(
+                    {name: value for name, value in vars(layer).items() if name != "groups" and value is not None}
+                )
                 for index, group in enumerate(layer.groups):
                     for field in fields(GroupReads):
                         _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
