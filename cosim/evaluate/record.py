@@ -79,7 +79,8 @@ class RunRecord:
     """Everything a run found.
 
     Attributes:
-        facts: JSON values: network, data set, configuration, versions, date, usage, seconds by stage.
+        facts: JSON values: network, data set, configuration, what the chip drew, versions, date, usage, seconds by
+            stage.
         labels: (images,) int64.
         logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
         disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
@@ -168,6 +169,8 @@ class RunRecord:
         for name, kind in _FACTS.items():
             if not isinstance(facts[name], kind):
                 raise ValueError(f"the fact {name!r} must be a {kind}")
+        if not all(value is None or isinstance(value, (int, float)) for value in facts["chip"].values()):
+            raise ValueError("the facts of the chip must be numbers")
         Config.from_dict(facts["config"])
 
     @classmethod
@@ -214,6 +217,7 @@ _FACTS: dict[str, Any] = {
     "images": int,
     "image_full_scale": (int, float),
     "config": dict,
+    "chip": dict,
     "date": str,
     "versions": dict,
     "usage": dict,

@@ -257,7 +257,8 @@ def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
     if layer.noise_lsb:
         rows.append(("noise of a read, rms", f"{layer.noise_lsb:.3g} LSB"))
     if layer.trimmed:
-        rows.append(("trimmed gain, offset", wording.trimming(layer)))
+        rows.append(("trimmed gain", f"{layer.trim_gain:.4f}, spread {layer.trim_gain_spread:.2g}"))
+        rows.append(("trimmed offset", f"{wording.number(layer.trim_offset_lsb, '+.2g')} LSB"))
     return rows
 
 

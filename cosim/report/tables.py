@@ -67,7 +67,9 @@ def layer_table(comparison: Comparison) -> Table:
     if any(layer.noise_lsb for layer in layers):
         rows["noise of a read, rms [LSB]"] = [f"{layer.noise_lsb:.4f}" for layer in layers]
     if any(layer.trimmed for layer in layers):
-        rows["trimmed gain, offset"] = [wording.trimming(layer) for layer in layers]
+        rows["trimmed gain, mean"] = [f"{layer.trim_gain:.4f}" for layer in layers]
+        rows["trimmed gain, spread"] = [f"{layer.trim_gain_spread:.4f}" for layer in layers]
+        rows["trimmed offset, mean [LSB]"] = [f"{layer.trim_offset_lsb:+.4f}" for layer in layers]
     for name, values in rows.items():
         table.add_row(name, *values)
     return table

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cosim.evaluate import LayerComparison
-
 _PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 # A configuration key tells its unit by its last part.
 _UNITS = {"a": "A", "f": "F", "m": "m", "ohm": "Ω", "s": "s", "v": "V"}
@@ -26,11 +24,6 @@ def share(count: int, total: int) -> str:
 def become(count: int, what: str) -> str:
     """none becomes, 1 becomes, 2 become."""
     return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"
-
-
-def trimming(layer: LayerComparison) -> str:
-    """Mean gain, its spread over bitlines, and mean offset that trimming took out: 0.914 (spread 0.021), 0.3 LSB."""
-    return f"{layer.trim_gain:.4f} (spread {layer.trim_gain_spread:.2g}), {layer.trim_offset_lsb:+.2g} LSB"
 
 
 def number(value: float, form: str) -> str:

@@ -15,9 +15,10 @@ from cosim.datasets import Dataset
 from cosim.device import load_card
 from cosim.errors import ConfigError
 from cosim.evaluate import CircuitNetwork, compare_record, infer
+from cosim.mapping import pattern_bits
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
-from cosim.readout import Converter
+from cosim.readout import Converter, ideal_sums
 from cosim.readout.adc import bit_weights
 from tests.conftest import make_layer, make_network, random_images
 
@@ -225,6 +226,21 @@ def test_trimming_finds_the_gain_that_heat_leaves(method: str) -> None:
     assert torch.equal(trimmed(images), network(images))
     assert trimmed.arrays["conv1"].trim_gain == pytest.approx(0.84)
     assert not torch.equal(shrunk(CircuitNetwork(network, config()), 0.84)(images), network(images))
+
+
+def test_calibration_leaves_to_the_reference_column_what_every_cell_adds() -> None:
+    """I = 0.9 q + 0.5 an open cell: the gain is 0.9, and 0.5 a cell is in the reference column too."""
+    network, images = make_network(), random_images(8)
+    circuit = CircuitNetwork(network, config("trim.method=calibration"))
+    unit = circuit.config.cell.unit_a
+    for array in circuit.arrays.values():
+        array._ideal_currents = lambda group, patterns: (
+            unit
+            * (0.9 * ideal_sums(group, patterns) + 0.5 * pattern_bits(patterns, group.wordlines).sum(1, keepdims=True))
+        )
+    circuit(images)
+    assert circuit.arrays["conv1"].trim_gain == pytest.approx(0.9)
+    assert circuit.arrays["conv1"].trim_offset_lsb == pytest.approx(0, abs=1e-9)
 
 
 def test_trimming_refuses_currents_that_do_not_follow_the_sums() -> None:
