@@ -149,14 +149,14 @@ class Variation(_Section):
     """Sigma of a sense stage's offset current [A]."""
 
     @property
-    def programs(self) -> bool:
+    def program_error(self) -> bool:
         """Whether cells differ from their levels as programmed."""
         return self.program_sigma_v > 0 or self.program_sigma_rel > 0
 
     @property
-    def cells(self) -> bool:
+    def threshold_error(self) -> bool:
         """Whether cells hold other thresholds than their levels'."""
-        return self.programs or self.retention_s > 0
+        return self.program_error or self.retention_s > 0
 
 
 class Run(_Section):
@@ -279,7 +279,7 @@ class Config(_Section):
                 'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to '
                 "1..16"
             )
-        if self.run.fidelity == "ideal" and self.variation.cells:
+        if self.run.fidelity == "ideal" and self.variation.threshold_error:
             raise ConfigError(
                 "variation.program_sigma_v, program_sigma_rel and retention_s move the thresholds of cells, which "
                 'run.fidelity = "ideal" has none of: choose "dc" or "tran", or set them to 0'

@@ -144,7 +144,7 @@ class CellVariation:
         """Threshold shift of every cell of a group of layer number `layer`: (wordlines, bitlines) [V]."""
         variation = self.config.variation
         shifts = self.shifts[group.levels]
-        if variation.programs:
+        if variation.program_error:
             sigma = self._sigma[group.levels]
             normal = cell_normals(self.config, "program error", layer, group)
             if variation.verify_band_v is not None:  # the same cells err to the same side, within the band

@@ -193,7 +193,7 @@ class ArrayLayer:
     def note_settling(self, index: int, reading: Reading) -> None:
         """Remember how far the least settled read of group `index` was from its sample."""
         converter = self.table.converter(index)
-        unsettled = float((reading.unsettled / (converter.unit_a * converter.lsb_units)).max())
+        unsettled = float(reading.unsettled.max() / (converter.unit_a * converter.lsb_units.min()))
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
     def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:

@@ -84,7 +84,7 @@ class CircuitNetwork(nn.Module):
             with self.stopwatch("programming"):
                 card = load_card(self.config.cell.card)
                 shifts = program_cell(card, self.config, self.simulator)
-                if self.config.variation.cells:
+                if self.config.variation.threshold_error:
                     relative = self.config.variation.program_sigma_rel > 0
                     slopes = level_slopes(card, shifts, self.config, self.simulator) if relative else None
                     self.cells = CellVariation(self.config, shifts, slopes)
@@ -179,7 +179,7 @@ class CircuitNetwork(nn.Module):
             "program_sigma_v": float(self.cells.sigma_v.max()),
             "charge_loss": self.cells.loss,
             "smallest_separation_sigmas": float(self.cells.separation.min())
-            if self.config.variation.programs
+            if self.config.variation.program_error
             else None,
             "overlapping_levels": self.cells.overlapping,
         }

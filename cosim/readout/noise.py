@@ -46,17 +46,15 @@ class ReadNoise:
         self._groups = groups
         self._variance = sigma**2  # of an open cell of each level
         self.input_lsb = config.adc.noise_lsb
-        self.cells = variation.read_sigma_rel > 0
+        self.per_cell = variation.read_sigma_rel > 0
         self.traps = [self._traps(group) for group in groups] if variation.telegraph_share > 0 else None
 
-    @staticmethod
-    def of(config: Config, layer: int, groups: tuple[Group, ...]) -> ReadNoise | None:
+    @classmethod
+    def of(cls, config: Config, layer: int, groups: tuple[Group, ...]) -> ReadNoise | None:
         """The noise of a layer, None where there is none."""
         variation = config.variation
-        noisy = config.adc.noise_lsb > 0 or variation.read_sigma_rel > 0
-        return (
-            ReadNoise(config, layer, groups) if noisy or variation.telegraph_share * variation.telegraph_rel else None
-        )
+        noisy = config.adc.noise_lsb > 0 or variation.read_sigma_rel > 0 or variation.telegraph_share > 0
+        return cls(config, layer, groups) if noisy else None
 
     def _traps(self, group: Group) -> Traps:
         """Which cells have a trap is the chip's: a cell keeps it whatever the configuration reads."""

@@ -187,7 +187,7 @@ class LayerTable:
         sigmas = [
             np.sqrt(noise.normal_variance(index, self._keys[group.stream], per_units[index])).astype(np.float32)
             for index, group in enumerate(self.plan.groups)
-            if noise.cells
+            if noise.per_cell
         ]
         for first in range(0, n, step):
             images = by_image[first : first + step]
@@ -195,7 +195,7 @@ class LayerTable:
             for index, group in enumerate(self.plan.groups):
                 converter, met = self.converter(index), images[:, group.stream]
                 rows = np.searchsorted(self._keys[group.stream], met) if not self.plan.enumerated else met
-                lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if noise.cells else noise.input_lsb
+                lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if noise.per_cell else noise.input_lsb
                 noise.add(index, lsb, sigma, met, per_units[index], generators)
                 codes = converter.quantized(lsb).reshape(len(images), bits, -1)
                 summed = np.matmul(weights, codes).reshape(-1, lsb.shape[2]) * converter.lsb_units

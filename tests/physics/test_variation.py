@@ -11,10 +11,11 @@ import torch
 from scipy.stats import kstest, truncnorm
 
 from cosim.config import Config
+from cosim.datasets import Dataset
 from cosim.device import CellVariation, cell_normals, charge_loss, current_sigma, load_card
 from cosim.device.variation import verified_sigma
 from cosim.errors import ConfigError
-from cosim.evaluate import CircuitNetwork
+from cosim.evaluate import CircuitNetwork, RunRecord, compare_record, infer
 from cosim.evaluate.programming import level_slopes, program_cell
 from cosim.mapping import Group
 from cosim.netlist import ArrayDecks
@@ -176,6 +177,32 @@ def test_a_chip_without_errors_is_the_design_to_the_letter(simulator: Simulator)
         for settings in ([], ["variation.chip=3", "adc.noise_lsb=1", "adc.capacitor_sigma=0.01"])
     ]  # fmt: skip
     assert decks[0] == decks[1]
+
+
+def test_a_chip_with_everything_that_can_be_wrong(shared_store: Path, tmp_path: Path) -> None:
+    """A whole run: audits find the reads of noisy images, and the record keeps what the chip drew."""
+    settings = [
+        "variation.program_sigma_v=0.05", "variation.retention_s=3e8", "variation.read_sigma_rel=0.02",
+        "variation.telegraph_share=0.05", "variation.sense_gain_sigma=0.01", "adc.gain_error=0.01",
+        "adc.offset_lsb=0.5", "adc.capacitor_sigma=0.02", "adc.noise_lsb=0.3", "adc.range=calibrated-column",
+        "adc.bits=6", "trim.method=calibration",
+    ]  # fmt: skip
+    images = (random_images(30) * 255).to(torch.uint8)
+    dataset = Dataset("random", images, 255, torch.arange(30) % 3, "")
+    record, again = (infer(chip_of(shared_store, *settings), dataset) for _ in range(2))
+    assert np.array_equal(record.logits_circuit, again.logits_circuit)
+    assert record.audit is not None
+    assert record.audit.max_error_lsb < 0.01
+    record.save(tmp_path / "run.h5")
+    loaded = RunRecord.load(tmp_path / "run.h5")
+    assert compare_record(loaded) == compare_record(record)
+    chip = loaded.facts["chip"]
+    assert chip["program_sigma_v"] == 0.05
+    assert chip["overlapping_levels"] > 5
+    assert chip["charge_loss"] == pytest.approx(0.005 * np.log10(1 + 3e8 / 1800))
+    for layer in loaded.layers:
+        assert 0.3 < layer.noise_lsb < 1
+        assert layer.trim_gain_spread > 0.01
 
 
 def test_levels_that_overlap_are_counted() -> None:
