@@ -47,7 +47,8 @@ def trim(
         measured sum = gain * ideal sum + a * open wordlines + offset
 
     with one gain and offset a layer or a bitline, and one `a` a layer. What every open cell conducts alike, `a`, is
-    left where it is: it is in the reference column too. A bitline whose ideal sums do not vary takes its layer's gain.
+    left where it is: it is in the reference column too, and falls out with it where the zero point is the reference
+    level and a weight is one cell. A bitline whose ideal sums do not vary takes its layer's gain.
 
     Returns:
         the converters; the gains and offsets [LSB] that were measured, of every tile, one after the other.
@@ -66,7 +67,7 @@ def trim(
         gains, offsets = [np.array([gain])] * len(sums), [np.array([offset])] * len(sums)
         if config.trim.per == "bitline":
             each_cell = _common(sums)
-            lines = [_lines(m - each_cell * opened, ideal, gain, offset) for m, ideal, opened in sums]
+            lines = [_lines(m - each_cell * opened, ideal, gain) for m, ideal, opened in sums]
             gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
     for found in gains:
         if not (_SANE_GAIN[0] < found.min() and found.max() < _SANE_GAIN[1]):
@@ -107,14 +108,14 @@ def _common(sums: Sequence[tuple[np.ndarray, ...]]) -> float:
 
 
 def _line_values(values: np.ndarray, ideal: np.ndarray) -> np.ndarray:
-    gains, offsets = _lines(values, ideal, 0.0, 0.0)
+    gains, offsets = _lines(values, ideal, 0.0)
     return gains * ideal + offsets
 
 
-def _lines(measured: np.ndarray, ideal: np.ndarray, gain: float, offset: float) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, (columns,), of measured over ideal (reads, columns); those given where the ideal is constant."""
+def _lines(measured: np.ndarray, ideal: np.ndarray, gain: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, (columns,), of measured over ideal (reads, columns); `gain` where the ideal is constant."""
     variance = ideal.var(axis=0)
     varies = variance > 1e-9
     covariance = ((ideal - ideal.mean(axis=0)) * measured).mean(axis=0)
     gains = np.where(varies, covariance / np.where(varies, variance, 1), gain)
-    return gains, np.where(varies, measured.mean(axis=0) - gains * ideal.mean(axis=0), offset)
+    return gains, measured.mean(axis=0) - gains * ideal.mean(axis=0)
