@@ -90,13 +90,90 @@ class Corner(_Section):
 
 
 class Adc(_Section):
-    """The converter behind a bitline."""
+    """The converter behind every bitline, and what is wrong with it (docs/variation.md)."""
 
     bits: int | Literal["lossless"] = Field(8)
     """1 to 16, or "lossless": one code a unit current, unbounded."""
+    range: Literal["cover", "calibrated-layer", "calibrated-column"] = "cover"
+    """What the codes cover: the largest possible column sum, or the largest sum that sample images cause in a layer or
+    in each column of its tiles. A code is at least one unit current; for "cover" it is the whole number of units that
+    comes closest."""
     full_scale_units: float | None = Field(None, ge=1e-3, le=1e9)
-    """Current of the highest code in unit currents; left out, a code is the whole number of units, at least one,
-    that comes closest to covering the largest possible column sum."""
+    """Current of the highest code in unit currents, instead of a range that is worked out."""
+    calibration_images: int = Field(64, ge=1, le=65536)
+    """Sample images of a calibrated range: the first that the circuit is given."""
+    offset_lsb: float = Field(0.0, ge=0, le=100)
+    """Sigma of a converter's offset [LSB]."""
+    gain_error: float = Field(0.0, ge=0, le=0.2)
+    """Sigma of a converter's gain, relative."""
+    capacitor_sigma: float = Field(0.0, ge=0, le=0.2)
+    """Relative sigma of a unit capacitor of the successive-approximation converter; makes INL and DNL."""
+    noise_lsb: float = Field(0.0, ge=0, le=100)
+    """Sigma of the noise at a converter's input, drawn for every read [LSB]."""
+
+
+class Trim(_Section):
+    """How gain and offset of the converters are set on the finished chip."""
+
+    method: Literal["none", "reference", "calibration"] = "none"
+    """none; reference: a tile's LSB follows the current of its reference column with every wordline of a group open;
+    calibration: gain and offset from known reads, by least squares."""
+    per: Literal["layer", "bitline"] = "bitline"
+    """What has a gain and an offset of its own in a calibration."""
+    reads: int = Field(32, ge=4, le=4096)
+    """Calibration reads of a group, at most."""
+
+
+class Variation(_Section):
+    """What makes one chip differ from another, and a cell from what was programmed (docs/variation.md)."""
+
+    chip: int = Field(0, ge=0, lt=2**32)
+    """Number of the virtual chip: with run.seed, decides everything that is drawn."""
+    program_sigma_v: float = Field(0.0, ge=0, le=5)
+    """Sigma of a cell's threshold about its level's as programmed [V]."""
+    program_sigma_rel: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's current as programmed, relative to the current."""
+    program_saturation_a: float | None = Field(None, ge=1e-12, le=1)
+    """Current at which the sigma of `program_sigma_rel` stops growing with the current [A]; left out, never."""
+    verify_band_v: float | None = Field(None, ge=1e-6, le=5)
+    """Programming is repeated until the threshold lies within plus or minus this of its level's [V]; left out, it is
+    not repeated and the sigmas are those of the finished cell."""
+    retention_s: float = Field(0.0, ge=0, le=1e10)
+    """Time since programming [s]."""
+    retention_temperature_c: float = Field(25.0, ge=-55, le=250)
+    """Temperature of that time [degree C]."""
+    retention_loss_decade: float = Field(0.005, ge=0, le=0.5)
+    """Share of a cell's charge lost for each tenfold time at 25 degrees C."""
+    retention_onset_s: float = Field(1800.0, ge=1e-3, le=1e9)
+    """Time at 25 degrees C before which next to nothing is lost [s]."""
+    retention_activation_ev: float = Field(1.1, ge=0, le=3)
+    """Activation energy by which temperature shortens time [eV]."""
+    retention_spread: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's loss of charge, relative to the mean loss."""
+    neutral_shift_v: float = Field(0.0, ge=-20, le=20)
+    """Threshold shift of a cell without charge [V]."""
+    read_sigma_rel: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's current from read to read, relative to the current."""
+    read_saturation_a: float | None = Field(None, ge=1e-12, le=1)
+    """Current at which the sigma of `read_sigma_rel` stops growing with the current [A]; left out, never."""
+    telegraph_share: float = Field(0.0, ge=0, le=1)
+    """Share of the cells with an active trap (random telegraph noise)."""
+    telegraph_rel: float = Field(0.01, ge=0, le=1)
+    """Difference between a trap's two states, relative to the cell's current."""
+    sense_gain_sigma: float = Field(0.0, ge=0, le=0.2)
+    """Sigma of a sense stage's gain, relative."""
+    sense_offset_sigma_a: float = Field(0.0, ge=0, le=1e-3)
+    """Sigma of a sense stage's offset current [A]."""
+
+    @property
+    def program_error(self) -> bool:
+        """Whether cells differ from their levels as programmed."""
+        return self.program_sigma_v > 0 or self.program_sigma_rel > 0
+
+    @property
+    def threshold_error(self) -> bool:
+        """Whether cells hold other thresholds than their levels'."""
+        return self.program_error or self.retention_s > 0
 
 
 class Run(_Section):
@@ -120,7 +197,7 @@ class Run(_Section):
     audit_reads: int = Field(64, ge=1, le=1024)
     """Reads of one audit deck, simulated in the order the images cause them."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seeds everything random; today, which reads are audited."""
+    """Seeds everything random: chips, noise, and which reads are audited."""
 
 
 class Config(_Section):
@@ -131,6 +208,8 @@ class Config(_Section):
     read: Read = Read()
     corner: Corner = Corner()
     adc: Adc = Adc()
+    trim: Trim = Trim()
+    variation: Variation = Variation()
     run: Run = Run()
 
     def code_units(self) -> tuple[float, int | None]:
@@ -219,6 +298,21 @@ class Config(_Section):
             )
         if isinstance(adc.bits, int) and not 1 <= adc.bits <= 16:
             raise ConfigError(f'adc.bits must be 1 to 16 or "lossless", found {adc.bits}')
+        if adc.range != "cover" and (adc.full_scale_units is not None or adc.bits == "lossless"):
+            given = "adc.full_scale_units" if adc.full_scale_units is not None else 'adc.bits = "lossless"'
+            raise ConfigError(
+                f'adc.range = "{adc.range}" works out a range that {given} has fixed already: give one of the two'
+            )
+        if adc.capacitor_sigma > 0 and adc.bits == "lossless":
+            raise ConfigError(
+                'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to '
+                "1..16"
+            )
+        if self.run.fidelity == "ideal" and self.variation.threshold_error:
+            raise ConfigError(
+                "variation.program_sigma_v, program_sigma_rel and retention_s move the thresholds of cells, which "
+                'run.fidelity = "ideal" has none of: choose "dc" or "tran", or set them to 0'
+            )
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -63,6 +63,7 @@ def demo(
     comparison = cosim.compare_record(record)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
+    _print_cautions(comparison)
     console.print(f"results  {out / 'run.h5'}\nreport   {out / 'report.html'}", highlight=False)
 
 
@@ -120,6 +121,7 @@ def infer(
     _write_json(json_file, comparison)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
+    _print_cautions(comparison)
     if out is not None:
         console.print(f"results  {out}", highlight=False)
 
@@ -141,6 +143,7 @@ def compare(
     _write_json(json_file, comparison)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
+    _print_cautions(comparison)
     if comparison.disagreements:
         console.print(disagreement_table(record))
 
@@ -180,6 +183,13 @@ def store(
     if clear:
         kept.clear()
         console.print("cleared")
+
+
+def _print_cautions(comparison: cosim.Comparison) -> None:
+    from cosim.report import find_cautions
+
+    for caution in find_cautions(comparison):
+        console.print(f"caution  {caution}", style="yellow", highlight=False, markup=False)
 
 
 def _write_json(path: Path | None, comparison: cosim.Comparison) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +12,21 @@ import torch
 from torch import Tensor
 
 from cosim.config import Config
+from cosim.device import CellVariation
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import bit_plane_patterns, deck_patterns, plan_tiles
+from cosim.mapping import Group, bit_plane_patterns, deck_patterns, plan_tiles
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec
-from cosim.readout import Converter, LayerTable, ideal_sums
+from cosim.readout import (
+    Converter,
+    KnownReads,
+    LayerTable,
+    ReadNoise,
+    calibrated_lsb_units,
+    ideal_sums,
+    known_patterns,
+    trim,
+)
 from cosim.spice import Reading, Simulator
 
 # Decks planned and simulated at a time, and bytes of patterns and what is made of them: bounds on the memory.
@@ -29,6 +40,7 @@ class Chip(Protocol):
 
     config: Config
     decks: ArrayDecks | None
+    cells: CellVariation | None
     simulator: Simulator | None
     stopwatch: Stopwatch
 
@@ -47,18 +59,43 @@ class ArrayLayer:
 
     Args:
         layer: the layer.
+        number: of the layer in its network.
         chip: configuration, decks and simulator; without a simulator the cells are ideal.
         network: the network's name, for comments in decks.
+
+    Attributes:
+        trim_gain, trim_offset_lsb: what trimming found and took out, empty without trimming.
     """
 
-    def __init__(self, layer: LayerSpec, chip: Chip, network: str) -> None:
+    def __init__(self, layer: LayerSpec, number: int, chip: Chip, network: str) -> None:
         self.layer = layer
+        self.number = number
         self.chip = chip
         self.network = network
         self.plan = plan_tiles(layer, chip.config.array, chip.config.cell)
-        self.table = LayerTable(self.plan, Converter.from_config(chip.config))
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
+        self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
+        self._lsb_units: dict[int, np.ndarray] = {}  # of each tile, once a range was calibrated
+
+    @cached_property
+    def table(self) -> LayerTable:
+        """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
+        config, bitlines = self.chip.config, {group.tile: group.levels.shape[1] for group in self.plan.groups}
+        converters = [
+            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile))
+            for tile in range(self.plan.tiles)
+        ]
+        if config.trim.method != "none":
+            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, self._known_reads())
+        return LayerTable(self.plan, converters, ReadNoise.of(config, self.number, self.plan.groups))
+
+    def calibrate(self, activations: Tensor) -> None:
+        """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
+        patterns = bit_plane_patterns(self.plan, activations)
+        met = [np.unique(patterns[:, :, stream].numpy()) for stream in range(self.plan.streams)]
+        self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, met)))
+        self.__dict__.pop("table", None)
 
     def __call__(self, activations: Tensor) -> Tensor:
         """Layer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
@@ -106,24 +143,43 @@ class ArrayLayer:
         if not any(len(patterns) for patterns in missing):
             return
         if self.chip.simulator is None:
-            unit = self.chip.config.cell.unit_a
             for index, group in enumerate(self.plan.groups):
                 patterns = missing[group.stream]
-                self.table.fill(index, patterns, ideal_sums(group, patterns) * unit)
+                self.table.fill(index, patterns, self._ideal_currents(group, patterns))
             return
-        wanted = [
-            (index, patterns)
-            for index, group in enumerate(self.plan.groups)
-            for patterns in self._deck_patterns(index, missing[group.stream])
-        ]
+        needed = [missing[group.stream] for group in self.plan.groups]
+        for plan, reading in self._simulated(needed):
+            self.note_settling(plan.group, reading)
+            self.table.fill(plan.group, plan.patterns, reading.currents)
+
+    def _ideal_currents(self, group: Group, patterns: np.ndarray) -> np.ndarray:
+        return ideal_sums(group, patterns) * self.chip.config.cell.unit_a
+
+    def _simulated(self, needed: list[np.ndarray]) -> Iterator[tuple[PlannedDeck, Reading]]:
+        """Decks that read at least the patterns needed of every group, and their readings, a step at a time."""
+        assert self.chip.simulator is not None
+        wanted = [(index, patterns) for index, few in enumerate(needed) for patterns in self._deck_patterns(index, few)]
         for first in range(0, len(wanted), _DECKS_A_STEP):
             with self.chip.stopwatch("decks"):
                 planned = [self.planned_deck(*want) for want in wanted[first : first + _DECKS_A_STEP]]
             with self.chip.stopwatch("ngspice"):
                 readings = self.chip.simulator.simulate([plan.deck for plan in planned], f"ngspice, {self.layer.name}")
-            for plan, reading in zip(planned, readings, strict=True):
-                self.note_settling(reading)
-                self.table.fill(plan.group, plan.patterns, reading.currents)
+            yield from zip(planned, readings, strict=True)
+
+    def _known_reads(self) -> list[KnownReads]:
+        """The reads that trimming goes by."""
+        config, groups = self.chip.config, self.plan.groups
+        known = [known_patterns(config, group) for group in groups]
+        if self.chip.simulator is None:
+            return [
+                KnownReads(group, patterns, self._ideal_currents(group, patterns))
+                for group, patterns in zip(groups, known, strict=True)
+            ]
+        reads = []
+        for plan, reading in self._simulated(known):
+            chosen = np.isin(plan.patterns, known[plan.group])
+            reads.append(KnownReads(groups[plan.group], plan.patterns[chosen], reading.currents[chosen]))
+        return reads
 
     def _deck_patterns(self, index: int, needed: np.ndarray) -> list[np.ndarray]:
         return deck_patterns(needed, self.plan.groups[index].wordlines, self.chip.config.run.patterns_per_deck)
@@ -134,9 +190,10 @@ class ArrayLayer:
             for patterns in self._deck_patterns(index, np.arange(2**group.wordlines)):
                 yield self.planned_deck(index, patterns)
 
-    def note_settling(self, reading: Reading) -> None:
-        """Remember how far the least settled read was from its sample."""
-        unsettled = float(self.table.converter.in_lsb(reading.unsettled).max())
+    def note_settling(self, index: int, reading: Reading) -> None:
+        """Remember how far the least settled read of group `index` was from its sample."""
+        converter = self.table.converter(index)
+        unsettled = float(reading.unsettled.max() / (converter.unit_a * converter.lsb_units.min()))
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
     def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:
@@ -151,7 +208,9 @@ class ArrayLayer:
             f"the last bitline is the reference column, of level {self.plan.reference_level}; a weight takes "
             f"{len(self.plan.places)} bitline(s), most significant first",
         )
-        return PlannedDeck(index, patterns, self.chip.decks.deck(group, patterns, comments, careful=careful))
+        shifts = self.chip.cells.cell_shifts(self.number, group) if self.chip.cells else None
+        deck = self.chip.decks.deck(group, patterns, comments, careful=careful, shifts=shifts)
+        return PlannedDeck(index, patterns, deck)
 
     def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
         """A deck of reads of one image in the order it causes them, on a random group.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cosim.config import Config
-from cosim.device import load_card
+from cosim.device import CellVariation, load_card
 from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.netlists import write_netlists
-from cosim.evaluate.programming import program_cell
+from cosim.evaluate.programming import level_slopes, program_cell
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
@@ -76,17 +77,45 @@ class CircuitNetwork(nn.Module):
         self.stopwatch = Stopwatch()
         self.simulator: Simulator | None = None
         self.decks: ArrayDecks | None = None
-        chosen = _chosen_layers(network, self.config.run.layers)
+        self.cells: CellVariation | None = None
+        chosen = {layer.name for layer in _chosen_layers(network, self.config.run.layers)}
         if self.config.run.fidelity != "ideal":
             self.simulator = Simulator(self.config.run, Store(Path(store) if store else None))
             with self.stopwatch("programming"):
                 card = load_card(self.config.cell.card)
                 shifts = program_cell(card, self.config, self.simulator)
+                if self.config.variation.threshold_error:
+                    relative = self.config.variation.program_sigma_rel > 0
+                    slopes = level_slopes(card, shifts, self.config, self.simulator) if relative else None
+                    self.cells = CellVariation(self.config, shifts, slopes)
             self.decks = ArrayDecks(card, shifts, self.config)
-        self.arrays = {layer.name: ArrayLayer(layer, self, network.name) for layer in chosen}
+        self.arrays = {
+            layer.name: ArrayLayer(layer, number, self, network.name)
+            for number, layer in enumerate(network.layers)
+            if layer.name in chosen
+        }
+        self._calibrated = self.config.adc.range == "cover"
+
+    def calibrate(self, images: Tensor) -> None:
+        """Set the range of the converters from sample images (n, channels, height, width) with values in 0..1.
+
+        The sums are those of the integer network. Needed with adc.range = "calibrated-layer" or "calibrated-column"
+        only, and left out, the first images that `forward` is given serve.
+        """
+
+        def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
+            if layer.name in self.arrays:
+                self.arrays[layer.name].calibrate(activations)
+            return integer_mvm(layer, activations)
+
+        with torch.no_grad(), self.stopwatch("range"):
+            self.network(images, mvm)
+        self._calibrated = True
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of images (n, channels, height, width) with values in 0..1."""
+        if not self._calibrated:
+            self.calibrate(images[: self.config.adc.calibration_images])
         with torch.no_grad():
             return self.network(images, self._mvm)
 
@@ -120,10 +149,10 @@ class CircuitNetwork(nn.Module):
             readings = self.simulator.simulate([plan.deck for plan in planned], "audit")
         results = []
         for name, plan, table, reading in zip(places, planned, tables, readings, strict=True):
-            converter = self.arrays[name].table.converter
+            converter = self.arrays[name].table.converter(plan.group)
             lsb = converter.in_lsb(reading.currents).astype(np.float32)
             differing = int((converter.codes(lsb) != converter.codes(table)).sum())
-            self.arrays[name].note_settling(reading)
+            self.arrays[name].note_settling(plan.group, reading)
             distinct = len(np.unique(plan.patterns))
             results.append(AuditResult(name, plan.group, table, lsb, distinct, differing, plan.deck.samples, reading))
         return results
@@ -141,6 +170,19 @@ class CircuitNetwork(nn.Module):
         with torch.no_grad():
             self.network(images, mvm)
         return caught[0]
+
+    def chip_facts(self) -> dict[str, Any]:
+        """What this chip drew, in a few numbers for the record; none where its cells are their levels."""
+        if self.cells is None:
+            return {}
+        return {
+            "program_sigma_v": float(self.cells.sigma_v.max()),
+            "charge_loss": self.cells.loss,
+            "smallest_separation_sigmas": float(self.cells.separation.min())
+            if self.config.variation.program_error
+            else None,
+            "overlapping_levels": self.cells.overlapping,
+        }
 
     def take_usage(self) -> tuple[Usage, dict[str, float]]:
         """What was simulated, and the wall seconds by stage, since this was last asked or the circuit was made."""

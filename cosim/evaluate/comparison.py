@@ -37,12 +37,15 @@ class LayerComparison:
     Attributes:
         reads: group reads the images need; patterns: distinct ones, over all groups.
         conversions: bitline codes of these reads, reference columns included.
-        differing_codes: of these, codes that differ from those of an ideal array behind the same converter.
-        clipped_codes: of these, codes of currents beyond the converter's range.
-        error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded currents.
+        differing_codes: of these, codes that differ from those of an ideal array behind converters without errors.
+        clipped_codes: of these, codes of currents beyond the converter's range, at either end.
+        error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded positions in codes: cells, wires, sense stages,
+            offset and gain of the converters.
         correlation: of circuit and ideal currents (Pearson), None if one of them does not vary.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
         lsb_units: unit currents a code.
+        noise_lsb: of a read, root mean square; the counts and errors above are without it.
+        trim_gain, trim_gain_spread, trim_offset_lsb: what trimming took out.
     """
 
     name: str
@@ -59,6 +62,14 @@ class LayerComparison:
     correlation: float | None
     unsettled_lsb: float
     lsb_units: float
+    noise_lsb: float
+    trim_gain: float
+    trim_gain_spread: float
+    trim_offset_lsb: float
+
+    @property
+    def trimmed(self) -> bool:
+        return (self.trim_gain, self.trim_gain_spread, self.trim_offset_lsb) != (1, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -137,8 +148,8 @@ def _compare_layer(layer: LayerRecord) -> LayerComparison:
         moments += [uses @ product.sum(axis=1) for product in products]
         conversions += int(uses.sum()) * circuit.shape[1]
         differing += int(uses @ (group.codes != group.ideal_codes).sum(axis=1))
-        if layer.highest_code is not None:
-            clipped += int(uses @ (np.rint(circuit) > layer.highest_code).sum(axis=1))
+        rounded, top = np.rint(circuit), np.inf if layer.highest_code is None else layer.highest_code
+        clipped += int(uses @ ((rounded < 0) | (rounded > top)).sum(axis=1))
         for bounds, values in zip(lowest_highest, (circuit, ideal), strict=True):
             bounds[:] = values.min(initial=bounds[0]), values.max(initial=bounds[1])
         largest = max(largest, float(np.abs(error).max(initial=0)))
@@ -160,4 +171,8 @@ def _compare_layer(layer: LayerRecord) -> LayerComparison:
         correlation=float((product - mean_circuit * mean_ideal) / spread) if varies and spread > 0 else None,
         unsettled_lsb=layer.unsettled_lsb,
         lsb_units=layer.lsb_units,
+        noise_lsb=layer.noise_lsb,
+        trim_gain=layer.trim_gain,
+        trim_gain_spread=layer.trim_gain_spread,
+        trim_offset_lsb=layer.trim_offset_lsb,
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cosim.datasets import Dataset
 from cosim.errors import DatasetError
+from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import AuditResult, CircuitNetwork
 from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
@@ -66,6 +67,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
         "images": len(dataset),
         "image_full_scale": dataset.full_scale,
         "config": circuit.config.model_dump(),
+        "chip": circuit.chip_facts(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "cosim": version("cosim"),
@@ -86,20 +88,26 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
         disagreeing=disagreeing,
         disagreeing_images=dataset.images[torch.from_numpy(disagreeing[:_KEPT])].numpy(),
         levels_shift_v=circuit.decks.shifts if circuit.decks else np.zeros(0),
-        layers=[
-            LayerRecord(
-                array.layer.name,
-                array.plan.tiles,
-                array.reads,
-                array.table.converter.lsb_units,
-                array.table.converter.highest,
-                array.largest_unsettled_lsb,
-                [array.table.reads(index) for index in range(len(array.plan.groups))],
-            )
-            for array in circuit.arrays.values()
-        ],
+        layers=[_layer_record(array) for array in circuit.arrays.values()],
         audit=_audit_record(audits),
         waveform=_waveform(audits),
+    )
+
+
+def _layer_record(array: ArrayLayer) -> LayerRecord:
+    table, gain, offset = array.table, array.trim_gain, array.trim_offset_lsb
+    return LayerRecord(
+        name=array.layer.name,
+        tiles=array.plan.tiles,
+        reads=array.reads,
+        lsb_units=float(np.concatenate([converter.lsb_units for converter in table.converters]).mean()),
+        highest_code=table.converters[0].highest,
+        unsettled_lsb=array.largest_unsettled_lsb,
+        noise_lsb=table.noise_lsb(),
+        trim_gain=float(gain.mean()) if gain.size else 1.0,
+        trim_gain_spread=float(np.ptp(gain)) if gain.size else 0.0,
+        trim_offset_lsb=float(offset.mean()) if offset.size else 0.0,
+        groups=[table.reads(index) for index in range(len(array.plan.groups))],
     )
 
 

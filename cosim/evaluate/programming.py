@@ -34,6 +34,16 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     return levels
 
 
+def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
+    """Change of each level's current with its threshold shift, d ln(I) / dV [1/V], negative: central differences."""
+    step = 1e-3
+    both = np.concatenate([shifts - step, shifts + step])
+    deck = curve_deck(card, both, np.full(len(both), config.read.bitline_v), config)
+    (reading,) = simulator.simulate([deck], "programming")
+    lower, higher = np.log(reading.currents[0]).reshape(2, -1)
+    return (higher - lower) / (2 * step)
+
+
 def _check_closed(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> None:
     """Refuse levels whose cells conduct at closed wordlines at the corner: decks leave those out."""
     deck = curve_deck(card, shifts, np.full(len(shifts), config.read_at_corner.bitline_v), config, wordline_v=0.0)

@@ -16,7 +16,7 @@ from cosim.errors import InputError
 from cosim.files import is_file, write_whole
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-1"
+FORMAT = "cosim-run-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,12 @@ class LayerRecord:
 
     Attributes:
         tiles, reads: arrays used; reads that the images need.
-        lsb_units: unit currents a code; highest_code: the converter's largest, None for no limit.
+        lsb_units: unit currents a code, the mean over bitlines; highest_code: the converter's largest, None for no
+            limit.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
+        noise_lsb: of a read, root mean square; currents and codes below are without it.
+        trim_gain, trim_gain_spread: mean, and largest less smallest, of the gains that trimming took out, 1 and 0
+            without trimming; trim_offset_lsb: mean of the offsets.
         groups: in the order of the plan.
     """
 
@@ -36,6 +40,10 @@ class LayerRecord:
     lsb_units: float
     highest_code: int | None
     unsettled_lsb: float
+    noise_lsb: float
+    trim_gain: float
+    trim_gain_spread: float
+    trim_offset_lsb: float
     groups: list[GroupReads]
 
 
@@ -71,7 +79,8 @@ class RunRecord:
     """Everything a run found.
 
     Attributes:
-        facts: JSON values: network, data set, configuration, versions, date, usage, seconds by stage.
+        facts: JSON values: network, data set, configuration, what the chip drew, versions, date, usage, seconds by
+            stage.
         labels: (images,) int64.
         logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
         disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
@@ -103,10 +112,9 @@ class RunRecord:
                     _put(file, name, values)
             for number, layer in enumerate(self.layers):
                 folder = file.create_group(f"layers/{number}")
-                for name in ("name", "tiles", "reads", "lsb_units", "unsettled_lsb"):
-                    folder.attrs[name] = getattr(layer, name)
-                if layer.highest_code is not None:
-                    folder.attrs["highest_code"] = layer.highest_code
+                folder.attrs.update(
+                    {name: value for name, value in vars(layer).items() if name != "groups" and value is not None}
+                )
                 for index, group in enumerate(layer.groups):
                     for field in fields(GroupReads):
                         _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
@@ -161,6 +169,8 @@ class RunRecord:
         for name, kind in _FACTS.items():
             if not isinstance(facts[name], kind):
                 raise ValueError(f"the fact {name!r} must be a {kind}")
+        if not all(value is None or isinstance(value, (int, float)) for value in facts["chip"].values()):
+            raise ValueError("the facts of the chip must be numbers")
         Config.from_dict(facts["config"])
 
     @classmethod
@@ -207,6 +217,7 @@ _FACTS: dict[str, Any] = {
     "images": int,
     "image_full_scale": (int, float),
     "config": dict,
+    "chip": dict,
     "date": str,
     "versions": dict,
     "usage": dict,

@@ -52,7 +52,15 @@ class ArrayDecks:
         self._writer = CellWriter.for_card(card, config)
         self._cards = card_files(card, config)
 
-    def deck(self, group: Group, patterns: np.ndarray, comments: Sequence[str] = (), *, careful: bool = False) -> Deck:
+    def deck(
+        self,
+        group: Group,
+        patterns: np.ndarray,
+        comments: Sequence[str] = (),
+        *,
+        careful: bool = False,
+        shifts: np.ndarray | None = None,
+    ) -> Deck:
         """The deck that reads `patterns`, in that order, on a group.
 
         Args:
@@ -61,6 +69,7 @@ class ArrayDecks:
             careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
                 edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
                 to stop at the samples only, which gives the same settled currents.
+            shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its level.
         """
         array, read = self.config.array, self.config.read_at_corner
         wordlines, bitlines = group.levels.shape
@@ -68,7 +77,7 @@ class ArrayDecks:
         below = group.first_wordline
         above = array.wordlines - below - wordlines
         circuit = template.format(
-            *map(_number, self.shifts[group.levels].T.flat),
+            *map(_number, (self.shifts[group.levels] if shifts is None else shifts).T.flat),
             below_ohm=_number(array.bitline_res_ohm * (below + 1)),
             below_f=_number(array.bitline_cap_f * below / 2),
             above_f=_number(array.bitline_cap_f * above),

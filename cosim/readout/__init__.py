@@ -1,6 +1,19 @@
 """Currents -> codes -> partial sums -> layer output."""
 
 from cosim.readout.adc import Converter
+from cosim.readout.calibration import calibrated_lsb_units
+from cosim.readout.noise import ReadNoise
 from cosim.readout.tables import GroupReads, LayerTable, ideal_sums
+from cosim.readout.trim import KnownReads, known_patterns, trim
 
-__all__ = ["Converter", "GroupReads", "LayerTable", "ideal_sums"]
+__all__ = [
+    "Converter",
+    "GroupReads",
+    "KnownReads",
+    "LayerTable",
+    "ReadNoise",
+    "calibrated_lsb_units",
+    "ideal_sums",
+    "known_patterns",
+    "trim",
+]

@@ -1,38 +1,125 @@
-"""The converter: bitline currents to codes."""
+"""The converters: bitline currents to codes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cosim.config import Config
+from cosim.device import chip_generator
 from cosim.network.partial_sums import decision_offset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Converter:
-    """An ideal uniform converter for the range 0..highest code, one step `lsb_units` unit currents wide.
+    """The converters behind the bitlines of a tile, and the sense stages before them.
+
+        position in codes = current / (unit_a * lsb_units) * gain + offset_lsb
+
+    Rounded to the nearest code, that is an ideal converter of the range 0..`highest`. With `weights` the code is what
+    a successive approximation finds: bit after bit, from the largest, is kept where the position is not below the sum
+    of the weights kept so far and its own.
 
     Attributes:
         unit_a: current of level 1 [A].
-        lsb_units: width of a code in unit currents; 1 loses nothing.
+        lsb_units: (bitlines,), or (1,) where all agree: width of a code in unit currents; 1 loses nothing.
         highest: the largest code, or None for no limit.
+        gain, offset_lsb: (bitlines,) or (1,), of sense stage, converter and trimming together.
+        weights: (bitlines, bits) what each bit counts [LSB], least significant first; None for 1, 2, 4, ...
     """
 
     unit_a: float
-    lsb_units: float
+    lsb_units: np.ndarray
     highest: int | None
+    gain: np.ndarray
+    offset_lsb: np.ndarray
+    weights: np.ndarray | None = None
 
     @classmethod
-    def from_config(cls, config: Config) -> Converter:
-        """The converter of a configuration, its codes as wide as `Config.code_units` says."""
-        return cls(config.cell.unit_a, *config.code_units())
+    def from_config(cls, config: Config, lsb_units: np.ndarray | None = None) -> Converter:
+        """The converters of a configuration without their errors, their codes as wide as `Config.code_units` says.
+
+        Args:
+            lsb_units: (bitlines,) or (1,) widths of a code that a calibration has found instead.
+        """
+        found, highest = config.code_units()
+        widths = np.array([found]) if lsb_units is None else lsb_units
+        return cls(config.cell.unit_a, widths, highest, np.ones(1), np.zeros(1))
+
+    @classmethod
+    def drawn(
+        cls, config: Config, layer: int, tile: int, bitlines: int, lsb_units: np.ndarray | None = None
+    ) -> Converter:
+        """The converters and sense stages of one tile of a chip, with the errors that chip drew.
+
+        Args:
+            layer: number of the layer in its network; tile: counted within the layer.
+            bitlines: of the tile that are used.
+        """
+        adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units)
+
+        def errors(effect: str, sigma: float) -> np.ndarray:
+            return (
+                sigma * chip_generator(config, effect, layer, tile).standard_normal(bitlines) if sigma else np.zeros(1)
+            )
+
+        sense_gain = 1 + errors("sense gain", variation.sense_gain_sigma)
+        sense_offset = errors("sense offset", variation.sense_offset_sigma_a) / (ideal.unit_a * ideal.lsb_units)
+        gain = 1 + errors("converter gain", adc.gain_error)
+        offset = errors("converter offset", adc.offset_lsb)
+        weights = None
+        if adc.capacitor_sigma > 0:
+            assert isinstance(adc.bits, int)
+            weights = bit_weights(
+                adc.bits, adc.capacitor_sigma, bitlines, chip_generator(config, "capacitors", layer, tile)
+            )
+        return replace(ideal, gain=sense_gain * gain, offset_lsb=sense_offset * gain + offset, weights=weights)
+
+    @functools.cached_property
+    def decision_lsb(self) -> np.ndarray:
+        """What is added before rounding, (bitlines,) or (1,): `decision_offset` of the widths."""
+        return np.array([decision_offset(units) for units in self.lsb_units.tolist()])
 
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
-        """Currents [A] in units of a code, unrounded."""
-        return currents / (self.unit_a * self.lsb_units)
+        """Positions in codes, unrounded, of currents (..., bitlines) [A]."""
+        return currents / (self.unit_a * self.lsb_units) * self.gain + self.offset_lsb
 
     def codes(self, lsb: np.ndarray) -> np.ndarray:
-        """Codes, int32, of currents in LSB as `in_lsb` gives them."""
-        return np.clip(np.rint(lsb + np.float32(decision_offset(self.lsb_units))), 0, self.highest).astype(np.int32)
+        """Codes, int32, of positions (..., bitlines) as `in_lsb` gives them."""
+        return self.quantized(lsb).astype(np.int32)
+
+    def quantized(self, lsb: np.ndarray) -> np.ndarray:
+        """Codes as floats of the type that the positions have."""
+        if self.decision_lsb.any():
+            lsb = lsb + self.decision_lsb.astype(lsb.dtype)
+        if self.weights is None:
+            return np.clip(np.rint(lsb), 0, self.highest)
+        weights = self.weights.astype(lsb.dtype)
+        code, level = np.zeros_like(lsb), np.full_like(lsb, -0.5)  # an ideal code begins half a code below its level
+        for bit in reversed(range(weights.shape[1])):
+            kept = lsb >= level + weights[:, bit]
+            level += kept * weights[:, bit]
+            code += kept * lsb.dtype.type(2**bit)
+        return code
+
+    def trimmed(self, gain: np.ndarray, offset_lsb: np.ndarray) -> Converter:
+        """The converters after the gain and offset that were measured of them, (bitlines,) or (1,), are taken out."""
+        return replace(self, gain=self.gain / gain, offset_lsb=(self.offset_lsb - offset_lsb) / gain)
+
+
+def bit_weights(bits: int, sigma: float, bitlines: int, generator: np.random.Generator) -> np.ndarray:
+    """What the bits of charge-redistribution converters count: (bitlines, bits) [LSB], least significant first.
+
+    Bit b switches 2^b unit capacitors, each of relative sigma `sigma`; one more unit ends the array. A bit counts its
+    share of the array's capacitance times 2^bits. At the middle of the range the differential non-linearity then has a
+    sigma of sqrt(2^bits - 1) * sigma LSB, the integral one half of that.
+
+    Source: McCreary and Gray, "All-MOS charge redistribution analog-to-digital conversion techniques", JSSC 1975;
+    Saberi et al., "Analysis of power consumption and linearity in capacitive digital-to-analog converters used in
+    successive approximation ADCs", TCAS-I 2011.
+    """
+    units = np.append(2.0 ** np.arange(bits), 1)
+    capacitors = units + sigma * np.sqrt(units) * generator.standard_normal((bitlines, bits + 1))
+    return 2**bits * capacitors[:, :-1] / capacitors.sum(axis=1, keepdims=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +13,10 @@ from torch import Tensor
 from cosim.mapping import Group, TilePlan, pattern_bits
 from cosim.network.bit_planes import add_partial_sums
 from cosim.readout.adc import Converter
+from cosim.readout.noise import ReadNoise
+
+# Numbers that noise is added to at a time: what is made of them stays in cached memory.
+_NOISY_BLOCK = 1 << 18
 
 
 def ideal_sums(group: Group, patterns: np.ndarray) -> np.ndarray:
@@ -24,10 +30,10 @@ class GroupReads:
 
     Attributes:
         patterns: (n,) int64; uses: (n,) reads of it.
-        lsb: (n, bitlines) float32 currents in LSB, the last bitline the reference.
+        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise, the last bitline the reference.
         codes: (n, bitlines) int32.
-        ideal: (n, bitlines) float32 currents in LSB of an ideal array.
-        ideal_codes: (n, bitlines) int32, what the same converter makes of those.
+        ideal: (n, bitlines) float32 positions of an ideal array's currents at converters without errors.
+        ideal_codes: (n, bitlines) int32 of those.
     """
 
     patterns: np.ndarray
@@ -51,11 +57,17 @@ class LayerTable:
 
     Patterns are held in slots: with few wordlines the slot is the pattern itself, with many each stream
     keeps a sorted list of those it has met.
+
+    Args:
+        plan: of the layer.
+        converters: of its tiles.
+        noise: what is added to every read, None for nothing.
     """
 
-    def __init__(self, plan: TilePlan, converter: Converter) -> None:
+    def __init__(self, plan: TilePlan, converters: Sequence[Converter], noise: ReadNoise | None = None) -> None:
         self.plan = plan
-        self.converter = converter
+        self.converters = converters
+        self.noise = noise
         self.columns = plan.layer.outputs // plan.layer.groups
         slots = 2 ** max(plan.stream_wordlines()) if plan.enumerated else 0
         self._keys = [np.arange(slots) for _ in range(plan.streams)]
@@ -64,6 +76,10 @@ class LayerTable:
         # numpy's zeros take no memory until they are written to; torch's do.
         self._partial = torch.from_numpy(np.zeros((plan.streams, slots, self.columns), np.float32))
         self._lsb = [np.zeros((slots, g.levels.shape[1]), np.float32) for g in plan.groups]
+
+    def converter(self, index: int) -> Converter:
+        """The converters that read the plan's group `index`."""
+        return self.converters[self.plan.groups[index].tile]
 
     def meet(self, patterns: Tensor) -> Met:
         """The distinct patterns among reads (bits, n, streams, h, w)."""
@@ -121,23 +137,23 @@ class LayerTable:
 
     def fill(self, index: int, patterns: np.ndarray, currents: np.ndarray) -> None:
         """Enter the bitline currents [A] (patterns, bitlines) of the plan's group `index`."""
-        group = self.plan.groups[index]
+        group, converter = self.plan.groups[index], self.converter(index)
         keys = self._keys[group.stream]
         slots = np.searchsorted(keys, patterns)
         met = keys[np.minimum(slots, len(keys) - 1)] == patterns  # a deck may read more than was asked for
-        slots, lsb = slots[met], self.converter.in_lsb(currents[met]).astype(np.float32)
+        slots, lsb = slots[met], converter.in_lsb(currents[met]).astype(np.float32)
         self._lsb[index][slots] = lsb
         self._known[group.stream][slots] = True
         first = group.outputs[0] % self.columns
-        partial = torch.from_numpy(self._partial_sums(group, self.converter.codes(lsb)))
+        partial = torch.from_numpy(self._partial_sums(group, converter.quantized(lsb) * converter.lsb_units))
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
-    def _partial_sums(self, group: Group, codes: np.ndarray) -> np.ndarray:
-        """Codes (patterns, bitlines) as partial sums (patterns, outputs), float32; integers for an ideal array."""
+    def _partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
+        """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
         zero_points = self.plan.layer.zero_point[slice(*group.outputs)].numpy()
-        slices = codes[:, :-1].reshape(len(codes), len(zero_points), len(self.plan.places))
+        slices = units[:, :-1].reshape(len(units), len(zero_points), len(self.plan.places))
         # Multiplied before it is divided, so that an exact reference gives an exact integer.
-        reference = codes[:, -1:].astype(np.float64) * zero_points / self.plan.reference_level
+        reference = units[:, -1:].astype(np.float64) * zero_points / self.plan.reference_level
         return (slices @ self.plan.places - reference).astype(np.float32)
 
     def apply(self, patterns: Tensor) -> Tensor:
@@ -145,13 +161,47 @@ class LayerTable:
 
         Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes.
         """
+        if self.noise is not None:
+            return self._apply_with_noise(patterns, self.noise)
         chunks, room = self.plan.chunks, self._partial.shape[1]
         results = []
         for conv in range(self.plan.layer.groups):
             streams = range(conv * chunks, (conv + 1) * chunks)
             table = self._partial[streams.start : streams.stop].reshape(chunks * room, self.columns)
             results.append(add_partial_sums(self._slots(patterns, streams), table))
-        return torch.cat(results, 1) * self.converter.lsb_units
+        return torch.cat(results, 1)
+
+    def _apply_with_noise(self, patterns: Tensor, noise: ReadNoise) -> Tensor:
+        """The same with noise of its own on every read, added before the converter rounds.
+
+        The sum over bit planes is taken of codes, since partial sums are linear in them.
+        """
+        bits, n, _, height, width = patterns.shape
+        reads, outputs = bits * height * width, self.plan.layer.outputs
+        by_image = patterns.permute(1, 2, 0, 3, 4).reshape(n, -1, reads).numpy()  # n, streams, reads
+        weights = 2.0 ** np.arange(bits, dtype=np.float32)
+        widest = max(group.levels.shape[1] for group in self.plan.groups)
+        step = max(1, _NOISY_BLOCK // (reads * widest))
+        sums = np.zeros((n, height * width, outputs), np.float32)
+        per_units = [c.gain / c.lsb_units for c in map(self.converter, range(len(self.plan.groups)))]
+        sigmas = [
+            np.sqrt(noise.normal_variance(index, self._keys[group.stream], per_units[index])).astype(np.float32)
+            for index, group in enumerate(self.plan.groups)
+            if noise.per_cell
+        ]
+        for first in range(0, n, step):
+            images = by_image[first : first + step]
+            generators = [noise.generator(image) for image in images]
+            for index, group in enumerate(self.plan.groups):
+                converter, met = self.converter(index), images[:, group.stream]
+                rows = np.searchsorted(self._keys[group.stream], met) if not self.plan.enumerated else met
+                lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if noise.per_cell else noise.input_lsb
+                noise.add(index, lsb, sigma, met, per_units[index], generators)
+                codes = converter.quantized(lsb).reshape(len(images), bits, -1)
+                summed = np.matmul(weights, codes).reshape(-1, lsb.shape[2]) * converter.lsb_units
+                partial = self._partial_sums(group, summed).reshape(len(images), height * width, -1)
+                sums[first : first + step, :, slice(*group.outputs)] += partial
+        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
         """Rows of the flattened table for the patterns of one conv group: (chunks, bits, n, h, w)."""
@@ -170,18 +220,33 @@ class LayerTable:
         group = self.plan.groups[index]
         used = self._uses[group.stream] > 0
         patterns, lsb = self._keys[group.stream][used], self._lsb[index][used]
-        ideal = (ideal_sums(group, patterns) / self.converter.lsb_units).astype(np.float32)
+        converter = self.converter(index)
+        ideal = (ideal_sums(group, patterns) / converter.lsb_units).astype(np.float32)
         return GroupReads(
             patterns,
             self._uses[group.stream][used],
             lsb,
-            self.converter.codes(lsb),
+            converter.codes(lsb),
             ideal,
-            self.converter.codes(ideal),
+            replace(converter, weights=None).codes(ideal),
         )
 
+    def noise_lsb(self) -> float:
+        """Root mean square of the noise at the converters' inputs over all reads [LSB]."""
+        if self.noise is None:
+            return 0.0
+        total = conversions = 0.0
+        for index, group in enumerate(self.plan.groups):
+            converter, uses = self.converter(index), self._uses[group.stream]
+            used = uses > 0
+            per_unit = converter.gain / converter.lsb_units
+            variance = self.noise.variance(index, self._keys[group.stream][used], per_unit)
+            total += float(uses[used] @ variance.sum(axis=1))
+            conversions += float(uses.sum()) * variance.shape[1]
+        return math.sqrt(total / max(conversions, 1))
+
     def lookup(self, index: int, patterns: np.ndarray) -> np.ndarray:
-        """Currents in LSB (patterns, bitlines) that the table holds for answered patterns of group `index`."""
+        """Positions in LSB (patterns, bitlines) that the table holds for answered patterns of group `index`."""
         return self._lsb[index][np.searchsorted(self._keys[self.plan.groups[index].stream], patterns)]
 
 

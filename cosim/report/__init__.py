@@ -1,6 +1,7 @@
 """Tables and pages from stored results; nothing here simulates."""
 
+from cosim.report.cautions import find_cautions
 from cosim.report.page import write_page
 from cosim.report.tables import disagreement_table, layer_table, summary_table
 
-__all__ = ["disagreement_table", "layer_table", "summary_table", "write_page"]
+__all__ = ["disagreement_table", "find_cautions", "layer_table", "summary_table", "write_page"]

@@ -13,6 +13,7 @@ from cosim.evaluate import Accuracy, Comparison, LayerComparison, RunRecord, com
 from cosim.evaluate.record import LayerRecord
 from cosim.files import write_whole
 from cosim.report import plots, provenance, wording
+from cosim.report.cautions import find_cautions
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 _NUMBERED_CLASSES = 20
 # Layers drawn, those with the largest errors; the page stays small for networks of a hundred layers.
 _DRAWN_LAYERS = 24
-# A current that moves more than this at the end of its pulse has not settled [LSB].
-_SETTLED_LSB = 0.1
 
 
 def write_page(record: RunRecord, path: Path) -> None:
@@ -48,7 +47,7 @@ def render_page(record: RunRecord) -> str:
         ideal=_fidelity(facts) == "ideal",
         fidelity=_fidelity(facts),
         verdict=_verdict(record, comparison),
-        cautions=_cautions(record, comparison),
+        cautions=find_cautions(comparison),
         accuracies=_accuracies(comparison),
         cards=_cards(comparison),
         confusions=_confusions(record),
@@ -117,23 +116,6 @@ def _verdict(record: RunRecord, comparison: Comparison) -> str:
         f"{subject} decides {differing:,} of {images:,} images differently from the integer network: "
         f"{wording.become(lost, 'wrong')} and {wording.become(gained, 'right')}, so {outcome}.{note}"
     )
-
-
-def _cautions(record: RunRecord, comparison: Comparison) -> list[str]:
-    """What a reader must know before trusting the numbers."""
-    found = []
-    if record.audit and record.audit.differing_codes:
-        found.append(
-            f"The audit found {record.audit.differing_codes:,} codes that differ from the pattern tables: "
-            "reads are not memoryless here, and the accuracy is approximate."
-        )
-    for layer in comparison.layers:
-        if layer.unsettled_lsb > _SETTLED_LSB:
-            found.append(
-                f"Currents of layer {layer.name} still move by up to {layer.unsettled_lsb:.2g} LSB at the end of "
-                "their pulse: lengthen read.pulse_s."
-            )
-    return found
 
 
 def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
@@ -257,7 +239,7 @@ def _layers(record: RunRecord, comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
-    return [
+    rows = [
         ("tiles", f"{layer.tiles:,}"),
         ("groups", f"{layer.groups:,}"),
         ("reads", f"{layer.reads:,}"),
@@ -270,6 +252,14 @@ def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
         ("correlation", wording.if_known(layer.correlation, ".7f")),
         ("unsettled, at most", f"{wording.number(layer.unsettled_lsb, '.2g')} LSB"),
     ]
+    if layer.clipped_codes:
+        rows.append(("codes clipped", wording.share(layer.clipped_codes, layer.conversions)))
+    if layer.noise_lsb:
+        rows.append(("noise of a read, rms", f"{layer.noise_lsb:.3g} LSB"))
+    if layer.trimmed:
+        rows.append(("trimmed gain", f"{layer.trim_gain:.4f}, spread {layer.trim_gain_spread:.2g}"))
+        rows.append(("trimmed offset", f"{wording.number(layer.trim_offset_lsb, '+.2g')} LSB"))
+    return rows
 
 
 def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:

@@ -28,6 +28,12 @@ def summary_table(comparison: Comparison) -> Table:
     table.add_row("decks simulated", f"{usage.get('decks', 0):,}")
     if usage.get("retried", 0) > 0:
         table.add_row("decks repeated with tightened options", f"{usage['retried']:,}")
+    chip = facts.get("chip", {})
+    if chip.get("smallest_separation_sigmas") is not None:
+        table.add_row("sigma of a programmed threshold", f"{1000 * chip['program_sigma_v']:.3g} mV")
+        table.add_row("closest levels", f"{chip['smallest_separation_sigmas']:.3g} sigmas apart")
+    if chip.get("charge_loss"):
+        table.add_row("charge lost since programming", f"{100 * chip['charge_loss']:.3g} %")
     if comparison.audit_max_error_lsb is not None:
         table.add_row("audit, largest error", f"{comparison.audit_max_error_lsb:.2g} LSB")
     table.add_section()
@@ -58,6 +64,12 @@ def layer_table(comparison: Comparison) -> Table:
         "correlation": [wording.if_known(layer.correlation, ".6f") for layer in layers],
         "unsettled, max [LSB]": [f"{layer.unsettled_lsb:.1e}" if layer.unsettled_lsb else "-" for layer in layers],
     }
+    if any(layer.noise_lsb for layer in layers):
+        rows["noise of a read, rms [LSB]"] = [f"{layer.noise_lsb:.4f}" for layer in layers]
+    if any(layer.trimmed for layer in layers):
+        rows["trimmed gain, mean"] = [f"{layer.trim_gain:.4f}" for layer in layers]
+        rows["trimmed gain, spread"] = [f"{layer.trim_gain_spread:.4f}" for layer in layers]
+        rows["trimmed offset, mean [LSB]"] = [f"{layer.trim_offset_lsb:+.4f}" for layer in layers]
     for name, values in rows.items():
         table.add_row(name, *values)
     return table

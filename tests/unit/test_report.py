@@ -21,7 +21,7 @@ import cosim
 from cosim.config import Config
 from cosim.evaluate.record import AuditRecord, RunRecord, Waveform
 from cosim.readout import GroupReads
-from cosim.report import layer_table, summary_table, wording, write_page
+from cosim.report import find_cautions, layer_table, summary_table, wording, write_page
 from cosim.report.page import render_page
 
 NASTY = '<script>alert("x")</script> & $q_1$ {{ 7 * 7 }}'
@@ -311,6 +311,41 @@ def test_layer_table_counts_clipped_codes_and_knows_no_correlation(ideal: RunRec
     text = printed(layer_table(replace(comparison, layers=layers)))
     assert re.search(r"codes clipped by the converter │ 4,321\b", text)
     assert re.search(r"correlation │ - ", text)
+
+
+def test_clipped_codes_and_overlapping_levels_are_said_everywhere(ideal: RunRecord) -> None:
+    chip = {"program_sigma_v": 0.05, "charge_loss": 0.031, "smallest_separation_sigmas": 1.61, "overlapping_levels": 14}
+    layers = [replace(layer, highest_code=1) for layer in ideal.layers]
+    record = replace(as_circuit(ideal), facts=ideal.facts | {"chip": chip}, layers=layers)
+    comparison = cosim.compare_record(record)
+    cautions = find_cautions(comparison)
+    clipped = comparison.layers[0].clipped_codes
+    assert clipped > 0
+    assert any(
+        f"layer conv, {clipped:,} (" in caution and "beyond the converter's range" in caution for caution in cautions
+    )
+    assert any("14 pairs overlap: the closest are 1.6 sigmas" in caution for caution in cautions)
+    page = text_of(render_page(record))
+    assert all(caution in page for caution in cautions)
+    table = printed(summary_table(comparison))
+    assert re.search(r"sigma of a programmed threshold │ +50 mV", table)
+    assert re.search(r"closest levels │ +1\.61 sigmas apart", table)
+    assert re.search(r"charge lost since programming │ +3\.1 %", table)
+    assert not find_cautions(cosim.compare_record(as_circuit(ideal)))
+
+
+def test_noise_and_trimming_are_shown_where_there_are_any(ideal: RunRecord) -> None:
+    assert "trimmed" not in printed(layer_table(cosim.compare_record(ideal)))
+    settings = {"run": {"fidelity": "ideal"}, "adc": {"noise_lsb": 0.25}, "trim": {"method": "reference"}}
+    record = make_record(config=Config.from_dict(settings))
+    layers = [replace(layer, trim_gain=0.84, trim_gain_spread=0.02, trim_offset_lsb=0.5) for layer in record.layers]
+    record = replace(record, layers=layers)
+    table = printed(layer_table(cosim.compare_record(record)))
+    assert re.search(r"noise of a read, rms \[LSB\] │ +0\.2500", table)
+    assert re.search(r"trimmed gain, mean │ +0\.8400", table)
+    page = text_of(render_page(record))
+    assert "noise of a read, rms 0.25 LSB" in page
+    assert "trimmed gain 0.8400, spread 0.02 trimmed offset +0.5 LSB" in page
 
 
 def test_layer_whose_currents_are_all_equal_has_no_correlation(ideal: RunRecord) -> None:

@@ -1,0 +1,160 @@
+"""What makes one chip differ from the next: program error, loss of charge and traps of every cell.
+
+Everything drawn belongs to a place, (layer, tile, wordline, bitline), and is drawn from run.seed, variation.chip,
+what it is for, and that place alone: a cell is the same whatever else is drawn, in whatever order and by whom.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from cosim.config import Config, Variation
+from cosim.errors import ConfigError
+from cosim.mapping import Group
+
+_BOLTZMANN_EV = 8.617333262e-5  # [eV/K]
+_KELVIN = 273.15
+_REFERENCE_C = 25.0
+# Two levels so many sigmas apart: 2.3 % of the cells of either lie beyond the middle between them.
+_TOLD_APART = 4.0
+
+
+def chip_generator(config: Config, effect: str, *place: int) -> np.random.Generator:
+    """The generator of one effect at one place of a chip; calls with equal arguments draw equal numbers."""
+    key = (config.variation.chip, zlib.crc32(effect.encode()), *place)
+    # SFC64 draws normals fastest; a spawn key keeps seeds and places of any length apart.
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.run.seed, spawn_key=key)))
+
+
+def cell_normals(config: Config, effect: str, layer: int, group: Group) -> np.ndarray:
+    """A standard normal number for every cell of a group: (wordlines, bitlines), by position on the tile.
+
+    Args:
+        layer: number of the layer in its network.
+    """
+    wordlines, bitlines = group.levels.shape
+    rows = range(group.first_wordline, group.first_wordline + wordlines)
+    return np.stack([chip_generator(config, effect, layer, group.tile, row).standard_normal(bitlines) for row in rows])
+
+
+def current_sigma(currents: np.ndarray, rel: float, saturation_a: float | None) -> np.ndarray:
+    """Sigma of cell currents [A]: proportional to the current below `saturation_a`, constant above it.
+
+        sigma(I) = rel * I_sat * (1 - exp(-I / I_sat)), or rel * I without saturation
+
+    Source: the form fitted to SONOS arrays by CrossSim's SONOS device model.
+    """
+    if saturation_a is None:
+        return rel * currents
+    return -rel * saturation_a * np.expm1(-currents / saturation_a)
+
+
+def verified_sigma(sigma: np.ndarray, band_v: float | None) -> np.ndarray:
+    """Sigma after programming was repeated until within plus or minus `band_v` of the target: a truncated normal's.
+
+    Source: Johnson, Kotz, Balakrishnan, "Continuous univariate distributions", volume 1, 1994.
+    """
+    if band_v is None:
+        return sigma
+    ratio = band_v / np.maximum(sigma, 1e-12 * band_v)
+    wide = np.maximum(ratio, 0.05)
+    density = np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
+    normal = sigma * np.sqrt(1 - 2 * wide * density / (2 * ndtr(wide) - 1))
+    return np.where(ratio < 0.05, band_v / math.sqrt(3), normal)  # a band so narrow is filled evenly
+
+
+def charge_loss(variation: Variation) -> float:
+    """Share of its charge that a cell has lost on average, 0..1.
+
+        loss = rate * log10(1 + a t / t0),   a = exp(Ea / k * (1 / 298.15 K - 1 / T))
+
+    Source: logarithmic detrapping accelerated by Arrhenius' law, as Mielke et al., "Recovery effects in the
+    distributed cycling of flash memories", IRPS 2006.
+    """
+    hot = variation.retention_temperature_c + _KELVIN
+    exponent = variation.retention_activation_ev / _BOLTZMANN_EV * (1 / (_REFERENCE_C + _KELVIN) - 1 / hot)
+    # The logarithm of the sum, since the acceleration itself may be beyond a float.
+    if variation.retention_s == 0:
+        return 0.0
+    log_time = math.log(variation.retention_s / variation.retention_onset_s) + exponent
+    return float(variation.retention_loss_decade * np.logaddexp(0, log_time) / math.log(10))
+
+
+class CellVariation:
+    """Threshold shifts of the cells of a chip, each with its own error and its own loss of charge.
+
+    Args:
+        config: variation, cell, seed and chip.
+        shifts: (levels,) threshold shift of each level, falling [V].
+        log_slopes: (levels,) change of a level's current with its shift, d ln(I) / dV [1/V], negative; needed with
+            variation.program_sigma_rel only.
+
+    Attributes:
+        sigma_v: (levels,) sigma of a cell's shift as programmed [V].
+
+    Raises:
+        ConfigError: no two levels can be told apart, or no charge is left.
+    """
+
+    def __init__(self, config: Config, shifts: np.ndarray, log_slopes: np.ndarray | None = None) -> None:
+        variation, cell = config.variation, config.cell
+        self.config = config
+        self.shifts = shifts
+        self.loss = charge_loss(variation)
+        self._sigma = np.full(len(shifts), variation.program_sigma_v)
+        if variation.program_sigma_rel > 0:
+            assert log_slopes is not None
+            currents = np.maximum(np.arange(cell.levels), 1e-4) * cell.unit_a
+            relative = current_sigma(currents, variation.program_sigma_rel, variation.program_saturation_a) / currents
+            self._sigma = np.hypot(self._sigma, relative / np.abs(log_slopes))
+        self.sigma_v = verified_sigma(self._sigma, variation.verify_band_v)
+        if self.loss >= 1:
+            raise ConfigError(
+                f"variation.retention_s = {variation.retention_s:g} at {variation.retention_temperature_c:g} degrees C "
+                f"loses {100 * self.loss:.0f} % of the charge: shorten the time or lower the temperature"
+            )
+        if self._distance(0, -1) < _TOLD_APART:
+            raise ConfigError(
+                f"no two levels can be told apart: a sigma of {self.sigma_v.max():.3g} V after verify, and "
+                f"{shifts[0] - shifts[-1]:.3g} V from the lowest level to the highest, {_TOLD_APART:g} sigmas at least "
+                "are needed: lower variation.program_sigma_v or program_sigma_rel, or set variation.verify_band_v"
+            )
+
+    def _distance(self, first: int | slice, second: int | slice) -> np.ndarray:
+        """Distance between levels in sigmas of the two, infinite without error."""
+        spread = np.sqrt((self.sigma_v[first] ** 2 + self.sigma_v[second] ** 2) / 2)
+        with np.errstate(divide="ignore"):
+            return (self.shifts[first] - self.shifts[second]) / spread
+
+    @property
+    def separation(self) -> np.ndarray:
+        """(levels - 1,) distance of each level to the next, in sigmas of their thresholds."""
+        return self._distance(slice(None, -1), slice(1, None))
+
+    @property
+    def overlapping(self) -> int:
+        """Pairs of neighbouring levels of which more than 2.3 % of the cells lie nearer to the other level."""
+        return int((self.separation < _TOLD_APART).sum())
+
+    def cell_shifts(self, layer: int, group: Group) -> np.ndarray:
+        """Threshold shift of every cell of a group of layer number `layer`: (wordlines, bitlines) [V]."""
+        variation = self.config.variation
+        shifts = self.shifts[group.levels]
+        if variation.program_error:
+            sigma = self._sigma[group.levels]
+            normal = cell_normals(self.config, "program error", layer, group)
+            if variation.verify_band_v is not None:  # the same cells err to the same side, within the band
+                inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
+                normal = ndtri(1 - inside + ndtr(normal) * (2 * inside - 1))
+            shifts = shifts + sigma * normal
+        if self.loss > 0:
+            loss = np.full(shifts.shape, self.loss)
+            if variation.retention_spread > 0:
+                normal = cell_normals(self.config, "loss of charge", layer, group)
+                loss = np.clip(loss * (1 + variation.retention_spread * normal), 0, 1)
+            shifts = shifts - (shifts - variation.neutral_shift_v) * loss
+        return shifts

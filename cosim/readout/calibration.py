@@ -1,0 +1,34 @@
+"""The range of converters from the column sums that sample images cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cosim.config import Config
+from cosim.mapping import TilePlan
+from cosim.readout.tables import ideal_sums
+
+
+def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Width of a code of every tile of a layer, so that the largest ideal sum of a sample has the highest code.
+
+    Never below a unit current: a narrower code would only count what the circuit adds to whole sums.
+
+    Args:
+        config: adc.range is "calibrated-layer" or "calibrated-column".
+        patterns: (streams,) lists of the distinct patterns in the sample.
+
+    Returns:
+        (bitlines,) or (1,) unit currents for every tile.
+    """
+    assert isinstance(config.adc.bits, int)
+    highest = 2**config.adc.bits - 1
+    largest: list[np.ndarray] = [np.zeros(1)] * plan.tiles
+    for group in plan.groups:
+        sums = ideal_sums(group, patterns[group.stream]).max(axis=0, initial=0)
+        largest[group.tile] = np.maximum(largest[group.tile], sums)
+    if config.adc.range == "calibrated-layer":
+        largest = [np.array([max(sums.max() for sums in largest)])] * plan.tiles
+    return [np.maximum(sums / highest, 1.0) for sums in largest]

@@ -1,0 +1,121 @@
+"""Trimming: gain and offset of the converters from reads whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.config import Config
+from cosim.device import chip_generator
+from cosim.errors import ConfigError
+from cosim.mapping import Group, TilePlan, pattern_bits
+from cosim.readout.adc import Converter
+from cosim.readout.tables import ideal_sums
+
+# Gains that no corner explains: reads that do not follow the sums.
+_SANE_GAIN = (0.05, 20.0)
+
+
+@dataclass(frozen=True, eq=False)
+class KnownReads:
+    """Reads of a group of which the ideal answer is known: (n,) patterns, and (n, bitlines) currents [A]."""
+
+    group: Group
+    patterns: np.ndarray
+    currents: np.ndarray
+
+
+def known_patterns(config: Config, group: Group) -> np.ndarray:
+    """The patterns that trimming reads on a group: all wordlines open; for a calibration none, and others at random."""
+    every = 2**group.wordlines - 1
+    if config.trim.method == "reference":
+        return np.array([every])
+    drawn = chip_generator(config, "calibration reads", group.stream).integers(every, size=config.trim.reads - 2)
+    return np.unique(np.concatenate([drawn, [0, every]]))
+
+
+def trim(
+    config: Config, converters: Sequence[Converter], plan: TilePlan, reads: Sequence[KnownReads]
+) -> tuple[list[Converter], np.ndarray, np.ndarray]:
+    """Take gain and offset, as known reads show them, out of the converters of a layer's tiles.
+
+    By the reference column a tile has one gain: the column's current over its ideal current, the mean of the tile's
+    groups. A calibration fits, by least squares,
+
+        measured sum = gain * ideal sum + a * open wordlines + offset
+
+    with one gain and offset a layer or a bitline, and one `a` a layer. What every open cell conducts alike, `a`, is
+    left where it is: it is in the reference column too, and falls out with it where the zero point is the reference
+    level and a weight is one cell. A bitline whose ideal sums do not vary takes its layer's gain.
+
+    Returns:
+        the converters; the gains and offsets [LSB] that were measured, of every tile, one after the other.
+
+    Raises:
+        ConfigError: a gain that no corner explains.
+    """
+    tiles = [[_sums(read, converter) for read in reads if read.group.tile == tile]
+             for tile, converter in enumerate(converters)]  # fmt: skip
+    sums = [tuple(np.concatenate(parts) for parts in zip(*groups, strict=True)) for groups in tiles]
+    if config.trim.method == "reference":
+        gains = [np.mean(measured[:, -1:] / ideal[:, -1:], axis=0) for measured, ideal, _ in sums]
+        offsets = [np.zeros(1) for _ in gains]
+    else:
+        gain, _, offset = _plane(*(np.concatenate([part[i].ravel() for part in sums]) for i in range(3)))
+        gains, offsets = [np.array([gain])] * len(sums), [np.array([offset])] * len(sums)
+        if config.trim.per == "bitline":
+            each_cell = _common(sums)
+            lines = [_lines(m - each_cell * opened, ideal, gain) for m, ideal, opened in sums]
+            gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
+    for found in gains:
+        if not (_SANE_GAIN[0] < found.min() and found.max() < _SANE_GAIN[1]):
+            raise ConfigError(
+                f"layer {plan.layer.name!r}: trimming found gains of {found.min():.3g} to {found.max():.3g}, expected "
+                f"{_SANE_GAIN[0]:g} to {_SANE_GAIN[1]:g}: currents do not follow the sums; read nearer to the "
+                'condition the cells are programmed at, or set trim.method = "none"'
+            )
+    trimmed = [c.trimmed(g, o) for c, g, o in zip(converters, gains, offsets, strict=True)]
+    return trimmed, np.concatenate(gains), np.concatenate(offsets)
+
+
+def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measured and ideal sums [LSB], and open wordlines in unit currents [LSB], all (reads, bitlines)."""
+    opened = pattern_bits(read.patterns, read.group.wordlines).sum(axis=1, keepdims=True)
+    ideal = ideal_sums(read.group, read.patterns) / converter.lsb_units
+    return converter.in_lsb(read.currents), ideal, np.broadcast_to(opened / converter.lsb_units, ideal.shape)
+
+
+def _plane(measured: np.ndarray, ideal: np.ndarray, opened: np.ndarray) -> tuple[float, float, float]:
+    """Gain, what every open cell adds, and offset."""
+    found = np.linalg.lstsq(np.stack([ideal, opened, np.ones_like(ideal)], axis=1), measured, rcond=None)[0]
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def _common(sums: Sequence[tuple[np.ndarray, ...]]) -> float:
+    """What every open cell adds where each bitline has a gain and an offset of its own.
+
+    A regression in two steps (Frisch and Waugh, "Partial time regressions as compared with individual trends", 1933):
+    of what the bitlines' own lines leave of the measured sums on what they leave of the open wordlines.
+    """
+    product = square = 0.0
+    for measured, ideal, opened in sums:
+        left, unexplained = (values - _line_values(values, ideal) for values in (measured, opened))
+        product += float((left * unexplained).sum())
+        square += float((unexplained**2).sum())
+    return product / square if square > 1e-9 else 0.0
+
+
+def _line_values(values: np.ndarray, ideal: np.ndarray) -> np.ndarray:
+    gains, offsets = _lines(values, ideal, 0.0)
+    return gains * ideal + offsets
+
+
+def _lines(measured: np.ndarray, ideal: np.ndarray, gain: float) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset, (columns,), of measured over ideal (reads, columns); `gain` where the ideal is constant."""
+    variance = ideal.var(axis=0)
+    varies = variance > 1e-9
+    covariance = ((ideal - ideal.mean(axis=0)) * measured).mean(axis=0)
+    gains = np.where(varies, covariance / np.where(varies, variance, 1), gain)
+    return gains, measured.mean(axis=0) - gains * ideal.mean(axis=0)

@@ -1,0 +1,39 @@
+"""What a reader must know before trusting a run's numbers."""
+
+from __future__ import annotations
+
+from cosim.evaluate import Comparison
+from cosim.report import wording
+
+# A current that moves more than this at the end of its pulse has not settled [LSB].
+_SETTLED_LSB = 0.1
+
+
+def find_cautions(comparison: Comparison) -> list[str]:
+    """Sentences, each with what to do about it; none for a run without reservations."""
+    found = []
+    if comparison.audit_differing_codes:
+        found.append(
+            f"The audit found {comparison.audit_differing_codes:,} codes that differ from the pattern tables: "
+            "reads are not memoryless here, and the accuracy is approximate."
+        )
+    for layer in comparison.layers:
+        if layer.unsettled_lsb > _SETTLED_LSB:
+            found.append(
+                f"Currents of layer {layer.name} still move by up to {layer.unsettled_lsb:.2g} LSB at the end of "
+                "their pulse: lengthen read.pulse_s."
+            )
+        if layer.clipped_codes:
+            found.append(
+                f"Of the codes of layer {layer.name}, {wording.share(layer.clipped_codes, layer.conversions)} are "
+                "clipped: the current lies beyond the converter's range. Raise adc.full_scale_units or adc.bits, or "
+                "lower adc.offset_lsb or trim it."
+            )
+    chip = comparison.facts.get("chip", {})
+    if chip.get("overlapping_levels"):
+        found.append(
+            f"Of neighbouring levels, {chip['overlapping_levels']} pairs overlap: the closest are "
+            f"{chip['smallest_separation_sigmas']:.2g} sigmas of the program error apart, and more than 2.3 % of the "
+            "cells lie nearer to the wrong level. Lower the error or set variation.verify_band_v."
+        )
+    return found
