@@ -96,8 +96,8 @@ class Adc(_Section):
     """1 to 16, or "lossless": one code a unit current, unbounded."""
     range: Literal["cover", "calibrated-layer", "calibrated-column"] = "cover"
     """What the codes cover: the largest possible column sum, or the largest sum that sample images cause in a layer or
-    in each column of its tiles. A code is at least one unit current; for "cover" it is the whole number of units that
-    comes closest."""
+    in each column of its tiles. A code is a whole number of unit currents, at least one: for "cover" the number that
+    comes closest, else the smallest that reaches the sum."""
     full_scale_units: float | None = Field(None, ge=1e-3, le=1e9)
     """Current of the highest code in unit currents, instead of a range that is worked out."""
     calibration_images: int = Field(64, ge=1, le=65536)

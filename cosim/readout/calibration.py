@@ -12,9 +12,10 @@ from cosim.readout.tables import ideal_sums
 
 
 def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Width of a code of every tile of a layer, so that the largest ideal sum of a sample has the highest code.
+    """Width of a code of every tile of a layer, so that the largest ideal sum of a sample has a code.
 
-    Never below a unit current: a narrower code would only count what the circuit adds to whole sums.
+    The smallest whole number of unit currents, at least one, that reaches it: with others, whole sums would fall on
+    codes differently in every column, and the reference column's error is in every output.
 
     Args:
         config: adc.range is "calibrated-layer" or "calibrated-column".
@@ -31,4 +32,4 @@ def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.n
         largest[group.tile] = np.maximum(largest[group.tile], sums)
     if config.adc.range == "calibrated-layer":
         largest = [np.array([max(sums.max() for sums in largest)])] * plan.tiles
-    return [np.maximum(sums / highest, 1.0) for sums in largest]
+    return [np.maximum(np.ceil(sums / highest), 1.0) for sums in largest]
