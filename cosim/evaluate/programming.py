@@ -35,10 +35,10 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
 
 
 def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
-    """Change of each level's current with its threshold shift, d ln(I) / dV [1/V], negative: central differences."""
+    """Change of each level's current with its threshold shift, d ln(I) / dV [1/V], negative, where it is programmed."""
     step = 1e-3
     both = np.concatenate([shifts - step, shifts + step])
-    deck = curve_deck(card, both, np.full(len(both), config.read.bitline_v), config)
+    deck = curve_deck(card, both, np.full(len(both), config.read.bitline_v), config.at_corner(Corner()))
     (reading,) = simulator.simulate([deck], "programming")
     lower, higher = np.log(reading.currents[0]).reshape(2, -1)
     return (higher - lower) / (2 * step)

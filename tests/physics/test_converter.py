@@ -268,6 +268,20 @@ def test_trimming_decks_read_at_less_than_they_were_programmed_at(shared_store: 
     assert max(errors["reference"], errors["calibration"]) < 0.2
 
 
+def test_calibration_brings_a_hot_array_back(shared_store: Path) -> None:
+    """At 85 degrees C levels programmed at 27 conduct less; outputs are nearer to software after trimming."""
+    images, network = random_images(30), make_network()
+    outputs = {}
+    for method in ("none", "reference", "calibration"):
+        settings = ["run.fidelity=dc", "array.open_wordlines=4", "corner.temperature_c=85", f"trim.method={method}"]
+        circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
+        outputs[method] = float((circuit(images) - network(images)).abs().mean())
+        if method == "calibration":
+            assert 0.75 < circuit.arrays["conv1"].trim_gain.mean() < 0.92
+    assert outputs["calibration"] < 0.75 * outputs["none"]
+    assert outputs["reference"] < outputs["none"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
