@@ -269,17 +269,19 @@ def test_trimming_decks_read_at_less_than_they_were_programmed_at(shared_store: 
 
 
 def test_calibration_brings_a_hot_array_back(shared_store: Path) -> None:
-    """At 85 degrees C levels programmed at 27 conduct less; outputs are nearer to software after trimming."""
+    """At 85 degrees C levels programmed at 27 conduct less, but every open cell adds something alike.
+
+    The reference column's current holds both, so its gain lies above that of the levels.
+    """
     images, network = random_images(30), make_network()
-    outputs = {}
+    errors, gains = {}, {}
     for method in ("none", "reference", "calibration"):
         settings = ["run.fidelity=dc", "array.open_wordlines=4", "corner.temperature_c=85", f"trim.method={method}"]
         circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
-        outputs[method] = float((circuit(images) - network(images)).abs().mean())
-        if method == "calibration":
-            assert 0.75 < circuit.arrays["conv1"].trim_gain.mean() < 0.92
-    assert outputs["calibration"] < 0.75 * outputs["none"]
-    assert outputs["reference"] < outputs["none"]
+        errors[method] = float((circuit(images) - network(images)).abs().mean())
+        gains[method] = circuit.arrays["conv1"].trim_gain
+    assert errors["calibration"] < 0.75 * errors["none"]
+    assert 0.75 < gains["calibration"].mean() < gains["reference"].mean() < 1
 
 
 @pytest.mark.parametrize(
