@@ -33,7 +33,24 @@ class Array(_Section):
     bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
     """Wire resistance of a bitline a cell [ohm]."""
     bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)
-    """Wire capacitance of a bitline a cell [F]."""
+    """Wire capacitance of a bitline to ground a cell [F]."""
+    coupling_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Capacitance between neighbouring bitlines a cell [F]."""
+    wordline_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a wordline a cell [ohm]; it is driven from bitline 0."""
+    wordline_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a wordline to ground a cell, without the gates [F]."""
+    source_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a source line a cell [ohm]; it runs along the wordlines that share it."""
+    source_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a source line to ground a cell [F]."""
+    source_line_wordlines: int = Field(2, ge=1, le=65536)
+    """Neighbouring wordlines that share a source line."""
+    source_strap_cells: int = Field(16, ge=1, le=65536)
+    """A strap grounds the source lines before the first bitline and after every so many."""
+    closed_wordlines: Literal["lumped", "cells", "omitted"] = "lumped"
+    """Cells of closed wordlines: their leakage and capacitance as a few elements a bitline, cell by cell (slow), or
+    left out."""
 
 
 class Cell(_Section):
