@@ -14,6 +14,11 @@ from cosim.errors import ConfigError, nearest
 Fidelity = Literal["ideal", "dc", "tran"]
 Process = Literal["tt", "ff", "ss", "fs", "sf"]
 
+# 40 times what a wire of a cell's length has.
+_MOST_FARAD = 2e-14
+# Of a deck that holds a whole tile.
+_MOST_CELLS = 1 << 17
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(
@@ -33,7 +38,24 @@ class Array(_Section):
     bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
     """Wire resistance of a bitline a cell [ohm]."""
     bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)
-    """Wire capacitance of a bitline a cell [F]."""
+    """Wire capacitance of a bitline to ground a cell [F]."""
+    coupling_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Capacitance between neighbouring bitlines a cell [F]."""
+    wordline_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a wordline a cell [ohm]; it is driven from bitline 0."""
+    wordline_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a wordline to ground a cell, without the gates [F]."""
+    source_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a source line a cell [ohm]; it runs along the wordlines that share it."""
+    source_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a source line to ground a cell [F]."""
+    source_line_wordlines: int = Field(2, ge=1, le=65536)
+    """Neighbouring wordlines that share a source line."""
+    source_strap_cells: int = Field(16, ge=1, le=65536)
+    """A strap grounds the source lines before the first bitline and after every so many."""
+    closed_wordlines: Literal["lumped", "cells", "omitted"] = "lumped"
+    """Cells of closed wordlines: their leakage and capacitance as a few elements a bitline, cell by cell (slow), or
+    left out."""
 
 
 class Cell(_Section):
@@ -286,11 +308,7 @@ class Config(_Section):
                 f"read.bitline_v = {read.bitline_v:g} must be below read.wordline_v = {read.wordline_v:g}, "
                 "or no cell is in its linear region: lower the one or raise the other"
             )
-        if 0 < array.bitline_res_ohm < 1e-6:
-            raise ConfigError(
-                f"array.bitline_res_ohm = {array.bitline_res_ohm:g} must be 0 or at least 1e-6: "
-                "a smaller resistance drowns in rounding; set 0 for none"
-            )
+        _check_wires(array, self.cell, read)
         if read.rise_s >= read.pulse_s / 2:
             raise ConfigError(
                 f"read.rise_s = {read.rise_s:g} must be below half of read.pulse_s = {read.pulse_s:g}, "
@@ -313,6 +331,48 @@ class Config(_Section):
                 "variation.program_sigma_v, program_sigma_rel and retention_s move the thresholds of cells, which "
                 'run.fidelity = "ideal" has none of: choose "dc" or "tran", or set them to 0'
             )
+
+
+def _check_wires(array: Array, cell: Cell, read: Read) -> None:
+    """Refuse wires that no array has, most likely a slip of units: such a run would only be slow and wrong."""
+    for key in ("bitline_res_ohm", "wordline_res_ohm", "source_res_ohm"):
+        if 0 < getattr(array, key) < 1e-6:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} must be 0 or at least 1e-6: "
+                "a smaller resistance drowns in rounding; set 0 for none"
+            )
+    for key in ("bitline_cap_f", "coupling_cap_f", "wordline_cap_f", "source_cap_f"):
+        if getattr(array, key) > _MOST_FARAD:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} F a cell, expected at most {_MOST_FARAD:g}: usual wires have "
+                "0.05e-15 to 0.5e-15 F a cell; check the unit"
+            )
+    strap = array.source_strap_cells
+    # The worst place is the far end of a bitline, and half-way between two straps or the far end from a single one.
+    source_cells = strap / 4 if strap <= array.bitlines else array.bitlines
+    for key, cells, usual in (
+        ("bitline_res_ohm", array.wordlines, "0.3 to 5"),
+        ("source_res_ohm", source_cells, "1 to 50"),
+    ):
+        drop = getattr(array, key) * cells * cell.full_scale_a
+        if drop > read.bitline_v:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} ohm a cell: a single full-scale cell would drop {drop:.3g} V "
+                f"on its line, expected less than read.bitline_v = {read.bitline_v:g} V: usual are {usual} ohm a cell; "
+                "check the unit, or make the line shorter"
+            )
+    delay = array.wordline_res_ohm * array.wordline_cap_f * array.bitlines**2 / 2
+    if delay > read.pulse_s:
+        raise ConfigError(
+            f"array.wordline_res_ohm = {array.wordline_res_ohm:g} and array.wordline_cap_f = {array.wordline_cap_f:g} "
+            f"delay the last of {array.bitlines} bitlines by {delay:.3g} s, expected less than read.pulse_s = "
+            f"{read.pulse_s:g} s: check the units, make tiles narrower, or lengthen the pulse"
+        )
+    if array.closed_wordlines == "cells" and array.wordlines * array.bitlines > _MOST_CELLS:
+        raise ConfigError(
+            f'array.closed_wordlines = "cells" puts all {array.wordlines} x {array.bitlines} cells of a tile into a '
+            f'deck, expected at most {_MOST_CELLS} cells: make tiles smaller, or choose "lumped"'
+        )
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

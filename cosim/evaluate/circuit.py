@@ -15,7 +15,7 @@ from cosim.device import CellVariation, load_card
 from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.netlists import write_netlists
-from cosim.evaluate.programming import level_slopes, program_cell
+from cosim.evaluate.programming import close_cells, level_slopes, program_cell
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
@@ -88,7 +88,8 @@ class CircuitNetwork(nn.Module):
                     relative = self.config.variation.program_sigma_rel > 0
                     slopes = level_slopes(card, shifts, self.config, self.simulator) if relative else None
                     self.cells = CellVariation(self.config, shifts, slopes)
-            self.decks = ArrayDecks(card, shifts, self.config)
+                closed = close_cells(card, shifts, self.config, self.simulator)
+            self.decks = ArrayDecks(card, shifts, self.config, closed)
         self.arrays = {
             layer.name: ArrayLayer(layer, number, self, network.name)
             for number, layer in enumerate(network.layers)

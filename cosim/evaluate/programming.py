@@ -7,7 +7,7 @@ import numpy as np
 from cosim.config import Config, Corner
 from cosim.device import CURVE_SHIFTS, Card, program_levels
 from cosim.errors import CardError
-from cosim.netlist import curve_deck
+from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
 from cosim.spice import Simulator
 
 # Unit currents that all cells of a bitline may draw together when closed.
@@ -21,7 +21,7 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     currents are within 1e-6 of their targets.
 
     Raises:
-        CardError: the card cannot hold the levels, or the cells of closed wordlines conduct.
+        CardError: the card cannot hold the levels.
     """
     shifts, nominal = CURVE_SHIFTS, config.at_corner(Corner())
     for _ in range(2):
@@ -30,7 +30,6 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
         levels = program_levels(shifts, reading.currents[0], config.cell)
         shifts = np.sort((levels[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
         shifts = shifts[np.concatenate([[True], np.diff(shifts) > 1e-6])]
-    _check_closed(card, levels, config, simulator)
     return levels
 
 
@@ -44,14 +43,22 @@ def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simu
     return (higher - lower) / (2 * step)
 
 
-def _check_closed(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> None:
-    """Refuse levels whose cells conduct at closed wordlines at the corner: decks leave those out."""
-    deck = curve_deck(card, shifts, np.full(len(shifts), config.read_at_corner.bitline_v), config, wordline_v=0.0)
-    (reading,) = simulator.simulate([deck], "closed wordlines")
-    leak = config.array.wordlines * float(np.abs(reading.currents).max()) / config.cell.unit_a
+def close_cells(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> ClosedCells:
+    """What the cells of closed wordlines conduct and store at the corner, level by level.
+
+    Raises:
+        CardError: those of one bitline conduct so much that they would swamp a read.
+    """
+    volts = np.full(len(shifts), config.read_at_corner.bitline_v)
+    still = curve_deck(card, shifts, volts, config, wordline_v=0.0)
+    (leaking, ramped) = simulator.simulate([still, closed_deck(card, shifts, config)], "closed wordlines")
+    currents = leaking.currents[0]
+    leak = config.array.wordlines * float(np.abs(currents).max()) / config.cell.unit_a
     if leak > _LARGEST_LEAK:
         raise CardError(
             f"the {config.array.wordlines} cells of a bitline may draw {leak:.3g} unit currents with every wordline "
             f"closed, at most {_LARGEST_LEAK} is allowed: lower cell.full_scale_a (its level has a threshold shift of "
             f"{shifts[-1]:.2f} V), or raise read.wordline_v"
         )
+    capacitance = (ramped.currents[0] - currents) / ramp_v_per_s(config)
+    return ClosedCells(np.abs(currents) / config.read_at_corner.bitline_v, np.maximum(capacitance, 0))

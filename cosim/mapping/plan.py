@@ -41,6 +41,8 @@ class Group:
         outputs: start and stop in the layer's outputs, one bitline each; the reference column follows.
         levels: (wordlines, bitlines) integers, uint8; the last column is the reference, those before it belong
             to the outputs in order, each with its slices, most significant first.
+        around: (wordlines of the tile, bitlines) levels of the whole tile, shared by its groups; None where its other
+            cells hold level 0.
     """
 
     tile: int
@@ -49,10 +51,19 @@ class Group:
     rows: tuple[int, int]
     outputs: tuple[int, int]
     levels: np.ndarray
+    around: np.ndarray | None = None
 
     @property
     def wordlines(self) -> int:
         return self.levels.shape[0]
+
+    def tile_levels(self, wordlines: int) -> np.ndarray:
+        """Levels of every cell on a tile of so many wordlines: (wordlines, bitlines) integers."""
+        if self.around is not None:
+            return self.around
+        tile = np.zeros((wordlines, self.levels.shape[1]), self.levels.dtype)
+        tile[self.first_wordline : self.first_wordline + self.wordlines] = self.levels
+        return tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,14 +137,19 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
             weights = levels[conv, first:last, :, slice(*rows)].reshape((last - first) * slices, -1).T
             reference = np.full((len(weights), 1), reference_level, np.uint8)
             tile, position = divmod(stream, groups_per_tile)
+            if position == 0:  # cells without a weight hold level 0
+                around = np.zeros((array.wordlines, weights.shape[1] + 1), np.uint8)
+            first_wordline = position * array.open_wordlines
+            around[first_wordline : first_wordline + len(weights)] = np.hstack([weights, reference])
             groups.append(
                 Group(
                     tile=block * tiles_per_block + tile,
-                    first_wordline=position * array.open_wordlines,
+                    first_wordline=first_wordline,
                     stream=stream,
                     rows=rows,
                     outputs=(conv * columns + first, conv * columns + last),
-                    levels=np.hstack([weights, reference]),
+                    levels=around[first_wordline : first_wordline + len(weights)],
+                    around=around,
                 )
             )
     return TilePlan(

@@ -2,7 +2,8 @@
 
 from cosim.netlist.array import ArrayDecks
 from cosim.netlist.cell import curve_deck, sweep_deck
+from cosim.netlist.closed import ClosedCells, closed_deck, ramp_v_per_s
 from cosim.netlist.deck import Deck
 from cosim.netlist.instance import CellWriter
 
-__all__ = ["ArrayDecks", "CellWriter", "Deck", "curve_deck", "sweep_deck"]
+__all__ = ["ArrayDecks", "CellWriter", "ClosedCells", "Deck", "closed_deck", "curve_deck", "ramp_v_per_s", "sweep_deck"]

@@ -4,18 +4,17 @@
                  │
     clamp ─ R·(p+1) ─ cell ─ R ─ cell ─ R ─ … cell       one bitline: the group's cells, p rows up from the clamp
                       │       │             │
-                     source line, 0 V (ideal)
+                     source lines
 
-The cells of the closed wordlines are left out (that they conduct next to nothing is checked when cells are
-programmed); their stretch of bitline is in the deck, as resistance between clamp and group and as capacitance at
-both of the group's ends. A wordline draws no direct
-current and the source line is ideal, so bitlines do not see each other.
+The cells of the closed wordlines are a few elements a bitline (`cosim.netlist.closed`), or in the deck like the
+others. With ideal source lines and no coupling, bitlines do not see each other. docs/array.md has the drawing of a
+tile, the equations, and what was measured.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
@@ -23,8 +22,12 @@ from PySpice.Spice.Netlist import Circuit
 from cosim.config import Config
 from cosim.device import Card
 from cosim.mapping import Group, pattern_bits
+from cosim.netlist.closed import ClosedCells, add_leakage
 from cosim.netlist.deck import Deck, corner_options
+from cosim.netlist.elements import element_lines, number
 from cosim.netlist.instance import CellWriter, card_files
+from cosim.netlist.wires import GROUND, Wires
+from cosim.netlist.wordlines import clocked_wordlines, pulsed_wordlines, swept_wordlines
 
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
@@ -44,11 +47,13 @@ class ArrayDecks:
         card: the cell's card.
         shifts: (levels,) threshold shift of each level [V].
         config: array, cell, read condition and fidelity.
+        closed: what lumped cells of closed wordlines conduct and store; None for nothing.
     """
 
-    def __init__(self, card: Card, shifts: np.ndarray, config: Config) -> None:
+    def __init__(self, card: Card, shifts: np.ndarray, config: Config, closed: ClosedCells | None = None) -> None:
         self.shifts = shifts
         self.config = config
+        self._closed = closed if config.array.closed_wordlines == "lumped" else None
         self._writer = CellWriter.for_card(card, config)
         self._cards = card_files(card, config)
 
@@ -71,24 +76,15 @@ class ArrayDecks:
                 to stop at the samples only, which gives the same settled currents.
             shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its level.
         """
-        array, read = self.config.array, self.config.read_at_corner
-        wordlines, bitlines = group.levels.shape
-        template = _array_template(wordlines, bitlines, self._writer, self.config)
-        below = group.first_wordline
-        above = array.wordlines - below - wordlines
-        circuit = template.format(
-            *map(_number, (self.shifts[group.levels] if shifts is None else shifts).T.flat),
-            below_ohm=_number(array.bitline_res_ohm * (below + 1)),
-            below_f=_number(array.bitline_cap_f * below / 2),
-            above_f=_number(array.bitline_cap_f * above),
-        )
-        sources = tuple(f"vbl{bitline}" for bitline in range(bitlines))
-        states = pattern_bits(patterns, wordlines)
+        read = self.config.read_at_corner
+        circuit, first = self._circuit(group, shifts)
+        states = pattern_bits(patterns, group.wordlines)
+        sources = tuple(f"vbl{bitline}" for bitline in range(group.levels.shape[1]))
         if self.config.run.fidelity == "dc":
             return Deck(
                 "dc",
                 f".dc vread 0 {len(patterns) - 1 or 1} {1 if len(patterns) > 1 else 2}",
-                circuit + _swept_wordlines(states, read.wordline_v),
+                circuit + swept_wordlines(states, read.wordline_v, first),
                 {**(_CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS), **corner_options(self.config)},
                 self._cards,
                 sources,
@@ -96,13 +92,13 @@ class ArrayDecks:
                 comments=(*comments, *self._help("dc")),
             )
         starts = read.rise_s + read.pulse_s * np.arange(len(patterns) + 1)
-        wordlines_text = (_pulsed_wordlines if careful else _clocked_wordlines)(
-            states, starts, read.rise_s, read.wordline_v
+        wordlines_text = (pulsed_wordlines if careful else clocked_wordlines)(
+            states, starts, read.rise_s, read.wordline_v, first
         )
-        pulse, stop = _number(read.pulse_s), _number(starts[-1])
+        pulse, stop = number(read.pulse_s), number(starts[-1])
         return Deck(
             "tran",
-            f".tran {pulse} {stop}" + ("" if careful else f" 0 {_number(2 * read.pulse_s)}"),
+            f".tran {pulse} {stop}" + ("" if careful else f" 0 {number(2 * read.pulse_s)}"),
             circuit + wordlines_text,
             {**(_CAREFUL_OPTIONS if careful else _TRAN_OPTIONS), **corner_options(self.config)},
             self._cards,
@@ -112,6 +108,39 @@ class ArrayDecks:
             wave_reads=_WAVE_READS if careful else 0,
             comments=(*comments, *self._help("tran")),
         )
+
+    def _circuit(self, group: Group, group_shifts: np.ndarray | None) -> tuple[str, int]:
+        """Cells and wires, and the number of the group's first wordline in their names."""
+        array, closed = self.config.array, self._closed
+        whole = array.closed_wordlines == "cells"
+        tile = group.tile_levels(array.wordlines)
+        start, stop = (0, len(tile)) if whole else (group.first_wordline, group.first_wordline + group.wordlines)
+        below, held, above = tile[:start], tile[start:stop], tile[stop:]
+        first = group.first_wordline - start
+        opened = range(first, first + group.wordlines)
+        # 0 where it does not matter, so that all groups share a template.
+        offset = start % array.source_line_wordlines if array.source_res_ohm > 0 else 0
+        wires = Wires(array, len(held), held.shape[1], opened, offset)
+        template = _array_template(wires, self._writer, closed is not None, self.config.read_at_corner.bitline_v)
+        below_f, above_f = np.full((2, wires.bitlines), array.bitline_cap_f) * [[len(below) / 2], [len(above)]]
+        leakage: dict[str, list[str]] = {}
+        if closed is not None:
+            leakage = {place: _numbers(values) for place, values in closed.leakage_s(below, above).items()}
+            closed_below_f, closed_above_f = closed.load_f(below, above)
+            below_f, above_f = below_f + closed_below_f, above_f + closed_above_f
+        shifts = self.shifts[held]
+        if group_shifts is not None:
+            shifts[opened] = group_shifts
+        circuit = template.format(
+            *_numbers(shifts.T.ravel()),
+            below_ohm=number(array.bitline_res_ohm * (len(below) + 1)),
+            below_f=_numbers(below_f),
+            above_f=_numbers(above_f),
+            coupling_below_f=number(array.coupling_cap_f * len(below) / 2),
+            coupling_above_f=number(array.coupling_cap_f * len(above)),
+            **leakage,
+        )
+        return circuit, first
 
     def _help(self, analysis: str) -> tuple[str, ...]:
         """How to read the currents of a deck by hand."""
@@ -128,86 +157,28 @@ class ArrayDecks:
 
 
 @functools.lru_cache(maxsize=64)
-def _array_template(wordlines: int, bitlines: int, writer: CellWriter, config: Config) -> str:
-    """Elements of an array, to be formatted with the group's wires by name and its shifts bitline by bitline.
+def _array_template(wires: Wires, writer: CellWriter, closed: bool, bitline_v: float) -> str:
+    """Elements of an array, to be formatted with its shifts bitline by bitline and with what lies around it by name.
 
     PySpice describes each shape once; the groups of that shape differ in numbers only, so that writing a deck
     costs a string substitution.
     """
-    array, read = config.array, config.read_at_corner
-    wires = array.bitline_res_ohm > 0
     circuit = Circuit("array")
-    for bitline in range(bitlines):
-        clamp = f"b{bitline}"
-        circuit.V(f"bl{bitline}", clamp, circuit.gnd, _number(read.bitline_v))
-        nodes = [f"n{bitline}_{wordline}" if wires else clamp for wordline in range(wordlines)]
-        if wires:
-            circuit.R(f"{bitline}_0", clamp, nodes[0], "{below_ohm}")
-            for wordline in range(1, wordlines):
-                circuit.R(f"{bitline}_{wordline}", nodes[wordline - 1], nodes[wordline], array.bitline_res_ohm)
-        if wires and array.bitline_cap_f > 0:
-            circuit.C(f"{bitline}_below", nodes[0], circuit.gnd, "{below_f}")
-            for wordline, node in enumerate(nodes):
-                circuit.C(f"{bitline}_{wordline}", node, circuit.gnd, array.bitline_cap_f)
-            circuit.C(f"{bitline}_above", nodes[-1], circuit.gnd, "{above_f}")
-        for wordline, node in enumerate(nodes):
-            writer.add(circuit, f"{bitline}_{wordline}", node, f"w{wordline}", circuit.gnd, circuit.gnd, "{}")
+    for bitline in range(wires.bitlines):
+        circuit.V(f"bl{bitline}", wires.clamp(bitline), circuit.gnd, number(bitline_v))
+        wires.add_bitline(circuit, bitline, loaded=closed)
+        if closed:
+            ends = wires.drain(bitline, 0), wires.drain(bitline, wires.wordlines - 1)
+            add_leakage(circuit, bitline, wires.clamp(bitline), *ends)
+        for wordline in range(wires.wordlines):
+            place = bitline, wordline
+            drain, gate, source = wires.drain(*place), wires.gate(*place), wires.source(*place)
+            writer.add(circuit, f"{bitline}_{wordline}", drain, gate, source, GROUND, "{}")
+    wires.add_coupling(circuit)
+    wires.add_wordlines(circuit)
+    wires.add_source_lines(circuit)
     return element_lines(circuit)
 
 
-def _pulsed_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> str:
-    """Voltage sources that put each read's states on the wordlines; the simulator stops at every corner."""
-    circuit = Circuit("wordlines")
-    for wordline, points in enumerate(_corners(states, starts, rise_s, high_v)):
-        circuit.V(f"wl{wordline}", f"w{wordline}", circuit.gnd, f"pwl({' '.join(points)})")
-    return element_lines(circuit)
-
-
-def _clocked_wordlines(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> str:
-    """The same voltages from behavioural sources, whose corners do not stop the simulator, and a clock whose do.
-
-    The clock, connected to nothing but a resistor, turns at the start and at the sample of every read: two to
-    three times fewer time points than corners on every wordline force.
-    """
-    circuit = Circuit("wordlines")
-    for wordline, points in enumerate(_corners(states, starts, rise_s, high_v)):
-        circuit.B(f"wl{wordline}", f"w{wordline}", circuit.gnd, voltage_expression=f"pwl(time,{','.join(points)})")
-    ticks = " ".join(f"{start:.10g} {tick % 2}" for tick, start in enumerate(starts.tolist(), 1))
-    circuit.V("clock", "clock", circuit.gnd, f"pwl(0 0 {ticks})")
-    circuit.R("clock", "clock", circuit.gnd, "1k")
-    return element_lines(circuit)
-
-
-def _corners(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> Iterator[list[str]]:
-    """Times and voltages, in turn, of each wordline; it moves only where its state changes.
-
-    The last corner lies at the end, since ngspice extends a behavioural pwl along its last segment.
-    """
-    previous = np.vstack([np.zeros_like(states[:1]), states[:-1]])
-    for before, after in zip(previous.T, states.T, strict=True):
-        changes = np.flatnonzero(before != after)
-        times = np.concatenate(
-            [[0], np.stack([starts[changes], starts[changes] + rise_s], axis=1).ravel(), starts[-1:]]
-        )
-        volts = np.concatenate([[0], np.stack([before[changes], after[changes]], axis=1).ravel(), after[-1:]]) * high_v
-        yield [f"{value:.10g}" for pair in zip(times.tolist(), volts.tolist(), strict=True) for value in pair]
-
-
-def _swept_wordlines(states: np.ndarray, high_v: float) -> str:
-    """Wordlines that follow the read's number, swept by the source vread."""
-    circuit = Circuit("wordlines")
-    circuit.V("read", "read", circuit.gnd, "0")
-    for wordline in range(states.shape[1]):
-        levels = [*states[:, wordline].tolist(), 0]  # one point more than there are reads: a pwl needs two
-        points = ",".join(f"{read},{state * high_v:g}" for read, state in enumerate(levels))
-        circuit.B(f"wl{wordline}", f"w{wordline}", circuit.gnd, voltage_expression=f"pwl(v(read),{points})")
-    return element_lines(circuit)
-
-
-def element_lines(circuit: Circuit) -> str:
-    """A circuit's element lines, lower case, without its title."""
-    return str(circuit).partition("\n")[2].lower()
-
-
-def _number(value: float) -> str:
-    return f"{value:.10g}"
+def _numbers(values: np.ndarray) -> list[str]:
+    return [number(value) for value in values.tolist()]

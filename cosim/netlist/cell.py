@@ -7,8 +7,8 @@ from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import Card
-from cosim.netlist.array import element_lines
 from cosim.netlist.deck import Deck, corner_options
+from cosim.netlist.elements import element_lines
 from cosim.netlist.instance import CellWriter, card_files
 
 # Programming is done once a card and read condition, so it can afford to be exact.

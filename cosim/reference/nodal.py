@@ -1,6 +1,7 @@
-"""A settled group of an array by nodal analysis: Kirchhoff's current law on every bitline, solved by Newton.
+"""A settled group of an array by nodal analysis: Kirchhoff's current law at every node, solved by Newton.
 
-Independent of the simulator but for the cell's curve, current against drain voltage at each level, which is given.
+Independent of the simulator but for the cell's curve, which is given: the current of an open cell against its level
+and the voltages of its drain and source. Closed cells draw nothing, and no gate does, so wordlines have no part in it.
 """
 
 from __future__ import annotations
@@ -8,48 +9,101 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
 
 from cosim.config import Array
 from cosim.mapping import Group
 
-CellCurve = Callable[[np.ndarray, np.ndarray], np.ndarray]
+CellCurve = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+_GROUND, _CLAMP, _FIRST_UNKNOWN = 0, 1, 2
 
 
 def solve_group(
-    group: Group, patterns: np.ndarray, array: Array, bitline_v: float, current: CellCurve, slope: CellCurve
+    group: Group, patterns: np.ndarray, array: Array, bitline_v: float, curve: CellCurve, tolerance_v: float = 1e-12
 ) -> np.ndarray:
     """Bitline currents of a group.
 
     Args:
         patterns: (n,) integers; bit i is the state of wordline i.
         bitline_v: voltage of the clamp [V].
-        current: drain current [A] of open cells from their levels and drain voltages, arrays of one shape.
-        slope: its derivative by drain voltage [S].
+        curve: drain current [A] of open cells and its derivatives by drain and source voltage [S], from their levels,
+            drain and source voltages to the body [V]: arrays of one shape.
+        tolerance_v: Newton stops when no voltage moves by more.
+
+    Raises:
+        RuntimeError: Newton's method does not converge.
 
     Returns:
         (n, bitlines) [A].
     """
-    wordlines, bitlines = group.levels.shape
-    open_cells = ((patterns[:, None] >> np.arange(wordlines)) & 1).astype(bool)  # n, wordlines
-    is_open = np.broadcast_to(open_cells[:, None], (len(patterns), bitlines, wordlines))
-    levels = np.broadcast_to(group.levels.T, is_open.shape)
-    if array.bitline_res_ohm == 0:
-        volts = np.full(is_open.shape, bitline_v)
-        return np.where(is_open, current(levels, volts), 0).sum(axis=2)
-    conductance = np.full(wordlines, 1 / array.bitline_res_ohm)
-    conductance[0] /= group.first_wordline + 1
-    # Node k hangs between the wires k and k + 1; behind the last node there is none.
-    wires = np.diag(conductance + np.append(conductance[1:], 0))
-    wires -= np.diag(conductance[1:], 1) + np.diag(conductance[1:], -1)
-    feed = np.zeros(wordlines)
-    feed[0] = conductance[0] * bitline_v
-    volts = np.full(is_open.shape, bitline_v)
-    for _ in range(50):
-        drawn = np.where(is_open, current(levels, volts), 0)
-        residual = volts @ wires - feed + drawn
-        jacobian = wires + np.eye(wordlines) * np.where(is_open, slope(levels, volts), 0)[..., None]
-        step = np.linalg.solve(jacobian, residual[..., None])[..., 0]
-        volts = volts - step
-        if np.abs(step).max() < 1e-13:
-            break
-    return (bitline_v - volts[..., 0]) * conductance[0]
+    drains, sources, laplacian = _network(group, array)
+    nodes = laplacian.shape[0]
+    unknown = slice(_FIRST_UNKNOWN, None)
+    currents = np.zeros((len(patterns), group.levels.shape[1]))
+    for index, pattern in enumerate(patterns):
+        opened = np.flatnonzero((int(pattern) >> np.arange(group.wordlines, dtype=object)) & 1)
+        levels, drain, source = (values[opened].ravel() for values in (group.levels, drains, sources))
+        volts = np.zeros(nodes)
+        volts[_CLAMP] = bitline_v
+        volts[drains] = bitline_v
+        for _ in range(50):
+            drawn, by_drain, by_source = curve(levels, volts[drain], volts[source])
+            leaving = laplacian @ volts
+            np.add.at(leaving, drain, drawn)
+            np.add.at(leaving, source, -drawn)
+            rows = np.concatenate([drain, drain, source, source])
+            columns = np.concatenate([drain, source, drain, source])
+            slopes = np.concatenate([by_drain, by_source, -by_drain, -by_source])
+            jacobian = laplacian + sparse.coo_array((slopes, (rows, columns)), (nodes, nodes)).tocsr()
+            step = np.zeros(nodes)
+            if nodes > _FIRST_UNKNOWN:
+                step[unknown] = spsolve(jacobian[unknown, unknown].tocsc(), leaving[unknown])
+            volts -= step
+            if np.abs(step).max() < tolerance_v:
+                break
+        else:
+            raise RuntimeError(f"pattern {pattern} of a group: no convergence, last step {np.abs(step).max():g} V")
+        if array.bitline_res_ohm == 0:
+            currents[index] = drawn.reshape(len(opened), currents.shape[1]).sum(axis=0)
+        else:
+            below_ohm = array.bitline_res_ohm * (group.first_wordline + 1)
+            currents[index] = (bitline_v - volts[drains[0]]) / below_ohm
+    return currents
+
+
+def _network(group: Group, array: Array) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
+    """Drain and source node of every cell, (wordlines, bitlines) each, and the conductances between all nodes [S]."""
+    shape = wordlines, bitlines = group.levels.shape
+    drains, sources = np.full(shape, _CLAMP), np.full(shape, _GROUND)
+    ends: list[tuple[np.ndarray, np.ndarray, float]] = []
+    nodes = _FIRST_UNKNOWN
+    if array.bitline_res_ohm > 0:
+        drains = nodes + np.arange(wordlines * bitlines).reshape(shape)
+        nodes += drains.size
+        clamps = np.full(bitlines, _CLAMP)
+        ends.append((clamps, drains[0], array.bitline_res_ohm * (group.first_wordline + 1)))
+        ends.append((drains[:-1].ravel(), drains[1:].ravel(), array.bitline_res_ohm))
+    if array.source_res_ohm > 0:
+        line = (group.first_wordline + np.arange(wordlines)) // array.source_line_wordlines
+        lines = nodes + np.arange((line[-1] - line[0] + 1) * bitlines).reshape(-1, bitlines)
+        nodes += lines.size
+        sources = lines[line - line[0]]
+        ohm, every = array.source_res_ohm, array.source_strap_cells
+        strapped = np.arange(1, bitlines) % every == 0  # a strap stands between a bitline and the one before it
+        left, right = lines[:, :-1], lines[:, 1:]
+        ends.append((left[:, ~strapped].ravel(), right[:, ~strapped].ravel(), ohm))
+        for strap_side in (lines[:, 0], left[:, strapped].ravel(), right[:, strapped].ravel()):
+            ends.append((strap_side, np.full(strap_side.shape, _GROUND), ohm))
+        next_strap = int(np.ceil(bitlines / every)) * every
+        if next_strap <= array.bitlines:
+            last = lines[:, -1]
+            ends.append((last, np.full(last.shape, _GROUND), ohm * (next_strap - bitlines + 1)))
+    laplacian = sparse.csr_array((nodes, nodes))
+    for one, other, ohm in ends:
+        conductance = np.full(len(one), 1 / ohm)
+        rows, columns = np.concatenate([one, other, one, other]), np.concatenate([one, other, other, one])
+        values = np.concatenate([conductance, conductance, -conductance, -conductance])
+        laplacian = laplacian + sparse.coo_array((values, (rows, columns)), (nodes, nodes)).tocsr()
+    return drains, sources, laplacian

@@ -1,4 +1,4 @@
-"""Currents of arrays in ngspice against Kirchhoff's law solved apart from it, and against finer time steps."""
+"""Currents of arrays in ngspice against Kirchhoff's law solved apart from it, and the premises of pattern tables."""
 
 from __future__ import annotations
 
@@ -7,60 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.interpolate import CubicSpline
 
 from cosim.config import Config
-from cosim.device import load_card
-from cosim.evaluate.programming import program_cell
-from cosim.mapping import Group, gray_order
-from cosim.netlist import ArrayDecks, Deck, curve_deck
+from cosim.mapping import gray_order
 from cosim.readout import Converter, ideal_sums
 from cosim.reference import solve_group
 from cosim.spice import Simulator
-
-CARD = load_card("nor65")
-DRAIN_V = np.linspace(0, 0.1, 26)
-
-
-def random_group(first_wordline: int = 20, wordlines: int = 6, bitlines: int = 5, seed: int = 3) -> Group:
-    levels = np.random.default_rng(seed).integers(0, 16, (wordlines, bitlines)).astype(np.uint8)
-    return Group(0, first_wordline, 0, (0, wordlines), (0, bitlines - 1), levels)
-
-
-def decks_for(settings: list[str], simulator: Simulator) -> ArrayDecks:
-    config = Config.load(None, settings)
-    return ArrayDecks(CARD, program_cell(CARD, config, simulator), config)
-
-
-def read(simulator: Simulator, deck: Deck) -> np.ndarray:
-    return simulator.simulate([deck])[0].currents
+from tests.physics.arrays import CARD, cell_curve, decks_for, random_group, read
 
 
 @pytest.mark.parametrize("fidelity", ["dc", "tran"])
 @pytest.mark.parametrize("ohm", [0.0, 0.4, 40.0])
 def test_currents_equal_an_independent_nodal_solution(fidelity: str, ohm: float, simulator: Simulator) -> None:
-    decks = decks_for([f"run.fidelity={fidelity}", f"array.bitline_res_ohm={ohm}"], simulator)
+    closed = "array.closed_wordlines=omitted"  # the solver knows nothing of them
+    decks = decks_for([f"run.fidelity={fidelity}", f"array.bitline_res_ohm={ohm}", closed], simulator)
     config = decks.config
-    # The cell's curve: drain current at each level and drain voltage, read from single cells.
-    shifts, volts = np.repeat(decks.shifts, len(DRAIN_V)), np.tile(DRAIN_V, len(decks.shifts))
-    curve = read(simulator, curve_deck(CARD, shifts, volts, config))[0].reshape(-1, len(DRAIN_V))
-    splines = [CubicSpline(DRAIN_V, values) for values in curve]
-
-    def evaluate(levels: np.ndarray, volts: np.ndarray, order: int) -> np.ndarray:
-        return np.select([levels == level for level in range(16)], [spline(volts, order) for spline in splines])
-
+    curve = cell_curve(CARD, decks.shifts, config, simulator)
     group, patterns = random_group(), gray_order(64)
-    solved = solve_group(
-        group,
-        patterns,
-        config.array,
-        config.read.bitline_v,
-        current=lambda levels, volts: evaluate(levels, volts, 0),
-        slope=lambda levels, volts: evaluate(levels, volts, 1),
-    )
+    solved = solve_group(group, patterns, config.array, config.read.bitline_v, curve)
     full_scale = 6 * config.cell.full_scale_a
-    found = read(simulator, decks.deck(group, patterns))
-    assert np.abs(found - solved).max() < 2e-6 * full_scale
+    assert np.abs(read(simulator, decks.deck(group, patterns)) - solved).max() < 2e-6 * full_scale
 
 
 def test_wires_take_from_the_ideal_sum(simulator: Simulator) -> None:
@@ -83,22 +49,6 @@ def test_superposition_holds_without_wires_and_fails_with_them(simulator: Simula
         assert np.allclose(low + high - none, both, rtol=1e-7) is holds
 
 
-def test_default_transient_equals_one_ten_times_finer(simulator: Simulator) -> None:
-    decks = decks_for(["array.bitline_res_ohm=5"], simulator)
-    group, patterns = random_group(wordlines=9), gray_order(64)
-    fast = decks.deck(group, patterns)
-    resolved = decks.deck(group, patterns, careful=True)
-    fine = replace(
-        resolved,
-        command=f".tran 0.1n {fast.samples[-1]:.10g} 0 0.1n",
-        options={"method": "gear", "reltol": 1e-6, "trtol": 1, "abstol": 1e-15, "vntol": 1e-9},
-    )
-    unit = decks.config.cell.unit_a
-    exact = read(simulator, fine)
-    assert np.abs(read(simulator, fast) - exact).max() < 0.01 * unit
-    assert np.abs(read(simulator, resolved) - exact).max() < 0.001 * unit
-
-
 def test_a_pulse_too_short_to_settle_is_seen(simulator: Simulator) -> None:
     """With a bitline whose RC is of the order of the pulse, the current still moves at the sample."""
     slow = ["array.bitline_res_ohm=50", "array.bitline_cap_f=5e-15", "read.pulse_s=2e-9", "read.rise_s=0.5e-9"]
@@ -108,19 +58,6 @@ def test_a_pulse_too_short_to_settle_is_seen(simulator: Simulator) -> None:
     unit = Config().cell.unit_a
     assert unsettled.unsettled.max() > 0.1 * unit
     assert settled.unsettled.max() < 0.01 * unit
-
-
-@pytest.mark.parametrize("fidelity", ["dc", "tran"])
-def test_closed_wordlines_may_be_left_out(fidelity: str, simulator: Simulator) -> None:
-    """A tile with every cell in the deck against the open group with lumped wires: under 0.001 LSB at 5 ohm a cell."""
-    settings = [f"run.fidelity={fidelity}", "array.bitline_res_ohm=5", "array.wordlines=48"]
-    decks = decks_for(settings, simulator)
-    whole = random_group(first_wordline=0, wordlines=48, bitlines=3)
-    first, count = 27, 9
-    part = replace(whole, first_wordline=first, levels=whole.levels[first : first + count])
-    patterns = gray_order(16) << 3
-    every_cell = read(simulator, decks.deck(whole, patterns << first))
-    assert np.abs(every_cell - read(simulator, decks.deck(part, patterns))).max() < 1e-3 * decks.config.cell.unit_a
 
 
 def test_bitlines_do_not_see_each_other(simulator: Simulator) -> None:

@@ -8,7 +8,7 @@ import pytest
 from cosim.config import Config
 from cosim.device import load_card, program_levels
 from cosim.errors import CardError
-from cosim.evaluate.programming import program_cell
+from cosim.evaluate.programming import close_cells, program_cell
 from cosim.netlist import curve_deck
 from cosim.spice import Simulator
 
@@ -43,8 +43,10 @@ def test_linear_region_current_is_proportional_to_overdrive(simulator: Simulator
 
 def test_cells_that_conduct_at_closed_wordlines_are_refused(simulator: Simulator) -> None:
     """2e-5 A is in reach, but of a cell that is on at 0 V: 256 of them would swamp a read."""
+    config = Config.load(None, ["cell.full_scale_a=2e-5"])
+    shifts = program_cell(CARD, config, simulator)
     with pytest.raises(CardError, match=r"unit currents with every wordline closed.*lower cell\.full_scale_a"):
-        program_cell(CARD, Config.load(None, ["cell.full_scale_a=2e-5"]), simulator)
+        close_cells(CARD, shifts, config, simulator)
 
 
 def test_a_full_scale_out_of_reach_says_what_is_in_reach() -> None:

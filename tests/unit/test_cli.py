@@ -145,7 +145,7 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("infer digits-w4a4 --set array.wordlines=8", "does not fit array.wordlines = 8"),
         ("infer digits-w4a4 --set array.open_wordlines=300", "less than or equal to 48"),
         ("infer digits-w4a4 --set cell.card=none", "no card 'none'"),
-        ("infer digits-w4a4 --set cell.full_scale_a=1e-3", "the card reaches"),
+        ("infer digits-w4a4 --set cell.full_scale_a=1e-4", "the card reaches"),
         ("infer digits-w4a4 --set run.ngspice=no-ngspice", "apt-get install ngspice"),
         ("infer digits-w4a4 --config none.toml", "cannot read the configuration"),
         ("infer mnist-w4a4 --dataset digits", "takes images of shape (1, 28, 28), found (1, 8, 8)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_groups_of_a_tile_fit_it_and_do_not_overlap() -> None:
         for wordline in range(group.first_wordline, group.first_wordline + group.wordlines):
             assert (group.tile, wordline) not in taken
             taken.add((group.tile, wordline))
+
+
+def test_groups_know_the_levels_of_their_whole_tile() -> None:
+    plan = plan_tiles(make_layer(inputs=6, outputs=4, groups=2), ARRAY, Cell())
+    held = np.zeros((plan.tiles, ARRAY.wordlines, ARRAY.bitlines), int)
+    for group in plan.groups:
+        held[group.tile, group.first_wordline :, : group.levels.shape[1]][: group.wordlines] = group.levels
+    for group in plan.groups:
+        tile = group.tile_levels(ARRAY.wordlines)
+        assert np.array_equal(tile, held[group.tile, :, : tile.shape[1]])
+        alone = replace(group, around=None).tile_levels(ARRAY.wordlines)
+        assert alone.sum() == group.levels.sum()
 
 
 def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:

@@ -1,0 +1,133 @@
+"""The wires of a tile: bitlines, wordlines and source lines (docs/array.md draws them).
+
+A wire is a chain of one resistance a cell, with a capacitance to ground at every cell. Names are functions of the
+position, so that cells can be connected before or after their wires are drawn. A wire without resistance is its
+driver's node, and its capacitance, which nothing would see, is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PySpice.Spice.Netlist import Circuit
+
+from cosim.config import Array
+from cosim.netlist.elements import number
+
+GROUND = "0"
+
+
+@dataclass(frozen=True)
+class Wires:
+    """The wires of some neighbouring wordlines of a tile, and of its used bitlines.
+
+    Attributes:
+        array: resistances and capacitances a cell.
+        wordlines, bitlines: cells along a bitline and along a wordline.
+        opened: those of the wordlines that a read may open; the others are at 0 V.
+        offset: wordlines below the first that share its source line.
+    """
+
+    array: Array
+    wordlines: int
+    bitlines: int
+    opened: range
+    offset: int
+
+    def clamp(self, bitline: int) -> str:
+        """Where a bitline is held by its clamp."""
+        return f"b{bitline}"
+
+    def drain(self, bitline: int, wordline: int) -> str:
+        return f"n{bitline}_{wordline}" if self.array.bitline_res_ohm > 0 else self.clamp(bitline)
+
+    def gate(self, bitline: int, wordline: int) -> str:
+        if wordline not in self.opened:
+            return GROUND
+        return f"w{wordline}_{bitline}" if self.array.wordline_res_ohm > 0 else f"w{wordline}"
+
+    def source(self, bitline: int, wordline: int) -> str:
+        return self._source(bitline, (wordline + self.offset) // self.array.source_line_wordlines)
+
+    def _source(self, bitline: int, line: int) -> str:
+        return f"s{line}_{bitline}" if self.array.source_res_ohm > 0 else GROUND
+
+    def add_bitline(self, circuit: Circuit, bitline: int, *, loaded: bool) -> None:
+        """One bitline, with places to be formatted for what lies below and above the wordlines at hand.
+
+        The places: below_ohm; and by bitline below_f, above_f.
+
+        Args:
+            loaded: whether the cells below and above have a capacitance, too.
+        """
+        array = self.array
+        if array.bitline_res_ohm == 0:
+            return
+        nodes = [self.drain(bitline, wordline) for wordline in range(self.wordlines)]
+        circuit.R(f"{bitline}_0", self.clamp(bitline), nodes[0], "{below_ohm}")
+        for wordline in range(1, self.wordlines):
+            circuit.R(f"{bitline}_{wordline}", nodes[wordline - 1], nodes[wordline], array.bitline_res_ohm)
+        if array.bitline_cap_f == 0 and not loaded:
+            return
+        circuit.C(f"{bitline}_below", nodes[0], GROUND, f"{{below_f[{bitline}]}}")
+        if array.bitline_cap_f > 0:
+            for wordline, node in enumerate(nodes):
+                circuit.C(f"{bitline}_{wordline}", node, GROUND, array.bitline_cap_f)
+        circuit.C(f"{bitline}_above", nodes[-1], GROUND, f"{{above_f[{bitline}]}}")
+
+    def add_coupling(self, circuit: Circuit) -> None:
+        """Capacitance between neighbouring bitlines; the places: coupling_below_f, coupling_above_f."""
+        if self.array.coupling_cap_f == 0 or self.array.bitline_res_ohm == 0:
+            return
+        for left in range(self.bitlines - 1):
+            pairs = [(self.drain(left, wordline), self.drain(left + 1, wordline)) for wordline in range(self.wordlines)]
+            circuit.C(f"c{left}_below", *pairs[0], "{coupling_below_f}")
+            for wordline, pair in enumerate(pairs):
+                circuit.C(f"c{left}_{wordline}", *pair, self.array.coupling_cap_f)
+            circuit.C(f"c{left}_above", *pairs[-1], "{coupling_above_f}")
+
+    def add_wordlines(self, circuit: Circuit) -> None:
+        """Wordlines from their drivers, at bitline 0, to their open ends at the far side of the tile."""
+        array = self.array
+        if array.wordline_res_ohm == 0:
+            return
+        for wordline in self.opened:
+            before = f"w{wordline}"
+            for bitline in range(self.bitlines):
+                node = self.gate(bitline, wordline)
+                circuit.R(f"w{wordline}_{bitline}", before, node, array.wordline_res_ohm)
+                _add_capacitor(circuit, f"w{wordline}_{bitline}", node, array.wordline_cap_f)
+                before = node
+            unused = array.bitlines - self.bitlines
+            _add_capacitor(circuit, f"w{wordline}_rest", before, array.wordline_cap_f * unused)
+
+    def add_source_lines(self, circuit: Circuit) -> None:
+        """Source lines, grounded by a strap before the first cell and after every `source_strap_cells`-th."""
+        array = self.array
+        if array.source_res_ohm == 0:
+            return
+        every = array.source_strap_cells
+        for line in range(-(-(self.wordlines + self.offset) // array.source_line_wordlines)):
+            before = GROUND
+            for bitline in range(self.bitlines):
+                node = self._source(bitline, line)
+                circuit.R(f"s{line}_{bitline}", before, node, array.source_res_ohm)
+                _add_capacitor(circuit, f"s{line}_{bitline}", node, array.source_cap_f)
+                before = node
+                if (bitline + 1) % every == 0:
+                    circuit.R(f"s{line}_{bitline}_strap", node, GROUND, array.source_res_ohm)
+                    before = GROUND
+            if before == GROUND:
+                continue
+            # The unused bitlines' stretch: up to the next strap, or to an open end.
+            strap = -(-self.bitlines // every) * every
+            unused = min(strap, array.bitlines) - self.bitlines
+            share = 0.5 if strap <= array.bitlines else 1.0
+            _add_capacitor(circuit, f"s{line}_rest", before, array.source_cap_f * unused * share)
+            if strap <= array.bitlines:
+                circuit.R(f"s{line}_rest", before, GROUND, number(array.source_res_ohm * (unused + 1)))
+
+
+def _add_capacitor(circuit: Circuit, name: str, node: str, farad: float) -> None:
+    if farad > 0:
+        circuit.C(name, node, GROUND, number(farad))

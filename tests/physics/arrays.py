@@ -1,0 +1,80 @@
+"""Groups of random levels, their decks, and the curve of their cell: what the tests of arrays share."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import RectBivariateSpline
+
+from cosim.config import Config
+from cosim.device import Card, load_card
+from cosim.evaluate.programming import close_cells, program_cell
+from cosim.mapping import Group
+from cosim.netlist import ArrayDecks, Deck
+from cosim.reference import CellCurve
+from cosim.spice import Simulator
+
+CARD = load_card("nor65")
+_DRAIN_POINTS, _SOURCE_POINTS = 11, 7
+
+
+def random_group(first_wordline: int = 20, wordlines: int = 6, bitlines: int = 5, seed: int = 3) -> Group:
+    """A group alone on its tile."""
+    levels = np.random.default_rng(seed).integers(0, 16, (wordlines, bitlines)).astype(np.uint8)
+    return Group(0, first_wordline, 0, (0, wordlines), (0, bitlines - 1), levels)
+
+
+def group_of(tile: np.ndarray, first_wordline: int, wordlines: int) -> Group:
+    """A group of a tile whose other cells hold levels, too."""
+    levels = tile[first_wordline : first_wordline + wordlines]
+    return Group(0, first_wordline, 0, (0, wordlines), (0, tile.shape[1] - 1), levels, tile)
+
+
+def decks_for(settings: list[str], simulator: Simulator) -> ArrayDecks:
+    """Decks of programmed cells."""
+    config = Config.load(None, settings)
+    shifts = program_cell(CARD, config, simulator)
+    return ArrayDecks(CARD, shifts, config, close_cells(CARD, shifts, config, simulator))
+
+
+def read(simulator: Simulator, deck: Deck) -> np.ndarray:
+    """Currents (reads, bitlines) [A] of a deck."""
+    return simulator.simulate([deck])[0].currents
+
+
+def cell_curve(
+    card: Card, shifts: np.ndarray, config: Config, simulator: Simulator, *, highest_source_v: float = 0.03
+) -> CellCurve:
+    """Current of open cells, and its slopes, against level, drain and source voltage; the body is at 0 V.
+
+    The deck is written here by hand, so that it shares nothing with the decks of arrays but the card.
+    """
+    drains, sources = (
+        np.linspace(0, config.read.bitline_v, _DRAIN_POINTS),
+        np.linspace(0, highest_source_v, _SOURCE_POINTS),
+    )
+    grid = [(shift, drain, source) for shift in shifts for drain in drains for source in sources]
+    model, cell = card.at("tt").cell().spice_name, config.cell
+    lines = [f"vw w 0 {config.read.wordline_v}"]
+    for index, (shift, drain, source) in enumerate(grid):
+        lines += [
+            f"vd{index} d{index} 0 {drain:.10g}",
+            f"vs{index} s{index} 0 {source:.10g}",
+            f"m{index} d{index} w s{index} 0 {model} l={cell.length_m} w={cell.width_m} delvto={shift:.10g}",
+        ]
+    options = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
+    ammeters = tuple(f"vd{index}" for index in range(len(grid)))
+    deck = Deck("op", ".op", "\n".join(lines), options, {"cell.card": card.at("tt").text()}, ammeters, np.zeros(1))
+    currents = simulator.simulate([deck])[0].currents.reshape(len(shifts), _DRAIN_POINTS, _SOURCE_POINTS)
+    splines = [RectBivariateSpline(drains, sources, surface) for surface in currents]
+
+    def curve(levels: np.ndarray, drain: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = np.zeros((3, len(levels)))
+        for level in np.unique(levels):
+            here = levels == level
+            found[:, here] = [
+                splines[level](drain[here], source[here], dx=dx, dy=dy, grid=False)
+                for dx, dy in ((0, 0), (1, 0), (0, 1))
+            ]
+        return found[0], found[1], found[2]
+
+    return curve
