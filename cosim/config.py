@@ -75,15 +75,23 @@ class Cell(_Section):
     """A cell holds levels 0..2^bits - 1."""
     full_scale_a: float = Field(6e-6, ge=1e-12, le=1e-2)
     """Current of the highest level, nominal read condition [A]."""
+    offset_units: int = Field(0, ge=0, le=64)
+    """Unit currents that level 0 conducts. Clear of the threshold, all levels follow temperature and supply alike, and
+    the reference column takes out what is common; it costs current and range of the converter."""
 
     @property
     def levels(self) -> int:
         return 2**self.bits
 
     @property
+    def most_units(self) -> int:
+        """Unit currents that the highest level conducts."""
+        return self.levels - 1 + self.offset_units
+
+    @property
     def unit_a(self) -> float:
-        """Current of level 1 [A]."""
-        return self.full_scale_a / (self.levels - 1)
+        """Current between neighbouring levels [A]."""
+        return self.full_scale_a / self.most_units
 
 
 class Read(_Section):
@@ -247,7 +255,7 @@ class Config(_Section):
         highest = 2**self.adc.bits - 1
         if self.adc.full_scale_units is not None:
             return self.adc.full_scale_units / highest, highest
-        return float(max(1, round(self.array.open_wordlines * (self.cell.levels - 1) / highest))), highest
+        return float(max(1, round(self.array.open_wordlines * self.cell.most_units / highest))), highest
 
     @property
     def read_at_corner(self) -> Read:

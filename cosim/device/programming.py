@@ -21,7 +21,7 @@ SMALLEST_STEP_V = 1.6e-3
 
 
 def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.ndarray:
-    """Threshold shift of every level.
+    """Threshold shift for every whole number of unit currents that a cell may conduct; level q is q + offset_units.
 
     Args:
         shifts: (points,) rising threshold shifts [V].
@@ -29,7 +29,7 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
         cell: levels and full-scale current.
 
     Returns:
-        (levels,) shifts [V], falling: level 0 is off, the highest conducts `full_scale_a`.
+        (most_units + 1,) shifts [V], falling: the first is off, the last conducts `full_scale_a`.
 
     Raises:
         CardError: the current does not fall with the shift, does not reach the full scale, or cannot be switched off;
@@ -57,7 +57,7 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
             f"level 0 must conduct less than {off:.3g} A, but the card leaks {currents[-1]:.3g} A at a threshold shift "
             f"of {shifts[-1]:.3g} V: lower read.wordline_v, or raise cell.full_scale_a"
         )
-    targets = np.concatenate([[off], np.arange(1, cell.levels) * cell.unit_a])
+    targets = np.concatenate([[off], np.arange(1, cell.most_units + 1) * cell.unit_a])
     # The logarithm of the current is close to a straight line where the current itself is far from one.
     inverse = PchipInterpolator(logs[::-1], shifts[::-1])
     levels = inverse(np.log(targets))

@@ -108,7 +108,7 @@ class CellVariation:
         self._sigma = np.full(len(shifts), variation.program_sigma_v)
         if variation.program_sigma_rel > 0:
             assert log_slopes is not None
-            currents = np.maximum(np.arange(cell.levels), 1e-4) * cell.unit_a
+            currents = np.maximum(np.arange(cell.most_units + 1), 1e-4) * cell.unit_a
             relative = current_sigma(currents, variation.program_sigma_rel, variation.program_saturation_a) / currents
             self._sigma = np.hypot(self._sigma, relative / np.abs(log_slopes))
         self.sigma_v = verified_sigma(self._sigma, variation.verify_band_v)

@@ -57,7 +57,7 @@ class Characterization:
     @property
     def targets(self) -> np.ndarray:
         """(levels,) currents the levels stand for [A]."""
-        return self.config.cell.unit_a * np.arange(self.config.cell.levels)
+        return self.config.cell.unit_a * np.arange(self.config.cell.most_units + 1)
 
     @property
     def on_off(self) -> float:

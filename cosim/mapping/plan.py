@@ -39,10 +39,11 @@ class Group:
         stream: which of the layer's pattern streams drives it.
         rows: start and stop in the unrolled kernel.
         outputs: start and stop in the layer's outputs, one bitline each; the reference column follows.
-        levels: (wordlines, bitlines) integers, uint8; the last column is the reference, those before it belong
-            to the outputs in order, each with its slices, most significant first.
-        around: (wordlines of the tile, bitlines) levels of the whole tile, shared by its groups; None where its other
-            cells hold level 0.
+        levels: (wordlines, bitlines) unit currents that the cells conduct, uint8: levels and `cell.offset_units`; the
+            last column is the reference, those before it belong to the outputs in order, each with its slices, most
+            significant first.
+        around: (wordlines of the tile, bitlines) the same of the whole tile, shared by its groups; None where its other
+            cells are off.
     """
 
     tile: int
@@ -75,7 +76,8 @@ class TilePlan:
         tiles: physical arrays used.
         chunks: groups of wordlines the kernel of one output is cut into; stream = conv group * chunks + chunk.
         places: (slices,) what a unit of each slice counts: (1,) for weights of one cell, (16, 1) for 8 bits in two.
-        reference_level: the level of the reference column.
+        reference_level: what the cells of the reference column conduct, in unit currents.
+        zero_units: (outputs,) what an output's cells conduct together for weight 0, in unit currents.
         pattern_kernels: (streams, inputs / conv groups, kernel height, kernel width) powers of two in float64:
             convolved with a bit plane they give the pattern on a stream's wordlines.
     """
@@ -86,6 +88,7 @@ class TilePlan:
     chunks: int
     places: np.ndarray
     reference_level: int
+    zero_units: np.ndarray
     pattern_kernels: Tensor
 
     @property
@@ -119,10 +122,11 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
             f"reference column, but a tile has {array.bitlines} bitlines: set array.bitlines >= {slices + 1}"
         )
     places = cell.levels ** np.arange(slices)[::-1]
-    reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0]))
+    reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0])) + cell.offset_units
     convs, columns = layer.groups, layer.outputs // layer.groups
     whole = layer.levels().reshape(convs, columns, -1).numpy()
-    levels = (whole[:, :, None] // places[:, None] % cell.levels).astype(np.uint8)  # convs, columns, slices, depth
+    levels = whole[:, :, None] // places[:, None] % cell.levels + cell.offset_units  # convs, columns, slices, depth
+    levels = levels.astype(np.uint8)
     depth = levels.shape[3]
     chunks = math.ceil(depth / array.open_wordlines)
     groups_per_tile = array.wordlines // array.open_wordlines
@@ -137,7 +141,7 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
             weights = levels[conv, first:last, :, slice(*rows)].reshape((last - first) * slices, -1).T
             reference = np.full((len(weights), 1), reference_level, np.uint8)
             tile, position = divmod(stream, groups_per_tile)
-            if position == 0:  # cells without a weight hold level 0
+            if position == 0:  # cells without a weight are off
                 around = np.zeros((array.wordlines, weights.shape[1] + 1), np.uint8)
             first_wordline = position * array.open_wordlines
             around[first_wordline : first_wordline + len(weights)] = np.hstack([weights, reference])
@@ -159,5 +163,6 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
         chunks,
         places,
         reference_level,
+        layer.zero_point.numpy() + cell.offset_units * int(places.sum()),
         pattern_kernels(tuple(layer.weight.shape[1:]), array.open_wordlines, layer.groups),
     )

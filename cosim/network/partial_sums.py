@@ -36,6 +36,7 @@ class PartialSums:
     Attributes:
         open_wordlines: rows of the unrolled kernel in one sum, 1 to 12.
         cell_bits: a cell holds levels 0..2^cell_bits - 1, and a weight must fit one cell.
+        offset_units: units that level 0 conducts.
         lsb_units: width of a code in units of a level.
         highest: the largest code, or None for no limit.
     """
@@ -44,6 +45,7 @@ class PartialSums:
     cell_bits: int
     lsb_units: float
     highest: int | None
+    offset_units: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.open_wordlines <= _MOST_WORDLINES:
@@ -60,7 +62,7 @@ class PartialSums:
     def from_config(cls, config: Config) -> PartialSums:
         """Those of the arrays of a configuration."""
         lsb_units, highest = config.code_units()
-        return cls(config.array.open_wordlines, config.cell.bits, lsb_units, highest)
+        return cls(config.array.open_wordlines, config.cell.bits, lsb_units, highest, config.cell.offset_units)
 
     def in_lsb(self, sums: Tensor) -> Tensor:
         """Sums of levels in units of a code, so that the nearest integer is the code."""
@@ -85,8 +87,9 @@ class Columns:
     """A layer as the columns of an array.
 
     Attributes:
-        levels: (streams, outputs / groups + 1, wordlines) float; the last column is the reference, missing rows hold 0.
-        zero_points: (groups, outputs / groups) float64 levels that stand for weight 0.
+        levels: (streams, outputs / groups + 1, wordlines) float, in units with the offset; the last column is the
+            reference, missing rows hold 0.
+        zero_points: (groups, outputs / groups) float64 units that stand for weight 0.
         reference_level: of the reference column.
         kernels: `pattern_kernels` of the layer.
         geometry: stride, dilation and groups.
@@ -113,13 +116,13 @@ class Columns:
         outputs, inputs, height, width = levels.shape
         groups = geometry["groups"]
         depth, chunks = inputs * height * width, math.ceil(inputs * height * width / how.open_wordlines)
-        reference_level = reference_level_for(zero_points, 2**how.cell_bits)
-        flat = levels.reshape(groups, outputs // groups, depth).to(torch.float32)
+        reference_level = reference_level_for(zero_points, 2**how.cell_bits) + how.offset_units
+        flat = levels.reshape(groups, outputs // groups, depth).to(torch.float32) + how.offset_units
         reference = torch.full_like(flat[:, :1], float(reference_level))
         columns = F.pad(torch.cat([flat, reference], 1), (0, chunks * how.open_wordlines - depth))
         columns = columns.reshape(groups, -1, chunks, how.open_wordlines).transpose(1, 2).flatten(0, 1)
         kernels = pattern_kernels((inputs, height, width), how.open_wordlines, groups).to(levels.device, torch.float32)
-        per_group = zero_points.reshape(groups, -1).to(torch.float64)
+        per_group = zero_points.reshape(groups, -1).to(torch.float64) + how.offset_units
         return cls(columns, per_group, reference_level, kernels, geometry, bits)
 
     @property

@@ -190,6 +190,7 @@ def _partial_sums(entry: dict[str, Any]) -> PartialSums | None:
         int(given["cell_bits"]),
         float(given["lsb_units"]),
         None if highest is None else int(highest),
+        int(given.get("offset_units", 0)),
     )
 
 

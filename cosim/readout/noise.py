@@ -39,7 +39,7 @@ class ReadNoise:
 
     def __init__(self, config: Config, layer: int, groups: tuple[Group, ...]) -> None:
         variation, cell = config.variation, config.cell
-        currents = np.arange(cell.levels) * cell.unit_a
+        currents = np.arange(cell.most_units + 1) * cell.unit_a
         sigma = current_sigma(currents, variation.read_sigma_rel, variation.read_saturation_a) / cell.unit_a
         self._config = config
         self._layer = layer

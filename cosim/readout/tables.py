@@ -150,10 +150,10 @@ class LayerTable:
 
     def _partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
         """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
-        zero_points = self.plan.layer.zero_point[slice(*group.outputs)].numpy()
-        slices = units[:, :-1].reshape(len(units), len(zero_points), len(self.plan.places))
+        zeros = self.plan.zero_units[slice(*group.outputs)]
+        slices = units[:, :-1].reshape(len(units), len(zeros), len(self.plan.places))
         # Multiplied before it is divided, so that an exact reference gives an exact integer.
-        reference = units[:, -1:].astype(np.float64) * zero_points / self.plan.reference_level
+        reference = units[:, -1:].astype(np.float64) * zeros / self.plan.reference_level
         return (slices @ self.plan.places - reference).astype(np.float32)
 
     def apply(self, patterns: Tensor) -> Tensor:
