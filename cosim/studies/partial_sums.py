@@ -17,7 +17,7 @@ from cosim.studies.trial import Trial
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NOISE_LSB = 0.3
+_NOISE_LSB = 0.1
 _EPOCHS = 2
 _FLOAT_EPOCHS = 10
 # Name, rounding, noise in training.
@@ -33,13 +33,11 @@ _CONCRETE = ((2, 3), (2, 4), (4, 4))
 
 
 def _trials(seeds: int) -> list[Trial]:
-    return [
-        trial
-        for seed in range(seeds)
-        for bits in (2, 4)
-        for code_bits in _useful_code_bits(bits)
-        for trial in _trials_for(bits, code_bits, seed)
-        if seed == 0 or (bits, code_bits) in (_PUBLISHED, (_PUBLISHED[0], "lossless"))
+    settings = [(bits, code_bits) for bits in (2, 4) for code_bits in _useful_code_bits(bits)]
+    published = [_PUBLISHED, (_PUBLISHED[0], "lossless")]
+    others = [setting for setting in settings if setting not in published]
+    return [trial for seed in range(seeds) for setting in published for trial in _trials_for(*setting, seed)] + [
+        trial for setting in others for trial in _trials_for(*setting, 0)
     ]
 
 
