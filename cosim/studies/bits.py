@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BITS = (2, 3, 4, 8)
-_EPOCHS = 4
+_EPOCHS = 2
 
 
 def _trials(seeds: int) -> list[Trial]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _BITS = (2, 3, 4)
 _KINDS = {"symmetric": "step", "asymmetric": "asymmetric"}
-_EPOCHS = 4
+_EPOCHS = 2
 
 
 def _trials(seeds: int) -> list[Trial]:
@@ -63,4 +63,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-STUDY = Study("granularity", "One range a layer or one a channel, symmetric or asymmetric?", _trials, 3, _table, _draw)
+STUDY = Study("granularity", "One range a layer or one a channel, symmetric or asymmetric?", _trials, 1, _table, _draw)

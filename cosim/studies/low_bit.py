@@ -12,7 +12,7 @@ from cosim.studies.trial import Trial
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_EPOCHS = 4
+_EPOCHS = 2
 # Name, weight quantizer, activation quantizer, bits.
 _METHODS = (
     ("expected gradient, XNOR", "expected", "expected", (1, 2, 3)),
@@ -65,4 +65,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-STUDY = Study("low-bit", "What do 1 to 3 bits cost, and does the expected gradient help?", _trials, 3, _table, _draw)
+STUDY = Study("low-bit", "What do 1 to 3 bits cost, and does the expected gradient help?", _trials, 1, _table, _draw)

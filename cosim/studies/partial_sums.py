@@ -33,8 +33,10 @@ _CONCRETE = ((2, 3), (2, 4), (4, 4))
 
 
 def _trials(seeds: int) -> list[Trial]:
-    settings = [(bits, code_bits) for bits in (2, 4) for code_bits in _useful_code_bits(bits)]
-    published = [_PUBLISHED, (_PUBLISHED[0], "lossless")]
+    settings: list[tuple[int, int | str]] = [
+        (bits, code_bits) for bits in (2, 4) for code_bits in _useful_code_bits(bits)
+    ]
+    published: list[tuple[int, int | str]] = [_PUBLISHED, (_PUBLISHED[0], "lossless")]
     others = [setting for setting in settings if setting not in published]
     return [trial for seed in range(seeds) for setting in published for trial in _trials_for(*setting, seed)] + [
         trial for setting in others for trial in _trials_for(*setting, 0)
