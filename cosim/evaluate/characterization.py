@@ -34,9 +34,10 @@ class Characterization:
         config: the configuration; curves, currents and slopes are at its corner.
         shifts: (levels,) programmed threshold shift [V].
         currents: (levels,) read current [A].
+        off_a: read current of a cell that is off [A].
         slopes: (levels,) sensitivity -dI/dVt of the read current to the threshold [A/V].
-        equal_steps: (levels,) read current [A] if the shifts lay at equal steps from level 1 to the highest, level 0 a
-            step beyond level 1.
+        equal_steps: (levels,) read current [A] if the shifts lay at equal steps, from level 0 to the highest; from level
+            1 where level 0 is off, which then lies a step beyond.
         gate_v: (points,) [V] and transfer: (points, levels) [A], at the read's bitline voltage.
         drain_v: (points,) [V] and output: (points, levels) [A], at the read's wordline voltage.
         corners: corners at which the levels are read; corner_currents: (corners, levels) [A].
@@ -45,6 +46,7 @@ class Characterization:
     config: Config
     shifts: np.ndarray
     currents: np.ndarray
+    off_a: float
     slopes: np.ndarray
     equal_steps: np.ndarray
     gate_v: np.ndarray
@@ -57,12 +59,13 @@ class Characterization:
     @property
     def targets(self) -> np.ndarray:
         """(levels,) currents the levels stand for [A]."""
-        return self.config.cell.unit_a * np.arange(self.config.cell.most_units + 1)
+        cell = self.config.cell
+        return cell.unit_a * (cell.offset_units + np.arange(cell.levels))
 
     @property
     def on_off(self) -> float:
-        """Current of the highest level over that of level 0."""
-        return float(self.currents[-1] / max(self.currents[0], 1e-300))
+        """Current of the highest level over that of a cell that is off."""
+        return float(self.currents[-1] / max(self.off_a, 1e-300))
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -76,17 +79,17 @@ class Characterization:
         return (high - low) / float(np.log10(_SWING_A[1] / _SWING_A[0]))
 
     def nonlinearity(self, currents: np.ndarray) -> np.ndarray:
-        """Deviation of level currents (..., levels) from their best straight line, in shares of the full scale.
+        """Deviation of level currents (..., levels) from their best straight line, in shares of the levels' span.
 
         The line takes up what gain and offset trimming can; the integral non-linearity is the largest deviation.
         """
         levels = np.arange(currents.shape[-1], dtype=float)
         basis = np.stack([np.ones_like(levels), levels], axis=1)
         fitted = currents @ np.linalg.pinv(basis).T @ basis.T
-        return (currents - fitted) / self.config.cell.full_scale_a
+        return (currents - fitted) / (self.targets[-1] - self.targets[0])
 
     def inl(self, currents: np.ndarray) -> np.ndarray:
-        """(...) integral non-linearity of level currents (..., levels), in shares of the full scale."""
+        """(...) integral non-linearity of level currents (..., levels), in shares of the levels' span."""
         return np.abs(self.nonlinearity(currents)).max(axis=-1)
 
     @property
@@ -143,7 +146,8 @@ def characterize(config: Config, simulator: Simulator) -> Characterization:
         SimulationError: ngspice failed.
     """
     card = load_card(config.cell.card)
-    shifts = program_cell(card, config, simulator)
+    programmed, first = program_cell(card, config, simulator), config.cell.offset_units
+    shifts = programmed[first:]
     read = config.read_at_corner
 
     def point(shifts: np.ndarray, config: Config) -> Deck:
@@ -155,18 +159,19 @@ def characterize(config: Config, simulator: Simulator) -> Characterization:
                    step_v=_GATE_BEYOND * read.wordline_v / _POINTS),
         sweep_deck(card, shifts, config, wordline_v=read.wordline_v, stop_v=max(_DRAIN_TO_V, 2 * read.bitline_v),
                    step_v=max(_DRAIN_TO_V, 2 * read.bitline_v) / _POINTS),
-        point(np.concatenate([shifts, shifts - _NUDGE_V, shifts + _NUDGE_V]), config),
-        point(_equal_steps(shifts), config),
+        point(np.concatenate([programmed[:1], shifts, shifts - _NUDGE_V, shifts + _NUDGE_V]), config),
+        point(_equal_steps(shifts, level_0_is_off=first == 0), config),
         *(point(shifts, config.at_corner(corner)) for corner in corners),
     ]  # fmt: skip
     transfer, output, points, equal, *at_corners = (
         reading.currents for reading in simulator.simulate(decks, "characterizing")
     )
-    currents, lower, higher = points[0].reshape(3, -1)
+    currents, lower, higher = points[0, 1:].reshape(3, -1)
     return Characterization(
         config,
         shifts,
         currents,
+        float(points[0, 0]),
         (lower - higher) / (2 * _NUDGE_V),
         equal[0],
         decks[0].samples,
@@ -178,10 +183,11 @@ def characterize(config: Config, simulator: Simulator) -> Characterization:
     )
 
 
-def _equal_steps(shifts: np.ndarray) -> np.ndarray:
-    """Shifts with the same ends but for level 0, evenly apart."""
-    step = (shifts[1] - shifts[-1]) / max(1, len(shifts) - 2)
-    return shifts[1] - step * np.arange(-1, len(shifts) - 1)
+def _equal_steps(shifts: np.ndarray, *, level_0_is_off: bool) -> np.ndarray:
+    """Shifts with the same ends, evenly apart; an off level 0 lies a step beyond level 1."""
+    first = 1 if level_0_is_off else 0
+    step = (shifts[first] - shifts[-1]) / max(1, len(shifts) - 1 - first)
+    return shifts[first] - step * (np.arange(len(shifts)) - first)
 
 
 def _corners(processes: list[str]) -> list[Corner]:
