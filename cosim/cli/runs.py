@@ -12,6 +12,7 @@ import typer
 from cosim.cli.shared import (
     ConfigFile,
     DataFolder,
+    DatasetName,
     FidelityName,
     Force,
     JsonFile,
@@ -87,9 +88,7 @@ def netlist(
 @app.command()
 def infer(
     network: NetworkName,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="mnist or digits; left out, the one the network was trained on.")
-    ] = None,
+    dataset: DatasetName = None,
     data: DataFolder = None,
     images: Annotated[int | None, typer.Option(help="How many test images; left out, all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
