@@ -181,10 +181,10 @@ class LayerTable:
         weights = 2.0 ** np.arange(bits, dtype=np.float32)
         widest = max(group.levels.shape[1] for group in self.plan.groups)
         step = max(1, _NOISY_BLOCK // (reads * widest))
-        sums = np.zeros((n, height * width, outputs), np.float32)
+        sums, sigmas = np.zeros((n, height * width, outputs), np.float32), self._sigmas(noise)
         for first in range(0, n, step):
             images = patterns[:, first : first + step]
-            for index, codes in self._noisy_codes(images, noise):
+            for index, codes in self._noisy_codes(images, noise, sigmas):
                 group, converter = self.plan.groups[index], self.converter(index)
                 summed = np.matmul(weights, codes.reshape(len(codes), bits, -1)).reshape(-1, codes.shape[2])
                 partial = self.partial_sums(group, summed * converter.lsb_units)
@@ -195,7 +195,7 @@ class LayerTable:
         """Group index and its codes (n, bits, h, w, bitlines) for reads (bits, n, streams, h, w), noise included."""
         bits, n, _, height, width = patterns.shape
         if self.noise is not None:
-            found = self._noisy_codes(patterns, self.noise)
+            found = self._noisy_codes(patterns, self.noise, self._sigmas(self.noise))
         else:
             by_image = _by_image(patterns)
             found = (
@@ -205,18 +205,26 @@ class LayerTable:
         for index, codes in found:
             yield index, codes.reshape(n, bits, height, width, -1)
 
-    def _noisy_codes(self, patterns: Tensor, noise: ReadNoise) -> Iterator[tuple[int, np.ndarray]]:
+    def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
+        """Of the normal part of the noise of every pattern and bitline of each group [LSB]; empty if all are alike."""
+        per_units = [c.gain / c.lsb_units for c in map(self.converter, range(len(self.plan.groups)))]
+        return [
+            np.sqrt(noise.normal_variance(index, self._keys[group.stream], per_units[index])).astype(np.float32)
+            for index, group in enumerate(self.plan.groups)
+            if noise.per_cell
+        ]
+
+    def _noisy_codes(
+        self, patterns: Tensor, noise: ReadNoise, sigmas: list[np.ndarray]
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Group index and its codes (n, bits * h * w, bitlines), as floats, with noise of its own on every read."""
         images = _by_image(patterns)
         generators = [noise.generator(image) for image in images]
         for index, group in enumerate(self.plan.groups):
             converter, met = self.converter(index), images[:, group.stream]
             per_unit = converter.gain / converter.lsb_units
-            keys = self._keys[group.stream]
-            rows = met if self.plan.enumerated else np.searchsorted(keys, met)
-            lsb, sigma = self._lsb[index][rows], noise.input_lsb
-            if noise.per_cell:
-                sigma = np.sqrt(noise.normal_variance(index, keys, per_unit)).astype(np.float32)[rows]
+            rows = met if self.plan.enumerated else np.searchsorted(self._keys[group.stream], met)
+            lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if sigmas else noise.input_lsb
             noise.add(index, lsb, sigma, met, per_unit, generators)
             yield index, converter.quantized(lsb)
 
