@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.config import Config
@@ -62,13 +63,14 @@ class ProbedWave:
     """The transient of a group's reads of the output, most significant bit plane first.
 
     Attributes:
-        name: of the deck; deck: which gave it.
+        group: which; name: of the deck; deck: which gave it.
         bitlines: (slices + 1,) numbers of the bitlines, the last the reference.
         time_s: (points,); currents_a: (points, slices + 1).
         sample_s: (reads,) when reads are sampled, and edge_s: (reads,) when the wordlines begin to move.
         states: (reads, wordlines) of 0 and 1.
     """
 
+    group: int
     name: str
     deck: Deck
     bitlines: tuple[int, ...]
@@ -108,6 +110,10 @@ class Probe:
     software_output: float
     logits: np.ndarray
     software_logits: np.ndarray
+
+    def reads_of(self, wave: ProbedWave) -> list[ProbedRead]:
+        """The reads of a transient in its order, most significant bit plane first."""
+        return sorted((read for read in self.reads if read.group == wave.group), key=lambda read: -read.bit)
 
 
 def probe(
@@ -151,14 +157,13 @@ def probe(
     met, software_logits = _software(network, shown, layer)
     software_sum = integer_mvm(spec, met)
     place = (0, channel, *at)
-    reads, planned = _reads(array, activations, at, channel)
+    reads, in_order = _reads(array, activations, at, channel)
     transient = circuit
     if config.run.fidelity != "tran":
         transient = CircuitNetwork(network, config.with_values({"run.fidelity": "tran"}), store=store)
-    waves, sampled = _waves(transient, layer, planned, channel)
+    waves, sampled = _waves(transient, layer, in_order, channel)
     step = next(step for step in network.steps if step.name == layer)
-    first, depth = channel // (spec.outputs // spec.groups) * spec.weight.shape[1], spec.weight.shape[1]
-    padded = torch.nn.functional.pad(shown, (spec.padding[1],) * 2 + (spec.padding[0],) * 2)
+    padded = F.pad(shown, (spec.padding[1],) * 2 + (spec.padding[0],) * 2)
     return Probe(
         facts={
             "network": network.name,
@@ -172,13 +177,13 @@ def probe(
             "unit_a": config.cell.unit_a,
             "config": config.model_dump(),
         },
-        image_patch=_patch(spec, padded, at, first, depth) if step.inputs == (IMAGES,) else None,
-        activations=_patch(spec, activations, at, first, depth).astype(int),
+        image_patch=_patch(spec, padded, at, channel) if step.inputs == (IMAGES,) else None,
+        activations=_patch(spec, activations, at, channel).astype(int),
         weights=spec.weight[channel].numpy().astype(int),
         reads=tuple(ProbedRead(**read, transient_a=sampled[read["group"], read["bit"]]) for read in reads),
         waves=waves,
         layer_sum=float(sums[place]),
-        exact_sum=float(torch.nn.functional.conv2d(activations, spec.weight.float(), **spec.geometry())[place]),
+        exact_sum=float(F.conv2d(activations, spec.weight.float(), **spec.geometry())[place]),
         software_sum=float(software_sum[place]),
         output=_output(spec, sums, place),
         software_output=_output(spec, software_sum, place),
@@ -212,8 +217,10 @@ def _software(network: Network, images: Tensor, name: str) -> tuple[Tensor, np.n
     return caught[0], logits[0].numpy()
 
 
-def _patch(spec: LayerSpec, padded: Tensor, at: tuple[int, int], first: int, depth: int) -> np.ndarray:
-    """The part (depth, kernel height, kernel width) of padded inputs (1, channels, h, w) that an output sees."""
+def _patch(spec: LayerSpec, padded: Tensor, at: tuple[int, int], channel: int) -> np.ndarray:
+    """The part (channels, kernel height, kernel width) of padded inputs (1, inputs, h, w) that an output sees."""
+    depth = spec.weight.shape[1]
+    first = channel // (spec.outputs // spec.groups) * depth
     spans = [
         slice(place * stride, place * stride + (size - 1) * dilation + 1, dilation)
         for place, stride, size, dilation in zip(at, spec.stride, spec.weight.shape[2:], spec.dilation, strict=True)
@@ -304,6 +311,7 @@ def _waves(
             sampled[plan.group, len(samples) - 1 - number] = currents[columns]
         waves.append(
             ProbedWave(
+                group=plan.group,
                 name=deck_name(array, plan.group, "probe"),
                 deck=plan.deck,
                 bitlines=tuple(columns),

@@ -73,18 +73,21 @@ def _waterfall(found: Attribution) -> Figure:
     right = 100 * np.array([accuracy for _, accuracy, _ in steps])
     before = np.concatenate([right[:1], right[:-1]])
     rows = np.arange(len(steps))
-    axes.barh(rows, right - before, left=before, height=0.6,
+    low, high = np.minimum(before, right), np.maximum(before, right)
+    axes.barh(rows, high - low, left=low, height=0.6,
               color=[COLOURS[3] if fell else COLOURS[2] for fell in right < before])  # fmt: skip
-    axes.step(np.append(right, right[-1:]), np.append(rows, len(rows)) - 0.5, where="post", color="0.4", linewidth=0.8)
+    axes.vlines(right[:-1], rows[:-1], rows[1:], color="0.4", linewidth=0.8)
     alone = [(row, 100 * value) for row, (_, _, value) in enumerate(steps) if value is not None]
+    costs = np.array([value for _, value in alone])
     if alone:
-        axes.plot([value for _, value in alone], [row for row, _ in alone], "o", color=COLOURS[0], markersize=4,
-                  label="alone")  # fmt: skip
-        axes.legend(fontsize=7, frameon=False)
-    for row, value in zip(rows, right, strict=True):
-        axes.annotate(f"{value:.2f}", (value, row), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center")
+        axes.plot(costs, [row for row, _ in alone], "o", color=COLOURS[0], markersize=4, label="alone")
+        axes.legend(fontsize=7, frameon=False, loc="lower left")
+    for row, (end, value) in enumerate(zip(high, right, strict=True)):
+        axes.annotate(f"{value:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", fontsize=7, va="center")
+    lowest, highest = min([low.min(), *costs]), max([high.max(), *costs])
+    margin = max(highest - lowest, 0.05)
+    axes.set_xlim(lowest - 0.3 * margin, highest + 0.2 * margin)
     axes.set_yticks(rows, [name for name, _, _ in steps])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
     label(axes, "images right [%]", "", f"{found.facts['network']}, {found.facts['images']} images, effects added up")
     return figure

@@ -31,7 +31,7 @@ def write_probe(found: Probe, folder: Path) -> list[Path]:
     """Write probe.json, waveform.png, waveform.vcd and the decks of the waveforms with their cards; returns paths."""
     paths = [folder / "probe.json", folder / "waveform.vcd"]
     write_whole(paths[0], json.dumps(_json(found), indent=1) + "\n")
-    write_whole(paths[1], vcd_text(found.waves, found.reads))
+    write_whole(paths[1], vcd_text(found))
     paths.append(write_png(_plot(found), folder / "waveform.png"))
     for wave in found.waves:
         paths.append(folder / f"{wave.name}.cir")
@@ -63,14 +63,12 @@ def _inputs(found: Probe) -> Table:
 
 def _reads(found: Probe) -> Table:
     table = Table(title="reads; the last of several values is the reference column's")
-    for heading in ("deck", "tile,\nwordline", "bit", "pattern", "current\n[uA]", "transient\n[uA]", "code", "ideal"):
+    for heading in ("deck", "bit", "pattern", "current\n[uA]", "transient\n[uA]", "code", "ideal", "partial\nsum"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("partial\nsum", justify="right")
     for read in found.reads:
         pattern = format(read.pattern, f"0{read.rows[1] - read.rows[0]}b")
         table.add_row(
-            escape(read.deck or f"group {read.group}"),
-            f"{read.tile}, {read.first_wordline}",
+            f"{escape(read.deck or f'group {read.group}')}\ntile {read.tile}, row {read.first_wordline}",
             str(read.bit),
             pattern if len(pattern) <= 12 else f"{read.pattern:x}h",
             *("\n".join(f"{1e6 * value:.4f}" for value in values) for values in (read.currents_a, read.transient_a)),
@@ -114,22 +112,19 @@ def _plot(found: Probe) -> Figure:
     figure = Figure(figsize=(6.4, 2.3 * len(shown) + 0.4), layout="constrained")
     for axes, wave in zip(figure.subplots(len(shown), squeeze=False)[:, 0], shown, strict=True):
         style(axes)
-        _waveform(axes, wave, [read for read in found.reads if f"_g{read.group}_" in wave.name])
+        _waveform(axes, wave, found.reads_of(wave))
     return figure
 
 
 def _waveform(axes: Axes, wave: ProbedWave, reads: list[ProbedRead]) -> None:
     labels = [f"bitline {bitline}" for bitline in wave.bitlines[:-1]] + ["reference column"]
-    in_order = sorted(reads, key=lambda read: -read.bit)
     for column, name in enumerate(labels):
         colour = "0.4" if column == len(labels) - 1 else COLOURS[column % len(COLOURS)]
         axes.plot(1e9 * wave.time_s, 1e6 * wave.currents_a[:, column], color=colour, linewidth=1, label=name)
-        sampled = [1e6 * read.transient_a[column] for read in in_order]
+        sampled = [1e6 * read.transient_a[column] for read in reads]
         axes.plot(1e9 * wave.sample_s, sampled, "o", color=colour, markersize=3)
-    top = axes.get_ylim()[1]
-    for read, edge in zip(in_order, wave.edge_s, strict=True):
+    for read, edge in zip(reads, wave.edge_s, strict=True):
         axes.axvline(1e9 * edge, color="0.7", linewidth=0.6, linestyle=":")
-        axes.annotate(f"bit {read.bit}", (1e9 * edge, top), xytext=(2, -2), textcoords="offset points", fontsize=7,
-                      va="top")  # fmt: skip
-    label(axes, "time [ns]", "current [uA]", wave.name)
-    axes.legend(fontsize=7, frameon=False, loc="center right")
+        axes.annotate(f"bit {read.bit}", (1e9 * edge, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7)
+    label(axes, "time [ns]", "current [uA]", f"{wave.name}\n")
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

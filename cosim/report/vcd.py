@@ -10,18 +10,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cosim.evaluate.probe import ProbedRead, ProbedWave
+from cosim.evaluate.probe import Probe
 
 _TICK_S = 1e-15
 _FIRST, _LAST = "!", "~"
 
 
-def vcd_text(waves: tuple[ProbedWave, ...], reads: tuple[ProbedRead, ...]) -> str:
+def vcd_text(found: Probe) -> str:
     """The transients of a probe, a scope a group: wordlines, bitline currents [A], and codes from their samples on."""
-    names, lines, changes = _identifiers(), ["$timescale 1 fs $end"], []
-    for wave in waves:
+    names, lines = _identifiers(), ["$timescale 1 fs $end"]
+    changes: list[tuple[int, str]] = []
+    for wave in found.waves:
         lines.append(f"$scope module {wave.name} $end")
-        own = sorted((read for read in reads if f"_g{read.group}_" in wave.name), key=lambda read: -read.bit)
+        own = found.reads_of(wave)
         labels = [f"bl{bitline}" for bitline in wave.bitlines[:-1]] + ["reference"]
         for wordline in range(wave.states.shape[1]):
             name = next(names)
