@@ -19,17 +19,18 @@ from cosim.report.figures import COLOURS, label, new_axes, write_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UNQUANTIZED, _QUANTIZED, _IDEAL = "float network", "quantization", "ideal circuit"
+_UNQUANTIZED, _QUANTIZED, _IDEAL = "float", "quantization", "ideal circuit"
 
 
 def attribution_table(found: Attribution) -> Table:
     """Each effect, alone and on top of those before it."""
     facts = found.facts
     title = f"{facts['network']} on {facts['images']} images of {facts['dataset']}"
-    table = Table(title=escape(f"{title}\nimages decided differently from software; code errors in unit currents"))
+    meaning = "right in percent; diff: images decided otherwise than in software; errors of codes in unit currents"
+    table = Table(title=escape(f"{title}\n{meaning}"))
     table.add_column("effect", style="bold", no_wrap=True)
-    for of in ("alone:", "added up:"):
-        for heading in (f"{of}\nright %", "\ndiff.", "error\nrms", "\nmax"):
+    for of in ("alone:", "added:"):
+        for heading in (f"{of}\nright", "\ndiff", "error\nrms", "\nmax"):
             table.add_column(heading, justify="right", no_wrap=True)
     dashes = ["-"] * 3
     if found.accuracy_float is not None:
@@ -53,7 +54,7 @@ def write_attribution(found: Attribution, folder: Path) -> list[Path]:
 def _figures(outcome: Outcome | None) -> list[str]:
     if outcome is None:
         return ["none", "", "", ""]
-    error = [f"{outcome.code_error_rms:.3f}", f"{outcome.code_error_max:.2f}"]
+    error = [f"{outcome.code_error_rms:.2f}", f"{outcome.code_error_max:.1f}"]
     return [wording.percent(outcome.accuracy), str(outcome.disagreements), *error]
 
 

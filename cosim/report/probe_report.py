@@ -62,8 +62,8 @@ def _inputs(found: Probe) -> Table:
 
 
 def _reads(found: Probe) -> Table:
-    table = Table(title="reads; the last of several values is the reference column's")
-    for heading in ("deck", "bit", "pattern", "current\n[uA]", "transient\n[uA]", "code", "ideal", "partial\nsum"):
+    table = Table(title="reads; the last of several values is the reference column's; sum: partial sum")
+    for heading in ("deck", "bit", "pattern", "current\n[uA]", "tran\n[uA]", "code", "ideal", "sum"):
         table.add_column(heading, justify="right", no_wrap=True)
     for read in found.reads:
         pattern = format(read.pattern, f"0{read.rows[1] - read.rows[0]}b")

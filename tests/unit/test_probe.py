@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import cosim
+from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, NetworkError
 from cosim.evaluate.probe import Probe, probe
 from cosim.report.probe_report import probe_tables, write_probe
@@ -155,3 +157,36 @@ def test_ideal_currents_have_no_waveform(dataset: cosim.Dataset) -> None:
     ideal = cosim.Config.load(None, ["run.fidelity=ideal"])
     with pytest.raises(ConfigError, match='no waveforms to probe: choose "dc" or "tran"'):
         probe(make_network(), dataset, ideal, image=0, layer="conv1", at=(0, 0), channel=0)
+
+
+def command(arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The command's exit status."""
+    monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_a_finished_run_is_probed_with_its_own_settings(
+    tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COSIM_STORE", str(shared_store))
+    settings = "--set run.fidelity=dc --set array.open_wordlines=4 --set adc.noise_lsb=1"
+    assert not command(f"infer digits-w4a4 --images 5 {settings} --out run.h5", monkeypatch)
+    capsys.readouterr()
+    place = "--image 3 --layer conv1 --at 1,2 --channel 5"
+    assert not command(f"probe run.h5 {place} --out value", monkeypatch)
+    shown = capsys.readouterr().out
+    assert "layer conv1, row 1, column 2, channel 5" in shown
+    assert "caution" not in shown, "the very logits of the run, noise and all"
+    files = {path.name for path in (tmp_path / "value").iterdir()}
+    assert {"probe.json", "waveform.png", "waveform.vcd", "conv1_g0_probe.cir", "nor65.card"} <= files
+    for arguments, message in (
+        (f"probe run.h5 {place} --set adc.bits=4", "a run has its own configuration"),
+        ("probe run.h5 --image 3 --layer conv1 --at 1 --channel 5", "expected a row and a column after --at"),
+        ("probe run.h5 --image 5 --layer conv1 --at 1,2 --channel 5", "images 0..4 here, found 5"),
+        (f"probe none.h5 {place}", "no run at none.h5"),
+    ):
+        assert command(arguments, monkeypatch) == 2
+        assert message in capsys.readouterr().err
