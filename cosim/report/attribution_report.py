@@ -26,7 +26,7 @@ def attribution_table(found: Attribution) -> Table:
     """Each effect, alone and on top of those before it."""
     facts = found.facts
     title = f"{facts['network']} on {facts['images']} images of {facts['dataset']}"
-    meaning = "right in percent; diff: images decided otherwise than in software; errors of codes in unit currents"
+    meaning = "right in %; diff: images decided otherwise than in software; errors in unit currents"
     table = Table(title=escape(f"{title}\n{meaning}"))
     table.add_column("effect", style="bold", no_wrap=True)
     for of in ("alone:", "added:"):

@@ -62,7 +62,7 @@ def _inputs(found: Probe) -> Table:
 
 
 def _reads(found: Probe) -> Table:
-    table = Table(title="reads; the last of several values is the reference column's; sum: partial sum")
+    table = Table(title="reads; below each value that of the reference column; sum: partial sum")
     for heading in ("deck", "bit", "pattern", "current\n[uA]", "tran\n[uA]", "code", "ideal", "sum"):
         table.add_column(heading, justify="right", no_wrap=True)
     for read in found.reads:

@@ -27,7 +27,8 @@ def sweep_table(result: SweepResult) -> Table:
     table = Table(title=escape("\n".join(sweep_sentences(result))))
     for number in shown:
         last = number == len(head) - 1
-        table.add_column(head[number].rpartition(".")[2], justify="left" if last else "right", no_wrap=not last)
+        heading = head[number].rpartition(".")[2].translate({ord(" "): "\n", ord("_"): "\n"})
+        table.add_column(escape(heading), justify="left" if last else "right", no_wrap=not last)
     for row in rows:
         table.add_row(*(escape(row[number]) for number in shown))
     return table
@@ -58,7 +59,7 @@ def sweep_rows(result: SweepResult) -> list[list[str]]:
     """The table as text, headings first."""
     chips = result.chip_axis is not None
     keys = [key for number, key in enumerate(result.axes) if number != result.chip_axis]
-    figures = ["right [%]", "95 % interval", "lost [points]", *(["worst chip [%]"] if chips else []), "differently"]
+    figures = ["right [%]", "95 % interval", "lost [pt]", *(["worst chip [%]"] if chips else []), "decided otherwise"]
     rows = [[*keys, *figures, *_ERRORS, *_TIMES, _FAILED]]
     for case in result.cases():
         spread = result.spread(case)
