@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cosim.datasets import Dataset, load_dataset
     from cosim.errors import CosimError, InputError, MachineError, SimulationError
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
+    from cosim.evaluate.attribution import Attribution, attribute
+    from cosim.evaluate.sweep import SweepResult, sweep
     from cosim.network import LayerSpec, Network, SoftwareStep, finetune, load_network, quantize, save_network
     from cosim.network.onnx_file import load_onnx
 
@@ -38,11 +40,14 @@ _HOMES = {
     "cosim.datasets": ("Dataset", "load_dataset"),
     "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
+    "cosim.evaluate.attribution": ("Attribution", "attribute"),
+    "cosim.evaluate.sweep": ("SweepResult", "sweep"),
     "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "finetune", "load_network", "quantize", "save_network"),
     "cosim.network.onnx_file": ("load_onnx",),
 }
 
 __all__ = [
+    "Attribution",
     "CircuitNetwork",
     "Comparison",
     "Config",
@@ -55,6 +60,8 @@ __all__ = [
     "RunRecord",
     "SimulationError",
     "SoftwareStep",
+    "SweepResult",
+    "attribute",
     "compare",
     "compare_record",
     "finetune",
@@ -64,6 +71,7 @@ __all__ = [
     "load_onnx",
     "quantize",
     "save_network",
+    "sweep",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -294,15 +294,33 @@ class Config(_Section):
     @classmethod
     def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
         """A configuration from nested dictionaries, checked."""
+        config = cls._checked(data, source)
+        config._check_relations()
+        return config
+
+    def with_values(self, values: Mapping[str, Any]) -> Config:
+        """The same configuration with other values of some keys, named as section.key, checked."""
+        data = self.model_dump()
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            data[section][name] = value
+        return Config.from_dict(data)
+
+    def value(self, key: str) -> Any:
+        """The value of a key, named as section.key."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self, section), name)
+
+    @classmethod
+    def _checked(cls, data: dict[str, Any], source: str) -> Config:
+        """A configuration whose keys are known and whose values are in range, each by itself."""
         _check_keys(data, source)
         try:
-            config = cls.model_validate(data)
+            return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"][:2])
             raise ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}") from error
-        config._check_relations()
-        return config
 
     def _check_relations(self) -> None:
         array, read, adc = self.array, self.read, self.adc
@@ -383,19 +401,39 @@ def _check_wires(array: Array, cell: Cell, read: Read) -> None:
         )
 
 
+def check_value(key: str, value: Any) -> Any:
+    """One key's value, checked by itself: text as `--set` takes it, or a value.
+
+    Args:
+        key: as section.key.
+
+    Raises:
+        ConfigError: there is no such key, or the value is of a wrong type or out of range.
+    """
+    section, dot, name = key.partition(".")
+    if not dot or not name:
+        raise ConfigError(f"expected section.key, found {key!r}: try array.open_wordlines")
+    data = {section: {name: _parse(value) if isinstance(value, str) else value}}
+    return getattr(getattr(Config._checked(data, "configuration"), section), name)
+
+
+def _parse(text: str) -> Any:
+    """A value written in TOML; a bare word is a string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+        return parsed["value"] if len(parsed) == 1 else text
+    except (ValueError, RecursionError):
+        return text.strip()
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     section, dot, name = key.strip().partition(".")
     if not equals or not dot or not name:
         raise ConfigError(f"expected section.key=value after --set, found {override!r}: try array.open_wordlines=9")
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-        value = parsed["value"] if len(parsed) == 1 else text
-    except (ValueError, RecursionError):
-        value = text.strip()  # a bare word is a string
     if not isinstance(data.setdefault(section, {}), dict):
         raise ConfigError(f"{section} is a section, but the configuration gives it the value {data[section]!r}")
-    data[section][name] = value
+    data[section][name] = _parse(text)
 
 
 def _check_keys(data: dict[str, Any], source: str) -> None:

@@ -12,6 +12,7 @@ import typer
 from cosim.cli.shared import (
     ConfigFile,
     DataFolder,
+    DatasetName,
     FidelityName,
     Force,
     JsonFile,
@@ -24,6 +25,7 @@ from cosim.cli.shared import (
     use_threads,
     with_named,
 )
+from cosim.errors import ConfigError
 
 if TYPE_CHECKING:
     import cosim
@@ -87,9 +89,7 @@ def netlist(
 @app.command()
 def infer(
     network: NetworkName,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="mnist or digits; left out, the one the network was trained on.")
-    ] = None,
+    dataset: DatasetName = None,
     data: DataFolder = None,
     images: Annotated[int | None, typer.Option(help="How many test images; left out, all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
@@ -162,6 +162,64 @@ def report(
     check_outputs(out, force=force)
     write_page(RunRecord.load(run), out)
     console.print(f"wrote {out}", highlight=False)
+
+
+@app.command()
+def probe(
+    source: Annotated[
+        str, typer.Argument(metavar="NETWORK|RUN.h5", help="A network, or a finished run and its configuration.")
+    ],
+    image: Annotated[int, typer.Option(metavar="I", help="Test image, from 0.")],
+    layer: Annotated[str, typer.Option(metavar="L", help="A layer on arrays.")],
+    at: Annotated[str, typer.Option(metavar="Y,X", help="Row and column of the output; 0,0 of a linear layer.")],
+    channel: Annotated[int, typer.Option(metavar="C", help="Output channel.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, plot, waveform file and decks.")
+    ] = None,
+    dataset: DatasetName = None,
+    data: DataFolder = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    store: StoreFolder = None,
+    force: Force = False,
+) -> None:
+    """Take one output value apart: patch, patterns, cells, waveform, codes, partial sums, and what software has."""
+    import cosim
+    from cosim.evaluate import RunRecord
+    from cosim.evaluate.probe import probe
+    from cosim.files import new_folder
+    from cosim.report.probe_report import probe_tables, write_probe
+
+    place = _place(at)
+    record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
+    if record is None:
+        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [])
+        test = cosim.load_dataset(dataset or network.card.get("dataset", "mnist"), "test", data)
+    else:
+        if config or overrides or dataset:
+            raise ConfigError("a run has its own configuration and data set: leave --config, --set and --dataset out")
+        network = cosim.load_network(record.facts["network_source"])
+        settings = cosim.Config.from_dict(record.facts["config"])
+        test = cosim.load_dataset(record.facts["dataset"], "test", data).head(record.facts["images"])
+    network.check_images(test.real(0, 1))
+    folder = None if out is None else new_folder(out, out, force=force)
+    found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
+    for table in probe_tables(found):
+        console.print(table)
+    if record is not None and not (found.logits == record.logits_circuit[image]).all():
+        console.print(f"caution  {source} has other logits for this image: its network or cosim has changed since")
+    if folder is not None:
+        written = ", ".join(path.name for path in write_probe(found, folder))
+        console.print(f"wrote {written} into {folder}", highlight=False)
+
+
+def _place(text: str) -> tuple[int, int]:
+    """Row and column from Y,X."""
+    row, _, column = text.partition(",")
+    try:
+        return int(row), int(column)
+    except ValueError:
+        raise ConfigError(f"expected a row and a column after --at, as 3,4, found {text!r}") from None
 
 
 @app.command()

@@ -29,6 +29,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a configuration key, as array.open_wordlines=9; repeatable."),
 ]
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help="mnist or digits; left out, the one it was trained on.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 StoreFolder = Annotated[
     Path | None,

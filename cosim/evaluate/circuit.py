@@ -142,7 +142,7 @@ class CircuitNetwork(nn.Module):
             rng = np.random.default_rng((self.config.run.seed, number))
             for _ in range(self.AUDITS):
                 image = int(rng.integers(len(images)))
-                plan, table = array.audit(self._activations(images[image : image + 1], name), rng)
+                plan, table = array.audit(self.activations(images[image : image + 1], name), rng)
                 planned.append(plan)
                 tables.append(table)
                 places.append(name)
@@ -158,8 +158,11 @@ class CircuitNetwork(nn.Module):
             results.append(AuditResult(name, plan.group, table, lsb, distinct, differing, plan.deck.samples, reading))
         return results
 
-    def _activations(self, images: Tensor, name: str) -> Tensor:
-        """Integer activations of a layer for images that were seen before, so that nothing is counted twice."""
+    def activations(self, images: Tensor, name: str) -> Tensor:
+        """Integer activations (n, inputs, height, width), padded, of a layer for images that `forward` has seen.
+
+        Nothing is counted twice.
+        """
         caught: list[Tensor] = []
 
         def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:

@@ -54,10 +54,15 @@ def write_netlists(
     return folder / "manifest.json"
 
 
+def deck_name(array: ArrayLayer, group: int, part: int | str) -> str:
+    """What a deck of a layer's group is called as a file, without the suffix."""
+    return f"{array.layer.name}_g{group}_{part}"
+
+
 def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str, folder: Path) -> dict[str, Any]:
     """One deck and its cards as files; returns its entry in the manifest."""
     deck, group = planned.deck, array.plan.groups[planned.group]
-    name = f"{array.layer.name}_g{planned.group}_{part}"
+    name = deck_name(array, planned.group, part)
     write_whole(folder / f"{name}.cir", deck.text(f"{name}.raw"))
     for card, text in deck.cards.items():
         if not (folder / card).exists():

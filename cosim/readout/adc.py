@@ -86,6 +86,10 @@ class Converter:
         """Positions in codes, unrounded, of currents (..., bitlines) [A]."""
         return currents / (self.unit_a * self.lsb_units) * self.gain + self.offset_lsb
 
+    def currents(self, lsb: np.ndarray) -> np.ndarray:
+        """Currents [A] of positions (..., bitlines): the inverse of `in_lsb`."""
+        return (lsb - self.offset_lsb) / self.gain * (self.unit_a * self.lsb_units)
+
     def codes(self, lsb: np.ndarray) -> np.ndarray:
         """Codes, int32, of positions (..., bitlines) as `in_lsb` gives them."""
         return self.quantized(lsb).astype(np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,10 +145,10 @@ class LayerTable:
         self._lsb[index][slots] = lsb
         self._known[group.stream][slots] = True
         first = group.outputs[0] % self.columns
-        partial = torch.from_numpy(self._partial_sums(group, converter.quantized(lsb) * converter.lsb_units))
+        partial = torch.from_numpy(self.partial_sums(group, converter.quantized(lsb) * converter.lsb_units))
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
-    def _partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
+    def partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
         """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
         zeros = self.plan.zero_units[slice(*group.outputs)]
         slices = units[:, :-1].reshape(len(units), len(zeros), len(self.plan.places))
@@ -178,30 +178,55 @@ class LayerTable:
         """
         bits, n, _, height, width = patterns.shape
         reads, outputs = bits * height * width, self.plan.layer.outputs
-        by_image = patterns.permute(1, 2, 0, 3, 4).reshape(n, -1, reads).numpy()  # n, streams, reads
         weights = 2.0 ** np.arange(bits, dtype=np.float32)
         widest = max(group.levels.shape[1] for group in self.plan.groups)
         step = max(1, _NOISY_BLOCK // (reads * widest))
-        sums = np.zeros((n, height * width, outputs), np.float32)
+        sums, sigmas = np.zeros((n, height * width, outputs), np.float32), self._sigmas(noise)
+        for first in range(0, n, step):
+            images = patterns[:, first : first + step]
+            for index, codes in self._noisy_codes(images, noise, sigmas):
+                group, converter = self.plan.groups[index], self.converter(index)
+                summed = np.matmul(weights, codes.reshape(len(codes), bits, -1)).reshape(-1, codes.shape[2])
+                partial = self.partial_sums(group, summed * converter.lsb_units)
+                sums[first : first + step, :, slice(*group.outputs)] += partial.reshape(len(codes), height * width, -1)
+        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+
+    def codes(self, patterns: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        """Group index and its codes (n, bits, h, w, bitlines) for reads (bits, n, streams, h, w), noise included."""
+        bits, n, _, height, width = patterns.shape
+        if self.noise is not None:
+            found = self._noisy_codes(patterns, self.noise, self._sigmas(self.noise))
+        else:
+            by_image = _by_image(patterns)
+            found = (
+                (index, self.converter(index).quantized(self.lookup(index, by_image[:, group.stream])))
+                for index, group in enumerate(self.plan.groups)
+            )
+        for index, codes in found:
+            yield index, codes.reshape(n, bits, height, width, -1)
+
+    def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
+        """Of the normal part of the noise of every pattern and bitline of each group [LSB]; empty if all are alike."""
         per_units = [c.gain / c.lsb_units for c in map(self.converter, range(len(self.plan.groups)))]
-        sigmas = [
+        return [
             np.sqrt(noise.normal_variance(index, self._keys[group.stream], per_units[index])).astype(np.float32)
             for index, group in enumerate(self.plan.groups)
             if noise.per_cell
         ]
-        for first in range(0, n, step):
-            images = by_image[first : first + step]
-            generators = [noise.generator(image) for image in images]
-            for index, group in enumerate(self.plan.groups):
-                converter, met = self.converter(index), images[:, group.stream]
-                rows = np.searchsorted(self._keys[group.stream], met) if not self.plan.enumerated else met
-                lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if noise.per_cell else noise.input_lsb
-                noise.add(index, lsb, sigma, met, per_units[index], generators)
-                codes = converter.quantized(lsb).reshape(len(images), bits, -1)
-                summed = np.matmul(weights, codes).reshape(-1, lsb.shape[2]) * converter.lsb_units
-                partial = self._partial_sums(group, summed).reshape(len(images), height * width, -1)
-                sums[first : first + step, :, slice(*group.outputs)] += partial
-        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+
+    def _noisy_codes(
+        self, patterns: Tensor, noise: ReadNoise, sigmas: list[np.ndarray]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Group index and its codes (n, bits * h * w, bitlines), as floats, with noise of its own on every read."""
+        images = _by_image(patterns)
+        generators = [noise.generator(image) for image in images]
+        for index, group in enumerate(self.plan.groups):
+            converter, met = self.converter(index), images[:, group.stream]
+            per_unit = converter.gain / converter.lsb_units
+            rows = met if self.plan.enumerated else np.searchsorted(self._keys[group.stream], met)
+            lsb, sigma = self._lsb[index][rows], sigmas[index][rows] if sigmas else noise.input_lsb
+            noise.add(index, lsb, sigma, met, per_unit, generators)
+            yield index, converter.quantized(lsb)
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
         """Rows of the flattened table for the patterns of one conv group: (chunks, bits, n, h, w)."""
@@ -248,6 +273,12 @@ class LayerTable:
     def lookup(self, index: int, patterns: np.ndarray) -> np.ndarray:
         """Positions in LSB (patterns, bitlines) that the table holds for answered patterns of group `index`."""
         return self._lsb[index][np.searchsorted(self._keys[self.plan.groups[index].stream], patterns)]
+
+
+def _by_image(patterns: Tensor) -> np.ndarray:
+    """Reads (bits, n, streams, h, w) as (n, streams, bits * h * w)."""
+    bits, n, streams, height, width = patterns.shape
+    return patterns.permute(1, 2, 0, 3, 4).reshape(n, streams, bits * height * width).numpy()
 
 
 def _spread(values: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:

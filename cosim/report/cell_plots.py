@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,11 @@ import numpy as np
 
 from cosim.config import Corner
 from cosim.evaluate.characterization import Characterization
-from cosim.files import write_whole
+from cosim.report.figures import label, new_axes, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE = (4.6, 3.2)  # inches
-_DOTS = 90  # an inch
-_COLOURS = 64
 # No current below this is shown [A]: it is the simulator's rounding.
 _SMALLEST_A = 1e-15
 _PROCESS_LINES = {"tt": "-", "ff": "--", "ss": ":"}
@@ -26,26 +22,15 @@ _PROCESS_LINES = {"tt": "-", "ff": "--", "ss": ":"}
 
 def write_cell_plots(measured: Characterization, folder: Path) -> list[Path]:
     """Write transfer.png, output.png, levels.png, linearity.png and corners.png; returns their paths."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
     panels: dict[str, Callable[[Characterization, Axes], None]] = {
         "transfer": _transfer, "output": _output, "levels": _levels, "linearity": _linearity,
         "corners": _corners,
     }  # fmt: skip
     paths = []
     for name, draw in panels.items():
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        axes = figure.add_subplot()
-        axes.grid(linewidth=0.4, alpha=0.6)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        figure, axes = new_axes()
         draw(measured, axes)
-        drawn, content = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=_DOTS)
-        Image.open(drawn).convert("RGB").quantize(_COLOURS).save(content, format="png", optimize=True)
-        paths.append(folder / f"{name}.png")
-        write_whole(paths[-1], content.getvalue())
+        paths.append(write_png(figure, folder / f"{name}.png"))
     return paths
 
 
@@ -54,14 +39,14 @@ def _transfer(measured: Characterization, axes: Axes) -> None:
     axes.set_yscale("log")
     read = measured.config.read_at_corner
     axes.axvline(read.wordline_v, color="0.4", linewidth=0.8, linestyle=":")
-    _label(axes, "V_CG [V]", "drain current [A]", f"transfer curves of the levels, V_D = {read.bitline_v:g} V")
+    label(axes, "V_CG [V]", "drain current [A]", f"transfer curves of the levels, V_D = {read.bitline_v:g} V")
 
 
 def _output(measured: Characterization, axes: Axes) -> None:
     _curves(axes, measured.drain_v, 1e6 * measured.output)
     read = measured.config.read_at_corner
     axes.axvline(read.bitline_v, color="0.4", linewidth=0.8, linestyle=":")
-    _label(axes, "V_D [V]", "drain current [uA]", f"output curves of the levels, V_CG = {read.wordline_v:g} V")
+    label(axes, "V_D [V]", "drain current [uA]", f"output curves of the levels, V_CG = {read.wordline_v:g} V")
 
 
 def _levels(measured: Characterization, axes: Axes) -> None:
@@ -69,7 +54,7 @@ def _levels(measured: Characterization, axes: Axes) -> None:
     for corner, colour, _ in _typical(measured):
         currents = 1e6 * _at(measured, corner)
         axes.plot(levels, currents, color=colour, marker=".", label=f"{corner.temperature_c:g} C")
-    _label(axes, "level", "read current [uA]", "current of the levels, programmed at 27 C")
+    label(axes, "level", "read current [uA]", "current of the levels, programmed at 27 C")
     axes.legend(fontsize=7, frameon=False)
 
 
@@ -78,7 +63,7 @@ def _linearity(measured: Characterization, axes: Axes) -> None:
     for corner, colour, _ in _typical(measured):
         deviation = measured.nonlinearity(_at(measured, corner))
         axes.plot(levels, 100 * deviation, color=colour, marker=".", label=f"{corner.temperature_c:g} C")
-    _label(axes, "level", "deviation from a line [% of full scale]", "linearity, gain and offset taken out")
+    label(axes, "level", "deviation from a line [% of full scale]", "linearity, gain and offset taken out")
     axes.legend(fontsize=7, frameon=False)
 
 
@@ -86,9 +71,9 @@ def _corners(measured: Characterization, axes: Axes) -> None:
     levels = np.arange(len(measured.shifts))
     for corner, colour, line in _typical(measured, *_PROCESS_LINES):
         change = (_at(measured, corner) - measured.targets) / measured.config.cell.full_scale_a
-        label = f"{corner.process}, {corner.temperature_c:g} C"
-        axes.plot(levels, 100 * change, color=colour, linestyle=line, linewidth=1.2, label=label)
-    _label(axes, "level", "change of the current [% of full scale]", "programmed at tt, 27 C, read at corners")
+        name = f"{corner.process}, {corner.temperature_c:g} C"
+        axes.plot(levels, 100 * change, color=colour, linestyle=line, linewidth=1.2, label=name)
+    label(axes, "level", "change of the current [% of full scale]", "programmed at tt, 27 C, read at corners")
     axes.legend(fontsize=6, frameon=False, ncols=3)
 
 
@@ -113,9 +98,3 @@ def _typical(measured: Characterization, *processes: str) -> list[tuple[Corner, 
 
 def _at(measured: Characterization, corner: Corner) -> np.ndarray:
     return measured.corner_currents[measured.corners.index(corner)]
-
-
-def _label(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
-    axes.set_title(title, fontsize=8)

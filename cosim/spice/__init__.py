@@ -1,7 +1,7 @@
 """Deck -> bitline currents: the ngspice engine, its raw files, a pool of workers, a store of results."""
 
 from cosim.spice.ngspice import Reading
-from cosim.spice.simulator import Simulator, Usage
+from cosim.spice.simulator import Simulator, Usage, engine_of
 from cosim.spice.store import Store, default_store, is_store
 
-__all__ = ["Reading", "Simulator", "Store", "Usage", "default_store", "is_store"]
+__all__ = ["Reading", "Simulator", "Store", "Usage", "default_store", "engine_of", "is_store"]

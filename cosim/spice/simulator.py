@@ -48,6 +48,15 @@ class Usage:
         self.retried += reading.attempts > 1
 
 
+def engine_of(run: Run) -> str:
+    """The version of the simulator that a run would use, such as "ngspice-39".
+
+    Raises:
+        MachineError: there is none, or it is too old.
+    """
+    return find_ngspice(run.ngspice)[1]
+
+
 class Simulator:
     """Runs decks with ngspice, never the same one twice.
 

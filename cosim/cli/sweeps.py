@@ -1,0 +1,131 @@
+"""Commands that run a network on many circuits: grids of configurations, and one effect at a time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cosim.cli.shared import (
+    ConfigFile,
+    DataFolder,
+    DatasetName,
+    Force,
+    NetworkName,
+    Overrides,
+    StoreFolder,
+    app,
+    console,
+    use_threads,
+)
+from cosim.errors import ConfigError, SimulationError
+
+if TYPE_CHECKING:
+    import cosim
+
+ImageCount = Annotated[int | None, typer.Option("--images", help="How many test images; left out, all.")]
+
+
+@app.command()
+def sweep(
+    network: NetworkName,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the sweep; continued where it exists.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="KEY=V1,V2,...", help="An axis, as corner.process=tt,ff,ss; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Virtual chips at each point, variation.chip 0..N-1.")
+    ] = None,
+    dataset: DatasetName = None,
+    data: DataFolder = None,
+    images: ImageCount = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    store: StoreFolder = None,
+    force: Force = False,
+) -> None:
+    """Run a network at every point of a grid of configurations: table, HDF5 file and plots.
+
+    Points that have a result are not run again, unless --force is given. Points that fail are counted, and the exit
+    status is 3.
+    """
+    import cosim
+    from cosim.evaluate.sweep import check_axes
+    from cosim.files import new_folder
+    from cosim.report.sweep_plots import write_sweep_plots
+    from cosim.report.sweep_tables import sweep_table, write_sweep_table
+
+    settings, axes = cosim.Config.load(config, overrides or []), _axes(over or [])
+    check_axes(axes, seeds)
+    loaded, test = _loaded(network, dataset, data, images, settings)
+    folder = new_folder(out, out, force=force or (out / "points").is_dir())
+    result = cosim.sweep(loaded, test, settings, over=axes, seeds=seeds, folder=folder, store=store, again=force)
+    result.save(folder / "sweep.h5")
+    written = [folder / "sweep.h5", write_sweep_table(result, folder / "table.md"), *write_sweep_plots(result, folder)]
+    console.print(sweep_table(result))
+    console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)
+    if result.failed:
+        first = next(reason for reason in result.reasons.ravel() if reason)
+        raise SimulationError(
+            f"{result.failed} of {result.done.size} points failed; they are tried again when the same command is "
+            f"given. The first: {first}"
+        )
+
+
+@app.command()
+def attribute(
+    network: NetworkName,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for attribution.json and waterfall.png.")
+    ] = None,
+    dataset: DatasetName = None,
+    data: DataFolder = None,
+    images: ImageCount = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    store: StoreFolder = None,
+    force: Force = False,
+) -> None:
+    """Go from the ideal network to the configured circuit one effect at a time, each alone and cumulatively."""
+    import cosim
+    from cosim.files import new_folder
+    from cosim.report.attribution_report import attribution_table, write_attribution
+
+    settings = cosim.Config.load(config, overrides or [])
+    loaded, test = _loaded(network, dataset, data, images, settings)
+    folder = None if out is None else new_folder(out, out, force=force)
+    found = cosim.attribute(loaded, test, settings, store=store)
+    written = [] if folder is None else write_attribution(found, folder)
+    console.print(attribution_table(found))
+    if written:
+        console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)
+
+
+def _loaded(
+    network: str, dataset: str | None, data: Path | None, images: int | None, settings: cosim.Config
+) -> tuple[cosim.Network, cosim.Dataset]:
+    """A network and its test images."""
+    import cosim
+
+    loaded = cosim.load_network(network)
+    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
+    loaded.check_images(test.real(0, 1))
+    use_threads(settings)
+    return loaded, test
+
+
+def _axes(over: list[str]) -> dict[str, list[str]]:
+    """Axes from KEY=V1,V2,...; a value that holds a comma stands in double quotes."""
+    axes: dict[str, list[str]] = {}
+    for text in over:
+        key, equals, values = text.partition("=")
+        key = key.strip()
+        if not equals or not values.strip():
+            raise ConfigError(f"expected section.key=value,value,... after --over, found {text!r}")
+        if key in axes:
+            raise ConfigError(f"axis {key} is given twice: name all its values after one --over")
+        axes[key] = next(csv.reader([values], skipinitialspace=True))
+    return axes

@@ -1,0 +1,206 @@
+"""From the ideal network to the full circuit, one effect at a time.
+
+An effect is a set of configuration keys that go from their ideal value to the configured one. Each is measured alone
+and on top of those before it, so that the last cumulative circuit is the configured one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cosim.config import Config
+from cosim.datasets import Dataset
+from cosim.evaluate.bench import Bench, Outcome
+from cosim.evaluate.comparison import Accuracy
+from cosim.network import Network
+from cosim.progress import log, progress_bar
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A set of keys, as section.key, and the values at which they do nothing.
+
+    Attributes:
+        of_cells: nothing without cells in the circuit; alone it is measured together with them.
+    """
+
+    name: str
+    ideal: Mapping[str, Any]
+    of_cells: bool = True
+
+
+CELLS = "cells"
+# In the order in which they are added. The cells' is the non-linearity and leakage of those that are open, and what
+# closed ones add.
+EFFECTS = (
+    Effect(CELLS, {"run.fidelity": "ideal", "array.closed_wordlines": "omitted"}),
+    Effect(
+        "wires",
+        {
+            "array.bitline_res_ohm": 0.0,
+            "array.bitline_cap_f": 0.0,
+            "array.coupling_cap_f": 0.0,
+            "array.wordline_res_ohm": 0.0,
+            "array.wordline_cap_f": 0.0,
+            "array.source_res_ohm": 0.0,
+            "array.source_cap_f": 0.0,
+        },
+    ),
+    Effect("sense stage", {"variation.sense_gain_sigma": 0.0, "variation.sense_offset_sigma_a": 0.0}, of_cells=False),
+    Effect(
+        "converter",
+        {
+            "adc.bits": "lossless",
+            "adc.range": "cover",
+            "adc.full_scale_units": None,
+            "adc.offset_lsb": 0.0,
+            "adc.gain_error": 0.0,
+            "adc.capacitor_sigma": 0.0,
+        },
+        of_cells=False,
+    ),
+    Effect("program error", {"variation.program_sigma_v": 0.0, "variation.program_sigma_rel": 0.0}),
+    Effect("drift", {"variation.retention_s": 0.0}),
+    Effect(
+        "noise",
+        {"variation.read_sigma_rel": 0.0, "variation.telegraph_share": 0.0, "adc.noise_lsb": 0.0},
+        of_cells=False,
+    ),
+    Effect("corner", {"corner.process": "tt", "corner.temperature_c": 27.0, "corner.supply": 1.0}),
+    Effect("trimming", {"trim.method": "none"}, of_cells=False),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """An effect: which keys make it, and what it does alone and on top of those before it.
+
+    Attributes:
+        keys: key -> configured value, of those that are not ideal; none if there is no such effect.
+        alone, cumulative: None if there is no such effect.
+    """
+
+    name: str
+    keys: dict[str, Any]
+    alone: Outcome | None
+    cumulative: Outcome | None
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What each effect costs.
+
+    Attributes:
+        facts: JSON values: network, data set, images, configuration, date, version.
+        accuracy_float: None without float weights; accuracy_software: of the integer network.
+        quantization: images that float and integer network decide differently, None without float weights.
+        ideal: the circuit without any effect.
+        contributions: in the order of EFFECTS.
+    """
+
+    facts: dict[str, Any]
+    accuracy_float: Accuracy | None
+    accuracy_software: Accuracy
+    quantization: int | None
+    ideal: Outcome
+    contributions: tuple[Contribution, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+
+        def figures(outcome: Outcome | None) -> dict[str, Any] | None:
+            if outcome is None:
+                return None
+            numbers = {key: value for key, value in vars(outcome).items() if isinstance(value, float)}
+            return {"accuracy": outcome.accuracy, "disagreements": outcome.disagreements, **numbers}
+
+        return {
+            **self.facts,
+            "accuracy_float": None if self.accuracy_float is None else self.accuracy_float.share,
+            "accuracy_software": self.accuracy_software.share,
+            "disagreements_quantization": self.quantization,
+            "ideal": figures(self.ideal),
+            "effects": [
+                {
+                    "name": each.name,
+                    "keys": each.keys,
+                    "alone": figures(each.alone),
+                    "cumulative": figures(each.cumulative),
+                }
+                for each in self.contributions
+            ],
+        }
+
+
+def attribute(
+    network: Network, dataset: Dataset, config: Config | None = None, *, store: str | Path | None = None
+) -> Attribution:
+    """Measure every effect of a configuration on the same images.
+
+    Args:
+        store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+
+    Raises:
+        DatasetError, NetworkError: there is no image, or images do not fit the network.
+        ConfigError, CardError, MachineError, SimulationError: as `CircuitNetwork`.
+    """
+    config, bench = config or Config(), Bench(network, dataset, store)
+    present = {effect.name: _keys(effect, config) for effect in EFFECTS}
+    ideal = config.with_values({key: value for effect in EFFECTS for key, value in effect.ideal.items()})
+    measured: dict[Config, Outcome] = {}
+    contributions, added = [], dict[str, Any]()
+    with progress_bar("effects", 1 + 2 * sum(map(bool, present.values()))) as advance:
+
+        def outcome(values: dict[str, Any], title: str) -> Outcome:
+            point = ideal.with_values(values)
+            if point not in measured:
+                advance(0, note=title)
+                measured[point] = bench.measure(point)
+                log(f"{title}: {100 * measured[point].accuracy:.2f} %")
+            advance(1)
+            return measured[point]
+
+        nothing = outcome({}, "ideal")
+        for effect in EFFECTS:
+            keys = present[effect.name]
+            if not keys:
+                contributions.append(Contribution(effect.name, {}, None, None))
+                continue
+            added |= keys
+            with_cells = {**present[CELLS], **keys} if effect.of_cells else keys
+            alone, cumulative = outcome(with_cells, f"{effect.name} alone"), outcome(added, f"and {effect.name}")
+            contributions.append(Contribution(effect.name, keys, alone, cumulative))
+    software = bench.right(bench.software)
+    floating = bench.floating
+    return Attribution(
+        facts={
+            "network": network.name,
+            "dataset": dataset.name,
+            "images": len(dataset),
+            "config": config.model_dump(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "version": version("cosim"),
+        },
+        accuracy_float=None if floating is None else _accuracy(bench.right(floating)),
+        accuracy_software=_accuracy(software),
+        quantization=None if floating is None else int((floating != bench.software).sum()),
+        ideal=nothing,
+        contributions=tuple(contributions),
+    )
+
+
+def _keys(effect: Effect, config: Config) -> dict[str, Any]:
+    """The keys of an effect that are not ideal in a configuration, with their configured values."""
+    if effect.of_cells and config.run.fidelity == "ideal":
+        return {}
+    configured = {key: config.value(key) for key in effect.ideal}
+    return {key: value for key, value in configured.items() if value != effect.ideal[key]}
+
+
+def _accuracy(right: Any) -> Accuracy:
+    return Accuracy(int(right.sum()), len(right))

@@ -1,0 +1,325 @@
+"""One output value of a layer taken apart: which reads made it, on which cells, and what software has there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cosim.config import Config
+from cosim.datasets import Dataset
+from cosim.errors import ConfigError, DatasetError, NetworkError, nearest
+from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
+from cosim.evaluate.circuit import CircuitNetwork
+from cosim.evaluate.inference import BATCH
+from cosim.evaluate.netlists import deck_name
+from cosim.mapping import bit_plane_patterns, deck_patterns, pattern_bits
+from cosim.netlist import Deck
+from cosim.network import LayerSpec, Network, integer_mvm
+from cosim.network.layers import IMAGES
+from cosim.spice import Simulator
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedRead:
+    """One read: a bit plane of a chunk of the kernel, on the group of wordlines that holds it.
+
+    Arrays are (slices + 1,): the bitlines of the output, most significant first, and the reference column.
+
+    Attributes:
+        group, tile, first_wordline: where; rows: start and stop in the unrolled kernel.
+        bit: the bit plane, which counts 2^bit; pattern: on the group's wordlines.
+        deck: name of the deck that holds the read, as `cosim netlist` calls it; identity: of that deck. None where
+            groups are too large to list all their patterns.
+        currents_a: settled currents [A]; transient_a: sampled in the transient of the waveform [A].
+        lsb: positions in codes, without noise.
+        codes: what the converters made of them, noise included; ideal_codes: of an ideal array.
+        partial_sum: of the output, in unit currents, as it goes into the layer's sum.
+    """
+
+    group: int
+    tile: int
+    first_wordline: int
+    rows: tuple[int, int]
+    bit: int
+    pattern: int
+    deck: str | None
+    identity: str | None
+    currents_a: np.ndarray
+    transient_a: np.ndarray
+    lsb: np.ndarray
+    codes: np.ndarray
+    ideal_codes: np.ndarray
+    partial_sum: float
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedWave:
+    """The transient of a group's reads of the output, most significant bit plane first.
+
+    Attributes:
+        group: which; name: of the deck; deck: which gave it.
+        bitlines: (slices + 1,) numbers of the bitlines, the last the reference.
+        time_s: (points,); currents_a: (points, slices + 1).
+        sample_s: (reads,) when reads are sampled, and edge_s: (reads,) when the wordlines begin to move.
+        states: (reads, wordlines) of 0 and 1.
+    """
+
+    group: int
+    name: str
+    deck: Deck
+    bitlines: tuple[int, ...]
+    time_s: np.ndarray
+    currents_a: np.ndarray
+    sample_s: np.ndarray
+    edge_s: np.ndarray
+    states: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """The chain from the image to one output value.
+
+    Attributes:
+        facts: JSON values: network, data set, image and label, layer, place, configuration.
+        image_patch: (channels, kernel height, kernel width) of the image in 0..1, None below the first layer.
+        activations: the same of the layer's unsigned integer inputs, of the output's group of channels.
+        weights: of the kernel, signed integers of that shape.
+        reads: by chunk of the kernel and bit plane; waves: a group each.
+        layer_sum: on the circuit; exact_sum: of the same activations in exact integers; software_sum: of the
+            activations that software has there.
+        output, software_output: real values after scale and bias.
+        logits, software_logits: (classes,) of the image.
+    """
+
+    facts: dict[str, Any]
+    image_patch: np.ndarray | None
+    activations: np.ndarray
+    weights: np.ndarray
+    reads: tuple[ProbedRead, ...]
+    waves: tuple[ProbedWave, ...]
+    layer_sum: float
+    exact_sum: float
+    software_sum: float
+    output: float
+    software_output: float
+    logits: np.ndarray
+    software_logits: np.ndarray
+
+    def reads_of(self, wave: ProbedWave) -> list[ProbedRead]:
+        """The reads of a transient in its order, most significant bit plane first."""
+        return sorted((read for read in self.reads if read.group == wave.group), key=lambda read: -read.bit)
+
+
+def probe(
+    network: Network,
+    dataset: Dataset,
+    config: Config | None = None,
+    *,
+    image: int,
+    layer: str,
+    at: tuple[int, int],
+    channel: int,
+    store: str | Path | None = None,
+) -> Probe:
+    """Take one output value of an array layer apart.
+
+    Args:
+        dataset: the images of the run; the first calibrate the converters where the configuration says so.
+        image: counted from 0; layer: its name; at: row and column of the output; channel: of the output.
+        store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+
+    Raises:
+        DatasetError, ConfigError, NetworkError: there is no such image, layer on arrays, place or channel.
+        CardError, MachineError, SimulationError: as `CircuitNetwork`.
+    """
+    config = config or Config()
+    if config.run.fidelity == "ideal":
+        raise ConfigError('run.fidelity = "ideal" has no waveforms to probe: choose "dc" or "tran"')
+    if not 0 <= image < len(dataset):
+        raise DatasetError(f"{dataset.name} has images 0..{len(dataset) - 1} here, found {image}: choose one of these")
+    circuit = CircuitNetwork(network, config, store=store)
+    if layer not in circuit.arrays:
+        raise ConfigError(f"no layer {layer!r} is on arrays: {nearest(layer, circuit.arrays)}")
+    if config.adc.range != "cover":
+        circuit.calibrate(dataset.real(0, min(config.adc.calibration_images, BATCH)))
+    shown = dataset.real(image, image + 1)
+    logits = circuit(shown)
+    array, spec = circuit.arrays[layer], circuit.arrays[layer].layer
+    activations = circuit.activations(shown, layer)
+    sums = array.recall(activations)
+    _check_place(spec, tuple(sums.shape[1:]), at, channel)
+    met, software_logits = _software(network, shown, layer)
+    software_sum = integer_mvm(spec, met)
+    place = (0, channel, *at)
+    reads, in_order = _reads(array, activations, at, channel)
+    transient = circuit
+    if config.run.fidelity != "tran":
+        transient = CircuitNetwork(network, config.with_values({"run.fidelity": "tran"}), store=store)
+    waves, sampled = _waves(transient, layer, in_order, channel)
+    step = next(step for step in network.steps if step.name == layer)
+    padded = F.pad(shown, (spec.padding[1],) * 2 + (spec.padding[0],) * 2)
+    return Probe(
+        facts={
+            "network": network.name,
+            "dataset": dataset.name,
+            "image": image,
+            "label": int(dataset.labels[image]),
+            "layer": layer,
+            "at": list(at),
+            "channel": channel,
+            "activation_bits": spec.activation_bits,
+            "unit_a": config.cell.unit_a,
+            "config": config.model_dump(),
+        },
+        image_patch=_patch(spec, padded, at, channel) if step.inputs == (IMAGES,) else None,
+        activations=_patch(spec, activations, at, channel).astype(int),
+        weights=spec.weight[channel].numpy().astype(int),
+        reads=tuple(ProbedRead(**read, transient_a=sampled[read["group"], read["bit"]]) for read in reads),
+        waves=waves,
+        layer_sum=float(sums[place]),
+        exact_sum=float(F.conv2d(activations, spec.weight.float(), **spec.geometry())[place]),
+        software_sum=float(software_sum[place]),
+        output=_output(spec, sums, place),
+        software_output=_output(spec, software_sum, place),
+        logits=logits[0].numpy(),
+        software_logits=software_logits,
+    )
+
+
+def _check_place(spec: LayerSpec, shape: tuple[int, ...], at: tuple[int, int], channel: int) -> None:
+    outputs, height, width = shape
+    if not 0 <= channel < outputs:
+        raise NetworkError(f"layer {spec.name!r} has output channels 0..{outputs - 1}, found {channel}")
+    if not (0 <= at[0] < height and 0 <= at[1] < width):
+        raise NetworkError(
+            f"outputs of layer {spec.name!r} lie at rows 0..{height - 1} and columns 0..{width - 1}, found "
+            f"{at[0]},{at[1]}"
+        )
+
+
+def _software(network: Network, images: Tensor, name: str) -> tuple[Tensor, np.ndarray]:
+    """A layer's integer activations in the integer network, and the logits there."""
+    caught: list[Tensor] = []
+
+    def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
+        if layer.name == name:
+            caught.append(activations)
+        return integer_mvm(layer, activations)
+
+    with torch.no_grad():
+        logits = network(images, mvm)
+    return caught[0], logits[0].numpy()
+
+
+def _patch(spec: LayerSpec, padded: Tensor, at: tuple[int, int], channel: int) -> np.ndarray:
+    """The part (channels, kernel height, kernel width) of padded inputs (1, inputs, h, w) that an output sees."""
+    depth = spec.weight.shape[1]
+    first = channel // (spec.outputs // spec.groups) * depth
+    spans = [
+        slice(place * stride, place * stride + (size - 1) * dilation + 1, dilation)
+        for place, stride, size, dilation in zip(at, spec.stride, spec.weight.shape[2:], spec.dilation, strict=True)
+    ]
+    return padded[0, first : first + depth, spans[0], spans[1]].numpy()
+
+
+def _output(spec: LayerSpec, sums: Tensor, place: tuple[int, ...]) -> float:
+    output = spec.scale_output(sums)
+    return float(output[place[:2]] if spec.kind == "linear" else output[place])
+
+
+def _columns(array: ArrayLayer, index: int, channel: int) -> list[int]:
+    """Bitlines of an output on a group, most significant slice first, and the reference column."""
+    group, slices = array.plan.groups[index], len(array.plan.places)
+    first = (channel - group.outputs[0]) * slices
+    return [*range(first, first + slices), group.levels.shape[1] - 1]
+
+
+def _reads(
+    array: ArrayLayer, activations: Tensor, at: tuple[int, int], channel: int
+) -> tuple[list[dict[str, Any]], dict[int, np.ndarray]]:
+    """What the tables say of every read of an output, as attributes of ProbedRead; and each group's patterns, most
+    significant bit plane first."""
+    plan, table = array.plan, array.table
+    patterns = bit_plane_patterns(plan, activations)
+    reads, in_order = [], {}
+    for index, codes in table.codes(patterns):
+        group, converter = plan.groups[index], table.converter(index)
+        if not group.outputs[0] <= channel < group.outputs[1]:
+            continue
+        columns, here = _columns(array, index, channel), patterns[:, 0, group.stream, at[0], at[1]].numpy()
+        in_order[index] = here[::-1].astype(np.int64)
+        lsb, ideal = table.lookup(index, here), table.reads(index)
+        read_codes = codes[0, :, at[0], at[1]]
+        partial = table.partial_sums(group, read_codes * converter.lsb_units)[:, channel - group.outputs[0]]
+        ideal_codes = ideal.ideal_codes[np.searchsorted(ideal.patterns, here)]
+        for bit, pattern in enumerate(here.tolist()):
+            name, identity = _deck_of(array, index, pattern)
+            reads.append(
+                {
+                    "group": index,
+                    "tile": group.tile,
+                    "first_wordline": group.first_wordline,
+                    "rows": group.rows,
+                    "bit": bit,
+                    "pattern": pattern,
+                    "deck": name,
+                    "identity": identity,
+                    "currents_a": converter.currents(lsb[bit])[columns],
+                    "lsb": lsb[bit, columns],
+                    "codes": read_codes[bit, columns].astype(int),
+                    "ideal_codes": ideal_codes[bit, columns],
+                    "partial_sum": float(partial[bit]),
+                }
+            )
+    return reads, in_order
+
+
+def _deck_of(array: ArrayLayer, index: int, pattern: int) -> tuple[str | None, str | None]:
+    """Name and identity of the deck that answers a pattern, where decks hold whole blocks of patterns."""
+    if not array.plan.enumerated:
+        return None, None
+    wordlines, simulator = array.plan.groups[index].wordlines, _simulator(array)
+    (patterns,) = deck_patterns(np.array([pattern]), wordlines, array.chip.config.run.patterns_per_deck)
+    deck = array.planned_deck(index, patterns).deck
+    return deck_name(array, index, pattern // len(patterns)), deck.identity(simulator.engine)
+
+
+def _simulator(array: ArrayLayer) -> Simulator:
+    assert array.chip.simulator is not None
+    return array.chip.simulator
+
+
+def _waves(
+    circuit: CircuitNetwork, layer: str, in_order: dict[int, np.ndarray], channel: int
+) -> tuple[tuple[ProbedWave, ...], dict[tuple[int, int], np.ndarray]]:
+    """The transients of each group's reads, and the currents sampled in them by (group, bit plane)."""
+    array = circuit.arrays[layer]
+    planned: list[PlannedDeck] = [
+        array.planned_deck(index, patterns, careful=True) for index, patterns in in_order.items()
+    ]
+    readings = _simulator(array).simulate([plan.deck for plan in planned], "probe")
+    waves, sampled = [], {}
+    for plan, reading in zip(planned, readings, strict=True):
+        columns, samples = _columns(array, plan.group, channel), plan.deck.samples
+        for number, currents in enumerate(reading.currents):
+            sampled[plan.group, len(samples) - 1 - number] = currents[columns]
+        waves.append(
+            ProbedWave(
+                group=plan.group,
+                name=deck_name(array, plan.group, "probe"),
+                deck=plan.deck,
+                bitlines=tuple(columns),
+                time_s=reading.wave_time,
+                currents_a=reading.wave_currents[:, columns],
+                sample_s=samples,
+                edge_s=samples - circuit.config.read.pulse_s,
+                states=pattern_bits(plan.patterns, array.plan.groups[plan.group].wordlines),
+            )
+        )
+    return tuple(waves), sampled

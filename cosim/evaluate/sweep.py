@@ -1,0 +1,146 @@
+"""A grid of configurations: every point a run of the circuit on the same images, kept as soon as it is there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosim.config import Config, check_value
+from cosim.datasets import Dataset
+from cosim.errors import CardError, ConfigError, NetworkError, SimulationError
+from cosim.evaluate.bench import Bench, Outcome
+from cosim.evaluate.sweep_result import CHIPS, SweepResult
+from cosim.files import disk_error, write_whole
+from cosim.network import Network
+from cosim.progress import log, progress_bar
+
+# What is wrong with one point and not with the whole sweep.
+_OF_A_POINT = (ConfigError, CardError, NetworkError, SimulationError)
+
+
+def sweep(
+    network: Network,
+    dataset: Dataset,
+    config: Config | None = None,
+    *,
+    over: Mapping[str, Sequence[Any]],
+    seeds: int | None = None,
+    folder: str | Path | None = None,
+    store: str | Path | None = None,
+    again: bool = False,
+) -> SweepResult:
+    """Run the circuit at every point of a grid of configurations.
+
+    Args:
+        config: what holds at every point.
+        over: configuration keys, as section.key, and the values each takes, as values or as text that `--set` takes.
+        seeds: virtual chips at each point, variation.chip = 0..seeds-1; None for the configured one.
+        folder: where the outcome of each point is kept, points/IDENTITY.json, and found by the next sweep; None keeps
+            nothing.
+        store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+        again: run points that have an outcome, too.
+
+    Returns:
+        the grid; a point that failed has its reason there and the others go on.
+
+    Raises:
+        ConfigError: an unknown key, a value that is out of range by itself, or no axis.
+        DatasetError, NetworkError: there is no image, or images do not fit the network.
+        MachineError: ngspice is missing, or the disk is full.
+    """
+    base, axes = config or Config(), check_axes(over, seeds)
+    bench, points = Bench(network, dataset, store), None if folder is None else _points(Path(folder))
+    grid = list(itertools.product(*axes.values()))
+    found: list[Outcome | str] = []
+    software = bench.right(bench.software)
+    with progress_bar("points", len(grid)) as advance:
+        for values in grid:
+            given = dict(zip(axes, values, strict=True))
+            label = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in given.items())
+            advance(0, note=label)
+            try:
+                found.append(_outcome(bench, base.with_values(given), points, again))
+            except _OF_A_POINT as error:
+                found.append(str(error))
+            last = found[-1]
+            log(f"{label}: {last if isinstance(last, str) else f'{100 * last.accuracy:.2f} %'}")
+            advance(1)
+    facts = {
+        "network": network.name,
+        "network_source": network.source,
+        "dataset": dataset.name,
+        "dataset_digest": dataset.digest,
+        "images": len(dataset),
+        "config": base.model_dump(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("cosim"),
+    }
+    return _gathered(facts, axes, software, found)
+
+
+def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:
+    """The axes of a grid with their values checked, virtual chips last.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range, one given twice, or no axis.
+    """
+    axes = {key: tuple(check_value(key, value) for value in values) for key, values in over.items()}
+    if seeds is not None:
+        if CHIPS in axes:
+            raise ConfigError(f"{CHIPS} is an axis already: give either its values or a number of seeds")
+        if seeds < 1:
+            raise ConfigError(f"expected at least one seed, found {seeds}")
+        axes[CHIPS] = tuple(range(seeds))
+    if not axes:
+        raise ConfigError("a sweep needs an axis: name a key and its values, as corner.temperature_c=-40,27,85")
+    for key, values in axes.items():
+        if not values:
+            raise ConfigError(f"axis {key} has no values: give some, separated by commas")
+        if len(set(map(repr, values))) < len(values):
+            raise ConfigError(f"axis {key} has a value twice: {', '.join(map(str, values))}; give each once")
+    return axes
+
+
+def _points(folder: Path) -> Path:
+    points = folder / "points"
+    try:
+        points.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, points) from error
+    return points
+
+
+def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> Outcome:
+    """The outcome of one point: the one kept, or a new one, which is kept."""
+    if points is None:
+        return bench.measure(config)
+    path = points / f"{bench.identity(config)}.json"
+    if path.is_file() and not again:
+        try:
+            return Outcome.from_json(path.read_text(), len(bench.dataset))
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
+            pass  # what is no outcome is measured again and replaced
+    outcome = bench.measure(config)
+    write_whole(path, outcome.to_json())
+    return outcome
+
+
+def _gathered(
+    facts: dict[str, Any], axes: dict[str, tuple[Any, ...]], software: np.ndarray, found: list[Outcome | str]
+) -> SweepResult:
+    """The points as arrays of the grid's shape."""
+    shape = tuple(map(len, axes.values()))
+    arrays: dict[str, np.ndarray] = {}
+    for field in fields(Outcome):
+        missing: Any = np.zeros(len(software), bool) if field.name in ("right", "agreeing") else np.nan
+        values = [missing if isinstance(each, str) else getattr(each, field.name) for each in found]
+        arrays[field.name] = np.array(values).reshape(*shape, *np.shape(missing))
+    reasons = np.array([each if isinstance(each, str) else "" for each in found], object).reshape(shape)
+    return SweepResult(facts=facts, axes=axes, software_right=software, reasons=reasons, **arrays)

@@ -1,0 +1,196 @@
+"""What a sweep found, and its HDF5 file (docs/formats/sweep.md)."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cosim.errors import InputError
+from cosim.evaluate.comparison import Accuracy
+from cosim.files import is_file, write_whole
+
+FORMAT = "cosim-sweep-1"
+CHIPS = "variation.chip"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Accuracies of several points as one.
+
+    Attributes:
+        mean: of the points; low, high: its 95 % confidence interval, across chips where there are several (Student's
+            t), else for the choice of images (Wilson).
+        worst: the lowest accuracy; points: how many.
+    """
+
+    mean: float
+    low: float
+    high: float
+    worst: float
+    points: int
+
+
+@dataclass(frozen=True, eq=False)
+class SweepResult:
+    """A grid of outcomes. Arrays have the grid's shape, the axes' lengths in order; failed points hold nan and False.
+
+    Attributes:
+        facts: JSON values: network, data set, configuration at every point, date, version.
+        axes: configuration key -> its values.
+        software_right: (images,) bool, classified rightly by the integer network.
+        right, agreeing: (*grid, images) bool, rightly, and as software does.
+        reasons: (*grid) why a point failed, "" where it did not.
+        code_error_rms, code_error_max, clipped_share, unsettled_lsb, seconds, ngspice_seconds: (*grid) as in `Outcome`.
+    """
+
+    facts: dict[str, Any]
+    axes: dict[str, tuple[Any, ...]]
+    software_right: np.ndarray
+    right: np.ndarray
+    agreeing: np.ndarray
+    reasons: np.ndarray
+    code_error_rms: np.ndarray
+    code_error_max: np.ndarray
+    clipped_share: np.ndarray
+    unsettled_lsb: np.ndarray
+    seconds: np.ndarray
+    ngspice_seconds: np.ndarray
+
+    @property
+    def images(self) -> int:
+        return len(self.software_right)
+
+    @property
+    def done(self) -> np.ndarray:
+        """(*grid) bool: points that have an outcome."""
+        return self.reasons == ""
+
+    @property
+    def failed(self) -> int:
+        return int((~self.done).sum())
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """(*grid)"""
+        return np.where(self.done, self.right.mean(axis=-1), np.nan)
+
+    @property
+    def disagreements(self) -> np.ndarray:
+        """(*grid) images decided otherwise than in software, nan where a point failed."""
+        return np.where(self.done, (~self.agreeing).sum(axis=-1), np.nan)
+
+    @property
+    def software(self) -> Accuracy:
+        return Accuracy(int(self.software_right.sum()), self.images)
+
+    @property
+    def chip_axis(self) -> int | None:
+        """Which axis is that of virtual chips, None if there are not several."""
+        return list(self.axes).index(CHIPS) if len(self.axes.get(CHIPS, ())) > 1 else None
+
+    def settings(self, index: tuple[int, ...]) -> dict[str, Any]:
+        """Key -> value at a point; axes of which the index is a slice are left out."""
+        chosen = zip(self.axes.items(), index, strict=True)
+        return {key: values[place] for (key, values), place in chosen if not isinstance(place, slice)}
+
+    def cases(self) -> Iterator[tuple[Any, ...]]:
+        """Indices of all points; of virtual chips, if there are several, all at once."""
+        ranges = [
+            [slice(None)] if number == self.chip_axis else range(len(values))
+            for number, values in enumerate(self.axes.values())
+        ]
+        places: list[tuple[Any, ...]] = [()]
+        for choices in ranges:
+            places = [(*place, choice) for place in places for choice in choices]
+        return iter(places)
+
+    def along(self, axis: int) -> list[Spread | None]:
+        """For each value of an axis the spread over the points that have it; None where all of them failed."""
+        chips = self.chip_axis
+        moved = np.moveaxis(self.accuracy, axis, 0)
+        by_chip = None if chips is None or chips == axis else chips - (chips > axis)
+        return [self._spread(values, by_chip) for values in moved]
+
+    def spread(self, case: tuple[Any, ...]) -> Spread | None:
+        """The spread over the points of a case."""
+        values = np.atleast_1d(self.accuracy[case])
+        return self._spread(values, None if self.chip_axis is None else 0)
+
+    def _spread(self, accuracies: np.ndarray, chip_axis: int | None) -> Spread | None:
+        known = accuracies[~np.isnan(accuracies)]
+        if not len(known):
+            return None
+        mean, worst = float(known.mean()), float(known.min())
+        if chip_axis is not None:
+            rows = np.moveaxis(accuracies, chip_axis, 0).reshape(accuracies.shape[chip_axis], -1)
+            chips = np.array([row[~np.isnan(row)].mean() for row in rows if not np.isnan(row).all()])
+            if len(chips) > 1:
+                from scipy.special import stdtrit
+
+                half = float(stdtrit(len(chips) - 1, 0.975) * chips.std(ddof=1)) / math.sqrt(len(chips))
+                return Spread(mean, max(mean - half, 0.0), min(mean + half, 1.0), worst, len(known))
+        low, high = Accuracy(round(mean * self.images), self.images).interval
+        return Spread(mean, low, high, worst, len(known))
+
+    @property
+    def worst(self) -> tuple[int, ...] | None:
+        """Index of the point of lowest accuracy, None if all failed."""
+        if not self.done.any():
+            return None
+        return tuple(int(place) for place in np.unravel_index(np.nanargmin(self.accuracy), self.accuracy.shape))
+
+    def save(self, path: Path) -> None:
+        """Write the HDF5 file, whole."""
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
+            file.attrs["axes"] = json.dumps({key: list(values) for key, values in self.axes.items()})
+            file.attrs["images"] = self.images
+            for name in _BITS:
+                file.create_dataset(name, data=np.packbits(getattr(self, name), axis=-1), compression="gzip")
+            for name in ("accuracy", "disagreements", *_NUMBERS):
+                file.create_dataset(name, data=getattr(self, name))
+            file.create_dataset("reasons", data=self.reasons, dtype=h5py.string_dtype())
+            for number, (key, values) in enumerate(self.axes.items()):
+                named = values if all(isinstance(value, int | float) for value in values) else list(map(str, values))
+                file.create_dataset(f"axes/{number}", data=named).attrs["key"] = key
+
+        write_whole(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> SweepResult:
+        """Read a sweep's file.
+
+        Raises:
+            InputError: no such file, or it is no sweep of cosim.
+        """
+        if not is_file(path):
+            raise InputError(f"no sweep at {path}: name a file that `cosim sweep --out` wrote")
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs["format"] != FORMAT:
+                    raise ValueError(f"format {file.attrs['format']!r}, expected {FORMAT!r}")
+                axes = {key: tuple(values) for key, values in json.loads(file.attrs["axes"]).items()}
+                shape, images = tuple(map(len, axes.values())), int(file.attrs["images"])
+                arrays = {name: file[name][()] for name in _NUMBERS}
+                arrays["reasons"] = file["reasons"].asstr()[()].astype(object)
+                if any(values.shape != shape for values in arrays.values()):
+                    raise ValueError(f"arrays must have the grid's shape {shape}")
+                bits = {name: np.unpackbits(file[name][()], axis=-1, count=images).astype(bool) for name in _BITS}
+                facts = json.loads(file.attrs["facts"])
+            return cls(facts=facts, axes=axes, **bits, **arrays)
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no sweep that cosim wrote ({error}): repeat `cosim sweep`") from error
+
+
+_BITS = ("software_right", "right", "agreeing")
+_NUMBERS = ("code_error_rms", "code_error_max", "clipped_share", "unsettled_lsb", "seconds", "ngspice_seconds")

@@ -1,0 +1,99 @@
+"""A sweep as tables: for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from cosim.evaluate.sweep_result import SweepResult
+from cosim.files import write_whole
+from cosim.report import provenance, wording
+
+_FAILED = "failed"
+_TIMES = ("ngspice [s]", "wall [s]")
+_ERRORS = ("code error, rms [units]", "code error, max [units]")
+_WIDE = {_FAILED, *_TIMES, *_ERRORS}
+
+
+def sweep_table(result: SweepResult) -> Table:
+    """Each case of the grid, the virtual chips of one in a row, in the columns that fit a terminal."""
+    head, *rows = sweep_rows(result)
+    shown = [number for number, heading in enumerate(head) if heading not in _WIDE]
+    shown += [len(head) - 1] if result.failed else []
+    table = Table(title=escape("\n".join(sweep_sentences(result))))
+    for number in shown:
+        last = number == len(head) - 1
+        heading = head[number].rpartition(".")[2].translate({ord(" "): "\n", ord("_"): "\n"})
+        table.add_column(escape(heading), justify="left" if last else "right", no_wrap=not last)
+    for row in rows:
+        table.add_row(*(escape(row[number]) for number in shown))
+    return table
+
+
+def sweep_sentences(result: SweepResult) -> list[str]:
+    """What was swept, the mean, and the worst."""
+    facts, software = result.facts, wording.percent(result.software.share)
+    settings = ", ".join(provenance.changed(facts)) or "default settings"
+    said = [
+        f"{facts['network']} on {result.images} images of {facts['dataset']}; {settings}",
+        f"software is right on {software} %",
+    ]
+    worst = result.worst
+    if worst is not None:
+        lost = 100 * (result.software.share - result.accuracy)
+        place = ", ".join(f"{key} = {value}" for key, value in result.settings(worst).items())
+        said.append(
+            f"{int(result.done.sum())} points lose {np.nanmean(lost):.2f} points of accuracy on average, "
+            f"at most {lost[worst]:.2f}: {place}"
+        )
+    if result.failed:
+        said.append(f"{result.failed} of {result.done.size} points failed")
+    return said
+
+
+def sweep_rows(result: SweepResult) -> list[list[str]]:
+    """The table as text, headings first."""
+    chips = result.chip_axis is not None
+    keys = [key for number, key in enumerate(result.axes) if number != result.chip_axis]
+    figures = ["right [%]", "95 % interval", "lost [pt]", *(["worst chip [%]"] if chips else []), "decided otherwise"]
+    rows = [[*keys, *figures, *_ERRORS, *_TIMES, _FAILED]]
+    for case in result.cases():
+        spread = result.spread(case)
+        cells = [str(value) for value in result.settings(case).values()]
+        if spread is None:
+            cells += ["-"] * (len(rows[0]) - len(keys) - 1)
+        else:
+            mean, low, high, worst = map(wording.percent, (spread.mean, spread.low, spread.high, spread.worst))
+            lost = f"{100 * (result.software.share - spread.mean):+.2f}"
+            cells += [mean, f"{low} .. {high}", lost, *([worst] if chips else [])]
+            cells += [
+                f"{np.nanmean(result.disagreements[case]):.4g}",
+                f"{np.sqrt(np.nanmean(result.code_error_rms[case] ** 2)):.3f}",
+                f"{np.nanmax(result.code_error_max[case]):.2f}",
+                f"{np.nansum(result.ngspice_seconds[case]):.1f}",
+                f"{np.nansum(result.seconds[case]):.1f}",
+            ]
+        rows.append([*cells, _failures(result.reasons[case])])
+    return rows
+
+
+def write_sweep_table(result: SweepResult, path: Path) -> Path:
+    """Write the table and what it says as Markdown; returns the path."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in sweep_rows(result)]
+    lines = [head, ["---"] * len(head), *body]
+    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    write_whole(path, "\n".join(f"{sentence}." for sentence in sweep_sentences(result)) + "\n\n" + table)
+    return path
+
+
+def _failures(reasons: Any) -> str:
+    """How many points failed, and the first line of why the first did."""
+    said = [reason for reason in np.atleast_1d(reasons).ravel() if reason]
+    if not said:
+        return ""
+    first = said[0].splitlines()[0]
+    return f"{len(said)}: {first}" if np.size(reasons) > 1 else first
