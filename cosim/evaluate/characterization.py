@@ -36,8 +36,8 @@ class Characterization:
         currents: (levels,) read current [A].
         off_a: read current of a cell that is off [A].
         slopes: (levels,) sensitivity -dI/dVt of the read current to the threshold [A/V].
-        equal_steps: (levels,) read current [A] if the shifts lay at equal steps, from level 0 to the highest; from level
-            1 where level 0 is off, which then lies a step beyond.
+        equal_steps: (levels,) read current [A] if the shifts lay at equal steps, from level 0 to the highest; from
+            level 1 where level 0 is off, which then lies a step beyond.
         gate_v: (points,) [V] and transfer: (points, levels) [A], at the read's bitline voltage.
         drain_v: (points,) [V] and output: (points, levels) [A], at the read's wordline voltage.
         corners: corners at which the levels are read; corner_currents: (corners, levels) [A].
