@@ -32,7 +32,10 @@ class Array(_Section):
     wordlines: int = Field(256, ge=1, le=65536)
     """Rows of a tile."""
     bitlines: int = Field(64, ge=2, le=4096)
-    """Columns of a tile; the last one used is the reference column."""
+    """Columns of a tile; with encoding "offset" the last one used is the reference column."""
+    encoding: Literal["offset", "differential"] = "offset"
+    """Signed weights: offset, a cell holds weight + zero point and a reference column is subtracted; differential, a
+    pair of bitlines holds positive and negative weights (docs/reading.md)."""
     open_wordlines: int = Field(9, ge=1, le=48)
     """Rows opened together in one read, at most."""
     bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
@@ -351,6 +354,11 @@ class Config(_Section):
             raise ConfigError(
                 'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to '
                 "1..16"
+            )
+        if self.trim.method == "reference" and array.encoding == "differential":
+            raise ConfigError(
+                'trim.method = "reference" needs a reference column, which array.encoding = "differential" has not: '
+                'set trim.method to "calibration" or "none"'
             )
         if self.run.fidelity == "ideal" and self.variation.threshold_error:
             raise ConfigError(

@@ -205,12 +205,18 @@ class ArrayLayer:
             f"network {self.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
             f"weights: outputs {first}..{last - 1}, rows {group.rows[0]}..{group.rows[1] - 1} of the unrolled kernel "
             "(input channel, row, column)",
-            f"the last bitline is the reference column, of level {self.plan.reference_level}; a weight takes "
-            f"{len(self.plan.places)} bitline(s), most significant first",
+            self._encoding(),
         )
         shifts = self.chip.cells.cell_shifts(self.number, group) if self.chip.cells else None
         deck = self.chip.decks.deck(group, patterns, comments, careful=careful, shifts=shifts)
         return PlannedDeck(index, patterns, deck)
+
+    def _encoding(self) -> str:
+        """How weights lie on bitlines, in words."""
+        places = f"a weight takes {len(self.plan.places)} bitline(s), most significant first"
+        if self.plan.reference_level is None:
+            return f"{places}, each slice a pair for positive and negative weights"
+        return f"the last bitline is the reference column, of level {self.plan.reference_level}; {places}"
 
     def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
         """A deck of reads of one image in the order it causes them, on a random group.

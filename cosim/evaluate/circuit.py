@@ -19,6 +19,7 @@ from cosim.evaluate.programming import close_cells, level_slopes, program_cell
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
+from cosim.network.partial_sums import check_digitized
 from cosim.spice import Reading, Simulator, Store, Usage
 
 
@@ -60,7 +61,7 @@ class CircuitNetwork(nn.Module):
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
 
     Raises:
-        ConfigError: run.layers names a layer that the network does not have.
+        ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
         NetworkError: a layer does not fit the cells.
         CardError: the card is no cell, or cannot reach the currents asked for.
         MachineError: ngspice is missing or too old.
@@ -78,7 +79,10 @@ class CircuitNetwork(nn.Module):
         self.simulator: Simulator | None = None
         self.decks: ArrayDecks | None = None
         self.cells: CellVariation | None = None
-        chosen = {layer.name for layer in _chosen_layers(network, self.config.run.layers)}
+        layers = _chosen_layers(network, self.config.run.layers)
+        chosen = {layer.name for layer in layers}
+        if any(layer.partial_sums is not None for layer in layers):
+            check_digitized(self.config)
         if self.config.run.fidelity != "ideal":
             self.simulator = Simulator(self.config.run, Store(Path(store) if store else None))
             with self.stopwatch("programming"):

@@ -64,7 +64,7 @@ class Waveform:
 
     Attributes:
         title: which deck.
-        time_s: (points,); currents_a: (points, bitlines), the last bitline the reference.
+        time_s: (points,); currents_a: (points, bitlines).
         sample_s: (reads,) when the reads are sampled.
     """
 

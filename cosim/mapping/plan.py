@@ -2,10 +2,17 @@
 
 The kernel of each output is unrolled in the order (input channel, row, column) and cut into chunks of
 `open_wordlines`; a chunk occupies a group of wordlines and is read at once. A weight of more bits than a cell holds
-lies in several cells, most significant first, on bitlines side by side. The outputs are cut into blocks that fit the
-bitlines of a tile, less one for the reference column, whose cells all hold the reference level:
+lies in several cells ("slices"), most significant first, on bitlines side by side. The outputs are cut into blocks that
+fit the bitlines of a tile. Of signed weights (`array.encoding`):
 
-    sum of weight * bit = sum over slices of place * column sum - reference sum * zero point / reference level
+- offset: a cell holds weight + zero point. The last bitline is the reference column, whose cells all hold the reference
+  level, and
+
+      sum of weight * bit = sum over slices of place * column sum - reference sum * zero point / reference level
+
+- differential: a slice is a pair of bitlines, which hold the magnitudes of positive and of negative weights, and
+
+      sum of weight * bit = sum over slices of place * (positive column sum - negative column sum)
 
 Groups fill a tile from the sense end upwards. The groups of a grouped (depthwise) convolution use different
 wordlines of the same bitlines, since one group at a time is open.
@@ -17,6 +24,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cosim.config import Array, Cell
@@ -38,10 +46,10 @@ class Group:
         first_wordline: its position on the tile, 0 at the sense end.
         stream: which of the layer's pattern streams drives it.
         rows: start and stop in the unrolled kernel.
-        outputs: start and stop in the layer's outputs, one bitline each; the reference column follows.
-        levels: (wordlines, bitlines) unit currents that the cells conduct, uint8: levels and `cell.offset_units`; the
-            last column is the reference, those before it belong to the outputs in order, each with its slices, most
-            significant first.
+        outputs: start and stop in the layer's outputs.
+        levels: (wordlines, bitlines) unit currents that the cells conduct, uint8: levels and `cell.offset_units`;
+            bitlines belong to the outputs in order, each with one a place of the plan; the reference column, if there
+            is one, is the last.
         around: (wordlines of the tile, bitlines) the same of the whole tile, shared by its groups; None where its other
             cells are off.
     """
@@ -75,9 +83,11 @@ class TilePlan:
         groups: every group of every tile; the groups of one stream differ in their outputs only.
         tiles: physical arrays used.
         chunks: groups of wordlines the kernel of one output is cut into; stream = conv group * chunks + chunk.
-        places: (slices,) what a unit of each slice counts: (1,) for weights of one cell, (16, 1) for 8 bits in two.
-        reference_level: what the cells of the reference column conduct, in unit currents.
-        zero_units: (outputs,) what an output's cells conduct together for weight 0, in unit currents.
+        places: (bitlines of an output,) what a unit of each counts: (1,) for weights of one cell, (16, 1) for 8 bits in
+            two; (1, -1) and (16, -16, 1, -1) for differential pairs.
+        reference_level: what the cells of the reference column conduct, in unit currents; None without one, with
+            differential pairs.
+        zero_units: (outputs,) what an output's cells conduct together for weight 0, in unit currents; 0 of a pair.
         pattern_kernels: (streams, inputs / conv groups, kernel height, kernel width) powers of two in float64:
             convolved with a bit plane they give the pattern on a stream's wordlines.
     """
@@ -87,7 +97,7 @@ class TilePlan:
     tiles: int
     chunks: int
     places: np.ndarray
-    reference_level: int
+    reference_level: int | None
     zero_units: np.ndarray
     pattern_kernels: Tensor
 
@@ -112,22 +122,26 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
     """Place a layer on tiles.
 
     Raises:
-        NetworkError: a tile has too few bitlines for one output's slices and the reference column.
+        NetworkError: a tile has too few bitlines for one output and the reference column.
     """
-    slices = math.ceil(layer.weight_bits / cell.bits)
-    per_block = (array.bitlines - 1) // slices
+    if array.encoding == "offset":
+        levels, places = _offset(layer, cell)
+        reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0])) + cell.offset_units
+        zero_units = layer.zero_point.numpy() + cell.offset_units * int(places.sum())
+    else:
+        levels, places = _differential(layer, cell)
+        reference_level, zero_units = None, np.zeros(layer.outputs, np.int64)  # what both of a pair conduct cancels
+    references = int(reference_level is not None)
+    per_block = (array.bitlines - references) // len(places)
     if per_block == 0:
         raise NetworkError(
-            f"layer {layer.name!r}: {layer.weight_bits}-bit weights take {slices} cells of {cell.bits} bits and a "
-            f"reference column, but a tile has {array.bitlines} bitlines: set array.bitlines >= {slices + 1}"
+            f"layer {layer.name!r}: {layer.weight_bits}-bit weights take {len(places)} cells of {cell.bits} bits"
+            f"{' and a reference column' if references else ', two a slice'}, but a tile has {array.bitlines} "
+            f"bitlines: set array.bitlines >= {len(places) + references}"
         )
-    places = cell.levels ** np.arange(slices)[::-1]
-    reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0])) + cell.offset_units
     convs, columns = layer.groups, layer.outputs // layer.groups
-    whole = layer.levels().reshape(convs, columns, -1).numpy()
-    levels = whole[:, :, None] // places[:, None] % cell.levels + cell.offset_units  # convs, columns, slices, depth
-    levels = levels.astype(np.uint8)
-    depth = levels.shape[3]
+    depth = levels.shape[-1]
+    levels = levels.reshape(convs, columns, len(places), depth)
     chunks = math.ceil(depth / array.open_wordlines)
     groups_per_tile = array.wordlines // array.open_wordlines
     tiles_per_block = math.ceil(convs * chunks / groups_per_tile)
@@ -138,13 +152,13 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
         for stream in range(convs * chunks):
             conv, chunk = divmod(stream, chunks)
             rows = (chunk * array.open_wordlines, min((chunk + 1) * array.open_wordlines, depth))
-            weights = levels[conv, first:last, :, slice(*rows)].reshape((last - first) * slices, -1).T
-            reference = np.full((len(weights), 1), reference_level, np.uint8)
+            weights = levels[conv, first:last, :, slice(*rows)].reshape((last - first) * len(places), -1).T
+            held = np.pad(weights, ((0, 0), (0, references)), constant_values=reference_level or 0)
             tile, position = divmod(stream, groups_per_tile)
             if position == 0:  # cells without a weight are off
-                around = np.zeros((array.wordlines, weights.shape[1] + 1), np.uint8)
+                around = np.zeros((array.wordlines, held.shape[1]), np.uint8)
             first_wordline = position * array.open_wordlines
-            around[first_wordline : first_wordline + len(weights)] = np.hstack([weights, reference])
+            around[first_wordline : first_wordline + len(held)] = held
             groups.append(
                 Group(
                     tile=block * tiles_per_block + tile,
@@ -152,7 +166,7 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
                     stream=stream,
                     rows=rows,
                     outputs=(conv * columns + first, conv * columns + last),
-                    levels=around[first_wordline : first_wordline + len(weights)],
+                    levels=around[first_wordline : first_wordline + len(held)],
                     around=around,
                 )
             )
@@ -163,6 +177,26 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
         chunks,
         places,
         reference_level,
-        layer.zero_point.numpy() + cell.offset_units * int(places.sum()),
+        zero_units,
         pattern_kernels(tuple(layer.weight.shape[1:]), array.open_wordlines, layer.groups),
     )
+
+
+def _offset(layer: LayerSpec, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """What cells conduct (outputs, places, depth) for weight + zero point, and what places count."""
+    places = cell.levels ** np.arange(math.ceil(layer.weight_bits / cell.bits))[::-1]
+    return _digits(layer.levels().flatten(1).numpy(), places, cell), places
+
+
+def _differential(layer: LayerSpec, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """The same for magnitudes of positive and of negative weights, in turn; slices are as many as the largest needs."""
+    weights = layer.weight.flatten(1).to(torch.int64).numpy()
+    bits = max(1, int(np.abs(weights).max()).bit_length())
+    places = cell.levels ** np.arange(math.ceil(bits / cell.bits))[::-1]
+    pairs = np.stack([_digits(np.maximum(part, 0), places, cell) for part in (weights, -weights)], axis=2)
+    return pairs.reshape(len(weights), -1, weights.shape[1]), np.outer(places, [1, -1]).ravel()
+
+
+def _digits(values: np.ndarray, places: np.ndarray, cell: Cell) -> np.ndarray:
+    """Values (outputs, depth) as what their cells conduct (outputs, places, depth), in unit currents."""
+    return (values[:, None] // places[:, None] % cell.levels + cell.offset_units).astype(np.uint8)

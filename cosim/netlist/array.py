@@ -149,9 +149,11 @@ class ArrayDecks:
             "tran": f"read k is sampled at {read.rise_s:g} s + (k + 1) * {read.pulse_s:g} s",
             "dc": "read k is point k of the sweep",
         }[analysis]
+        sums = {"offset": "column less reference", "differential": "positive less negative column"}
         return (
             f"bitline current k is -i(vblk) [A]; {place}",
-            f"one level is {self.config.cell.unit_a:.6g} A; column less reference, in levels, is the partial sum",
+            f"one level is {self.config.cell.unit_a:.6g} A; {sums[self.config.array.encoding]}, in levels, is the "
+            "partial sum",
             "units are SI: volt, ampere, ohm, farad, second, metre",
         )
 

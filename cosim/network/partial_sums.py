@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.config import Config
-from cosim.errors import NetworkError
+from cosim.errors import ConfigError, NetworkError
 from cosim.network.bit_planes import add_partial_sums, pattern_kernels, plane_patterns
 from cosim.network.quantizers import Shown
 
@@ -60,7 +60,12 @@ class PartialSums:
 
     @classmethod
     def from_config(cls, config: Config) -> PartialSums:
-        """Those of the arrays of a configuration."""
+        """Those of the arrays of a configuration.
+
+        Raises:
+            ConfigError: its arrays digitize other sums.
+        """
+        check_digitized(config)
         lsb_units, highest = config.code_units()
         return cls(config.array.open_wordlines, config.cell.bits, lsb_units, highest, config.cell.offset_units)
 
@@ -71,6 +76,20 @@ class PartialSums:
     def codes(self, lsb: Tensor) -> Tensor:
         """Codes of what `in_lsb` gives, without noise."""
         return lsb.round().clamp(0, self.highest)
+
+
+def check_digitized(config: Config) -> None:
+    """Refuse arrays that digitize other sums than those of levels, less a reference, a bit plane at a time.
+
+    Raises:
+        ConfigError: the arrays of the configuration are such.
+    """
+    for key, found, expected in (("array.encoding", config.array.encoding, "offset"),):
+        if found != expected:
+            raise ConfigError(
+                f'networks trained for digitized partial sums need {key} = "{expected}", found "{found}": set it back, '
+                "or quantize the network without arrays"
+            )
 
 
 def decision_offset(lsb_units: float) -> float:

@@ -30,7 +30,7 @@ class GroupReads:
 
     Attributes:
         patterns: (n,) int64; uses: (n,) reads of it.
-        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise, the last bitline the reference.
+        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise.
         codes: (n, bitlines) int32.
         ideal: (n, bitlines) float32 positions of an ideal array's currents at converters without errors.
         ideal_codes: (n, bitlines) int32 of those.
@@ -150,11 +150,13 @@ class LayerTable:
 
     def partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
         """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
-        zeros = self.plan.zero_units[slice(*group.outputs)]
-        slices = units[:, :-1].reshape(len(units), len(zeros), len(self.plan.places))
-        # Multiplied before it is divided, so that an exact reference gives an exact integer.
-        reference = units[:, -1:].astype(np.float64) * zeros / self.plan.reference_level
-        return (slices @ self.plan.places - reference).astype(np.float32)
+        outputs, places = group.outputs[1] - group.outputs[0], self.plan.places
+        sums = units[:, : outputs * len(places)].reshape(len(units), outputs, len(places)) @ places
+        if self.plan.reference_level is not None:
+            zeros = self.plan.zero_units[slice(*group.outputs)]
+            # Multiplied before it is divided, so that an exact reference gives an exact integer.
+            sums = sums - units[:, -1:].astype(np.float64) * zeros / self.plan.reference_level
+        return sums.astype(np.float32)
 
     def apply(self, patterns: Tensor) -> Tensor:
         """Layer sums (n, outputs, h, w), in float32, of `patterns` (bits, n, streams, h, w).

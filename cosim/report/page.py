@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cosim.config import Config
 from cosim.evaluate import Accuracy, Comparison, LayerComparison, RunRecord, compare_record
 from cosim.evaluate.record import LayerRecord
 from cosim.files import write_whole
@@ -287,10 +288,11 @@ def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
 def _waveform(record: RunRecord) -> dict[str, str] | None:
     if record.waveform is None or len(record.waveform.time_s) < 2:
         return None
+    reference = Config.from_dict(record.facts["config"]).array.encoding == "offset"
     return {
         "title": record.waveform.title,
-        "wide": plots.waveform_plot(record.waveform, "wave-wide", wide=True),
-        "narrow": plots.waveform_plot(record.waveform, "wave-narrow", wide=False),
+        "wide": plots.waveform_plot(record.waveform, "wave-wide", reference=reference, wide=True),
+        "narrow": plots.waveform_plot(record.waveform, "wave-narrow", reference=reference, wide=False),
     }
 
 

@@ -104,16 +104,21 @@ def error_density(errors: LayerErrors, key: str) -> str:
     return _svg(figure, key)
 
 
-def waveform_plot(waveform: Waveform, key: str, *, wide: bool) -> str:
-    """Currents of the bitlines that move most and of the reference column, with the sample instants."""
+def waveform_plot(waveform: Waveform, key: str, *, reference: bool, wide: bool) -> str:
+    """Currents of the bitlines that move most and of the reference column, if the last is one, and the samples."""
     time_ns, currents_ua = waveform.time_s * 1e9, waveform.currents_a * 1e6
     sample_ns = waveform.sample_s * 1e9
-    moving = np.argsort(-np.ptp(currents_ua[:, :-1], axis=0), kind="stable")[:_SHOWN_BITLINES]
+    weights = currents_ua[:, :-1] if reference else currents_ua
+    moving = np.argsort(-np.ptp(weights, axis=0), kind="stable")[:_SHOWN_BITLINES]
     figure, axes = _figure(xlabel="time [ns]", ylabel="bitline current [µA]", size=(10.4, 3.7) if wide else (4.2, 4.0))
     for sample in sample_ns:
         axes.axvline(sample, color=_LINE, linewidth=1)
-    lines = [(int(bitline), _SERIES[i], "-", f"bitline {bitline}") for i, bitline in enumerate(np.sort(moving))]
-    for column, colour, style, label in [*lines, (-1, _INK, (0, (4, 2)), "reference")]:
+    lines: list[tuple[int, str, Any, str]] = [
+        (int(bitline), _SERIES[i], "-", f"bitline {bitline}") for i, bitline in enumerate(np.sort(moving))
+    ]
+    if reference:
+        lines.append((-1, _INK, (0, (4, 2)), "reference"))
+    for column, colour, style, label in lines:
         axes.plot(time_ns, currents_ua[:, column], color=colour, linestyle=style, linewidth=1.4, label=label)
         sampled = np.interp(sample_ns, time_ns, currents_ua[:, column])
         axes.plot(sample_ns, sampled, color=colour, linestyle="none", marker="o", markersize=3.2)

@@ -83,6 +83,27 @@ def test_circuit_without_wires_equals_the_definition(geometry: str, fidelity: st
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def test_tables_of_differential_pairs_equal_the_definition(geometry: dict) -> None:
+    layer = make_layer(**geometry)
+    activations = activations_for(layer)
+    settings = [*SMALL, "array.open_wordlines=4", "array.encoding=differential", "run.fidelity=ideal"]
+    found = on_the_circuit(layer, activations, settings, None)
+    assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
+
+
+@pytest.mark.parametrize("geometry", ["plain", "depthwise", "asymmetric per channel", "8-bit weights in two cells"])
+@pytest.mark.parametrize("fidelity", ["dc", "tran"])
+def test_differential_pairs_without_wires_equal_the_definition(
+    geometry: str, fidelity: str, shared_store: object
+) -> None:
+    layer = make_layer(**GEOMETRIES[geometry])
+    activations = activations_for(layer, 1)
+    settings = [*SMALL, "array.open_wordlines=5", "array.bitline_res_ohm=0", f"run.fidelity={fidelity}"]
+    found = on_the_circuit(layer, activations, [*settings, "array.encoding=differential"], shared_store)
+    assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
+
+
 @pytest.mark.parametrize("layers", ["conv", "all", "conv2"])
 def test_network_without_wires_equals_software(layers: str, shared_store: object) -> None:
     network, images = make_network(), random_images(8)

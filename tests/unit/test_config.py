@@ -71,6 +71,10 @@ def test_round_trip() -> None:
         ),
         (["array.closed_wordlines=cells", "array.wordlines=4096"], r"all 4096 x 64 cells .* choose \"lumped\""),
         (["array.closed_wordlines=some"], r"array\.closed_wordlines: Input should be 'lumped', 'cells' or 'omitted'"),
+        (
+            ["trim.method=reference", "array.encoding=differential"],
+            r"needs a reference column.*\"calibration\" or \"none\"",
+        ),
         (["read.bitline_v=4.5"], r"read\.bitline_v = 4\.5 must be below read\.wordline_v"),
         (["run.seed=" + "9" * 5000], r"run\.seed"),
         (["array.wordlines=1\nb=2"], r"array\.wordlines"),

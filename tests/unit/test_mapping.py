@@ -29,19 +29,41 @@ ARRAY = Array(wordlines=20, bitlines=4, open_wordlines=5)
         {"kernel": (1, 1)},
     ],
 )
-def test_untiling_gives_the_weights_back(geometry: dict) -> None:
+@pytest.mark.parametrize("encoding", ["offset", "differential"])
+def test_untiling_gives_the_weights_back(geometry: dict, encoding: str) -> None:
     layer = make_layer(**geometry)
-    plan = plan_tiles(layer, ARRAY, Cell())
+    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": encoding}), Cell())
     found = torch.full((layer.outputs, layer.weight[0].numel()), 99)
     for group in plan.groups:
         levels = torch.from_numpy(group.levels.astype(np.int64))
         block = found[slice(*group.outputs), slice(*group.rows)]
         assert (block == 99).all(), "a weight has two places"
-        slices = levels[:, :-1].T.reshape(len(block), len(plan.places), -1)
+        slices = levels[:, : len(block) * len(plan.places)].T.reshape(len(block), len(plan.places), -1)
         whole = (slices * torch.from_numpy(plan.places)[:, None]).sum(1)
-        block.copy_(whole - layer.zero_point[slice(*group.outputs), None])
-        assert (levels[:, -1] == plan.reference_level).all()
+        if encoding == "offset":
+            assert (levels[:, -1] == plan.reference_level).all()
+            whole -= layer.zero_point[slice(*group.outputs), None]
+        block.copy_(whole)
     assert torch.equal(found.reshape(layer.weight.shape), layer.weight.to(torch.int64))
+
+
+def test_differential_pairs_hold_magnitudes_and_no_reference() -> None:
+    layer = make_layer(weight_bits=8, outputs=1, kernel=(1, 1))
+    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": "differential"}), Cell())
+    (group,) = plan.groups
+    assert (plan.places.tolist(), plan.reference_level) == ([16, -16, 1, -1], None)
+    for weight, levels in zip(layer.weight.flatten().tolist(), group.levels.tolist(), strict=True):
+        high, low = divmod(abs(weight), 16)
+        assert levels == ([high, 0, low, 0] if weight > 0 else [0, high, 0, low])
+
+
+def test_differential_slices_are_as_many_as_the_largest_weight_needs() -> None:
+    """Five bits about a zero point of 16 are -16..15: the minus sixteen alone takes a second cell."""
+    layer = make_layer(weight_bits=5, inputs=1, outputs=1, kernel=(1, 2))
+    for largest, slices in ((-16, 2), (15, 1)):
+        layer = replace(layer, weight=torch.tensor([[[[largest, 3]]]], dtype=torch.int32))
+        plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": "differential"}), Cell())
+        assert len(plan.places) == 2 * slices
 
 
 def test_groups_of_a_tile_fit_it_and_do_not_overlap() -> None:
@@ -106,3 +128,6 @@ def test_weights_that_do_not_fit_a_cell() -> None:
     narrow = Array(wordlines=20, bitlines=2, open_wordlines=5)
     with pytest.raises(NetworkError, match=r"8-bit weights take 2 cells.*set array\.bitlines >= 3"):
         plan_tiles(make_layer(weight_bits=8), narrow, Cell())
+    pairs = Array(wordlines=20, bitlines=3, open_wordlines=5, encoding="differential")
+    with pytest.raises(NetworkError, match=r"8-bit weights take 4 cells.*set array\.bitlines >= 4"):
+        plan_tiles(make_layer(weight_bits=8), pairs, Cell())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import cosim
 from cosim.config import Config
-from cosim.errors import NetworkError
+from cosim.errors import ConfigError, NetworkError
 from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, concrete_codes, decision_offset
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import AsymmetricQuantizer, LearnedStepQuantizer, Quantizer
@@ -191,6 +191,17 @@ def test_the_circuit_simulated_gives_the_codes_of_software(tmp_path: Path) -> No
     network = cosim.quantize(module, images, weight_bits=2, activation_bits=2, arrays=config)
     circuit = cosim.CircuitNetwork(network, config, store=tmp_path)
     assert torch.equal(circuit(images), network(images))
+
+
+@pytest.mark.parametrize("setting", ["array.encoding=differential"])
+def test_arrays_that_digitize_other_sums_are_refused(setting: str) -> None:
+    images, module = torch.rand(8, 1, 4, 4), nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    options = {"weight_bits": 2, "activation_bits": 2}
+    with pytest.raises(ConfigError, match=f"digitized partial sums need {setting.partition('=')[0]}"):
+        cosim.quantize(module, images, **options, arrays=Config.load(None, [*TWO_BITS, setting]))
+    network = cosim.quantize(module, images, **options, arrays=Config.load(None, TWO_BITS))
+    with pytest.raises(ConfigError, match=f"digitized partial sums need {setting.partition('=')[0]}"):
+        cosim.CircuitNetwork(network, Config.load(None, [*TWO_BITS, setting, "run.fidelity=ideal"]))
 
 
 def test_an_even_code_width_has_no_ties() -> None:
