@@ -16,6 +16,8 @@ Process = Literal["tt", "ff", "ss", "fs", "sf"]
 
 # 40 times what a wire of a cell's length has.
 _MOST_FARAD = 2e-14
+# Between the keeper's drain and the amplifier's pair.
+_CLAMPED_V = (0.05, 0.3)
 # Of a deck that holds a whole tile.
 _MOST_CELLS = 1 << 17
 
@@ -108,6 +110,17 @@ class Read(_Section):
     """Time a pattern is held; the current is sampled at its end [s]."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline [s]."""
+
+
+class Sense(_Section):
+    """What holds a bitline at its read voltage and measures its current (docs/reading.md). Cells are programmed against
+    an ideal source, whatever the stage."""
+
+    stage: Literal["clamp", "resistive", "transistor"] = "clamp"
+    """An ideal source; the same behind `clamp_ohm`; or a regulated cascode and a current mirror of the transistors of
+    card periph65, at the corner's process."""
+    clamp_ohm: float = Field(100.0, ge=1e-6, le=1e6)
+    """Resistance of the stage "resistive" [ohm]."""
 
 
 class Corner(_Section):
@@ -239,6 +252,7 @@ class Config(_Section):
     array: Array = Array()
     cell: Cell = Cell()
     read: Read = Read()
+    sense: Sense = Sense()
     corner: Corner = Corner()
     adc: Adc = Adc()
     trim: Trim = Trim()
@@ -338,6 +352,7 @@ class Config(_Section):
                 "or no cell is in its linear region: lower the one or raise the other"
             )
         _check_wires(array, self.cell, read)
+        _check_sense(self.sense, self.cell, read)
         if read.rise_s >= read.pulse_s / 2:
             raise ConfigError(
                 f"read.rise_s = {read.rise_s:g} must be below half of read.pulse_s = {read.pulse_s:g}, "
@@ -432,6 +447,20 @@ def _parse(text: str) -> Any:
         return parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):
         return text.strip()
+
+
+def _check_sense(sense: Sense, cell: Cell, read: Read) -> None:
+    drop = sense.clamp_ohm * cell.full_scale_a
+    if sense.stage == "resistive" and drop > read.bitline_v:
+        raise ConfigError(
+            f"sense.clamp_ohm = {sense.clamp_ohm:g}: a single full-scale cell would drop {drop:.3g} V on it, expected "
+            f"less than read.bitline_v = {read.bitline_v:g} V: usual are 10 to 1000 ohm; check the unit"
+        )
+    if sense.stage == "transistor" and not _CLAMPED_V[0] <= read.bitline_v <= _CLAMPED_V[1]:
+        raise ConfigError(
+            f'sense.stage = "transistor" holds bitlines at {_CLAMPED_V[0]:g} to {_CLAMPED_V[1]:g} V, where its '
+            f"transistors have room, found read.bitline_v = {read.bitline_v:g}: change it, or choose another stage"
+        )
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

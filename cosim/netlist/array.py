@@ -26,6 +26,7 @@ from cosim.netlist.closed import ClosedCells, add_leakage
 from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.elements import element_lines, number
 from cosim.netlist.instance import CellWriter, card_files
+from cosim.netlist.sense import SenseStage, periphery_files
 from cosim.netlist.wires import GROUND, Wires
 from cosim.netlist.wordlines import clocked_wordlines, pulsed_wordlines, swept_wordlines
 
@@ -55,7 +56,8 @@ class ArrayDecks:
         self.config = config
         self._closed = closed if config.array.closed_wordlines == "lumped" else None
         self._writer = CellWriter.for_card(card, config)
-        self._cards = card_files(card, config)
+        self._cards = card_files(card, config) | periphery_files(config)
+        self._sense = SenseStage.of(config)
 
     def deck(
         self,
@@ -121,7 +123,7 @@ class ArrayDecks:
         # 0 where it does not matter, so that all groups share a template.
         offset = start % array.source_line_wordlines if array.source_res_ohm > 0 else 0
         wires = Wires(array, len(held), held.shape[1], opened, offset)
-        template = _array_template(wires, self._writer, closed is not None, self.config.read_at_corner.bitline_v)
+        template = _array_template(wires, self._writer, closed is not None, self._sense)
         below_f, above_f = np.full((2, wires.bitlines), array.bitline_cap_f) * [[len(below) / 2], [len(above)]]
         leakage: dict[str, list[str]] = {}
         if closed is not None:
@@ -149,9 +151,14 @@ class ArrayDecks:
             "tran": f"read k is sampled at {read.rise_s:g} s + (k + 1) * {read.pulse_s:g} s",
             "dc": "read k is point k of the sweep",
         }[analysis]
+        measured = {
+            "clamp": f"bitline current k is -i(vblk) [A]; {place}",
+            "resistive": f"bitline current k is -i(vblk) [A]; {place}",
+            "transistor": f"the current that mirror k copies of its bitline's is -i(vblk) [A]; {place}",
+        }
         sums = {"offset": "column less reference", "differential": "positive less negative column"}
         return (
-            f"bitline current k is -i(vblk) [A]; {place}",
+            measured[self.config.sense.stage],
             f"one level is {self.config.cell.unit_a:.6g} A; {sums[self.config.array.encoding]}, in levels, is the "
             "partial sum",
             "units are SI: volt, ampere, ohm, farad, second, metre",
@@ -159,7 +166,7 @@ class ArrayDecks:
 
 
 @functools.lru_cache(maxsize=64)
-def _array_template(wires: Wires, writer: CellWriter, closed: bool, bitline_v: float) -> str:
+def _array_template(wires: Wires, writer: CellWriter, closed: bool, sense: SenseStage) -> str:
     """Elements of an array, to be formatted with its shifts bitline by bitline and with what lies around it by name.
 
     PySpice describes each shape once; the groups of that shape differ in numbers only, so that writing a deck
@@ -167,7 +174,7 @@ def _array_template(wires: Wires, writer: CellWriter, closed: bool, bitline_v: f
     """
     circuit = Circuit("array")
     for bitline in range(wires.bitlines):
-        circuit.V(f"bl{bitline}", wires.clamp(bitline), circuit.gnd, number(bitline_v))
+        sense.add(circuit, bitline, wires.clamp(bitline))
         wires.add_bitline(circuit, bitline, loaded=closed)
         if closed:
             ends = wires.drain(bitline, 0), wires.drain(bitline, wires.wordlines - 1)
@@ -176,6 +183,7 @@ def _array_template(wires: Wires, writer: CellWriter, closed: bool, bitline_v: f
             place = bitline, wordline
             drain, gate, source = wires.drain(*place), wires.gate(*place), wires.source(*place)
             writer.add(circuit, f"{bitline}_{wordline}", drain, gate, source, GROUND, "{}")
+    sense.add_shared(circuit)
     wires.add_coupling(circuit)
     wires.add_wordlines(circuit)
     wires.add_source_lines(circuit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PySpice.Spice.Netlist import Circuit
 from scipy.interpolate import RectBivariateSpline
 
 from cosim.config import Config
@@ -10,6 +11,8 @@ from cosim.device import Card, load_card
 from cosim.evaluate.programming import close_cells, program_cell
 from cosim.mapping import Group
 from cosim.netlist import ArrayDecks, Deck
+from cosim.netlist.elements import element_lines
+from cosim.netlist.sense import SenseStage, periphery_files
 from cosim.reference import CellCurve
 from cosim.spice import Simulator
 
@@ -34,6 +37,22 @@ def decks_for(settings: list[str], simulator: Simulator) -> ArrayDecks:
     config = Config.load(None, settings)
     shifts = program_cell(CARD, config, simulator)
     return ArrayDecks(CARD, shifts, config, close_cells(CARD, shifts, config, simulator))
+
+
+def stage_response(settings: list[str], loads: np.ndarray, simulator: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Measured current [A] and bitline voltage [V] of a sense stage whose bitline draws evenly spaced currents [A]."""
+    config, circuit = Config.load(None, settings), Circuit("stage")
+    stage = SenseStage.of(config)
+    stage.add(circuit, 0, "b0")
+    stage.add_shared(circuit)
+    # The voltage is measured as a current, the only kind of answer that decks have.
+    probe = "iload b0 0 0\ngprobe p 0 b0 0 1\nvprobe p 0 0"
+    options = {"reltol": 1e-6, "temp": config.corner.temperature_c}
+    sweep = f".dc iload {loads[0]:.10g} {loads[-1]:.10g} {loads[1] - loads[0]:.10g}"
+    text = element_lines(circuit) + probe
+    deck = Deck("dc", sweep, text, options, periphery_files(config), ("vbl0", "vprobe"), loads)
+    found = simulator.simulate([deck])[0].currents
+    return found[:, 0], found[:, 1]
 
 
 def read(simulator: Simulator, deck: Deck) -> np.ndarray:

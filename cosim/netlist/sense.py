@@ -1,0 +1,106 @@
+"""The sense stage behind every bitline: what holds it at the read voltage, and which current is measured.
+
+An ideal source; the same behind a resistance; or transistors: an amplifier (a p-channel pair, so that it works near
+ground) drives the gate of a cascode through which the bitline's current flows, and a mirror copies that current to an
+output at half the supply, where it is measured. A keeper draws a small current from the bitline, so that the loop stays
+closed when every cell is off, and a copy of it is taken off the output. docs/reading.md has the drawing, the reasons
+for the sizes, and what was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from PySpice.Spice.Netlist import Circuit
+
+from cosim.config import Config
+from cosim.device import load_card
+from cosim.netlist.elements import number
+from cosim.netlist.wires import GROUND
+
+PERIPHERY = "periph65"
+SUPPLY_V = 1.8
+# From ideal sources, as a bandgap reference gives them, whatever the corner.
+_TAIL_A, _KEEPER_A = 20e-6, 2e-6
+# Width and length [m]. What is taken off the output is less than the keeper, whose drain is nearer to ground.
+_CASCODE = (20e-6, 0.2e-6)
+_MIRROR = (6e-6, 0.4e-6)
+_PAIR = (8e-6, 0.4e-6)
+_LOAD = (1e-6, 0.6e-6)
+_TAIL = (4e-6, 0.5e-6)
+_KEEPER, _KEEPER_COPY = (10e-6, 0.5e-6), (8e-6, 0.5e-6)
+# Nodes and elements that all bitlines of a deck share.
+_POWER, _REFERENCE, _TAIL_GATE, _KEEPER_GATE = "sdd", "sref", "stail", "skeep"
+
+
+@dataclass(frozen=True)
+class SenseStage:
+    """Writes sense stages; equal ones write equal elements.
+
+    Attributes:
+        clamp_ohm: resistance of the stage "resistive".
+        bitline_v: that bitlines are held at; supply: what the stage's supply is multiplied by.
+    """
+
+    stage: Literal["clamp", "resistive", "transistor"]
+    clamp_ohm: float
+    bitline_v: float
+    supply: float
+
+    @classmethod
+    def of(cls, config: Config) -> SenseStage:
+        """The stage at the configuration's corner."""
+        return cls(config.sense.stage, config.sense.clamp_ohm, config.read_at_corner.bitline_v, config.corner.supply)
+
+    def add(self, circuit: Circuit, bitline: int, node: str) -> None:
+        """Hold a bitline at `node`; the source vbl`bitline` carries, with its sign turned, the measured current."""
+        if self.stage == "transistor":
+            self._add_transistors(circuit, bitline, node)
+            return
+        held = node
+        if self.stage == "resistive":
+            held = f"h{bitline}"
+            circuit.R(f"h{bitline}", held, node, number(self.clamp_ohm))
+        circuit.V(f"bl{bitline}", held, circuit.gnd, number(self.bitline_v))
+
+    def _add_transistors(self, circuit: Circuit, bitline: int, node: str) -> None:
+        gate, drain, out, tail, load = (f"s{name}{bitline}" for name in ("g", "d", "o", "t", "x"))
+
+        def transistor(name: str, kind: str, d: str, g: str, s: str, size: tuple[float, float]) -> None:
+            body = GROUND if kind == "nmos" else _POWER
+            model = f"cosim_{kind}"
+            circuit.M(f"s{name}{bitline}", d, g, s, body, model=model, width=size[0], length=size[1])
+
+        transistor("c", "nmos", drain, gate, node, _CASCODE)
+        transistor("d", "pmos", drain, drain, _POWER, _MIRROR)
+        transistor("o", "pmos", out, drain, _POWER, _MIRROR)
+        circuit.V(f"bl{bitline}", circuit.gnd, out, number(-self.supply * SUPPLY_V / 2))
+        transistor("t", "pmos", tail, _TAIL_GATE, _POWER, _TAIL)
+        transistor("r", "pmos", load, _REFERENCE, tail, _PAIR)
+        transistor("b", "pmos", gate, node, tail, _PAIR)
+        transistor("x", "nmos", load, load, GROUND, _LOAD)
+        transistor("g", "nmos", gate, load, GROUND, _LOAD)
+        transistor("k", "nmos", node, _KEEPER_GATE, GROUND, _KEEPER)
+        transistor("l", "nmos", out, _KEEPER_GATE, GROUND, _KEEPER_COPY)
+
+    def add_shared(self, circuit: Circuit) -> None:
+        """Supply, reference and bias of the transistors of all bitlines."""
+        if self.stage != "transistor":
+            return
+        circuit.V("sdd", _POWER, circuit.gnd, number(self.supply * SUPPLY_V))
+        circuit.V("sref", _REFERENCE, circuit.gnd, number(self.bitline_v))
+        circuit.I("stail", _TAIL_GATE, circuit.gnd, number(_TAIL_A))
+        circuit.I("skeep", _POWER, _KEEPER_GATE, number(_KEEPER_A))
+        circuit.M("stail", _TAIL_GATE, _TAIL_GATE, _POWER, _POWER, model="cosim_pmos", width=_TAIL[0], length=_TAIL[1])
+        circuit.M(
+            "skeep", _KEEPER_GATE, _KEEPER_GATE, GROUND, GROUND, model="cosim_nmos", width=_KEEPER[0],
+            length=_KEEPER[1],
+        )  # fmt: skip
+
+
+def periphery_files(config: Config) -> dict[str, str]:
+    """File name to text of what a deck includes for its sense stages: the periphery's section for the corner."""
+    if config.sense.stage != "transistor":
+        return {}
+    return {f"{PERIPHERY}.card": load_card(PERIPHERY).at(config.corner.process).text()}
