@@ -100,14 +100,17 @@ class Cell(_Section):
 
 
 class Read(_Section):
-    """How a pattern is read."""
+    """How activations are applied to wordlines, and a pattern is read (docs/reading.md)."""
 
+    mode: Literal["bit-serial", "pulse-width"] = "bit-serial"
+    """bit-serial: a bit plane a read, each converted; pulse-width: an activation a opens its wordline for a pulses, and
+    the charge of 2^bits - 1 pulses is converted once."""
     wordline_v: float = Field(4.0, ge=1e-3, le=20)
     """Control-gate voltage of an open wordline whose input bit is 1 [V]."""
     bitline_v: float = Field(0.1, ge=1e-4, le=5)
     """Voltage at which the sense clamp holds a bitline [V]."""
     pulse_s: float = Field(20e-9, ge=1e-12, le=1e-3)
-    """Time a pattern is held; the current is sampled at its end [s]."""
+    """Time a pattern is held: a bit plane's, or a unit pulse; the current is sampled at its end [s]."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline [s]."""
 
@@ -145,7 +148,8 @@ class Adc(_Section):
     in each column of its tiles. A code is a whole number of unit currents, at least one: for "cover" the number that
     comes closest, else the smallest that reaches the sum."""
     full_scale_units: float | None = Field(None, ge=1e-3, le=1e9)
-    """Current of the highest code in unit currents, instead of a range that is worked out."""
+    """Current of the highest code in unit currents, instead of a range that is worked out; with read.mode "pulse-width"
+    its charge is that current for all pulses."""
     calibration_images: int = Field(64, ge=1, le=65536)
     """Sample images of a calibrated range: the first that the circuit is given."""
     offset_lsb: float = Field(0.0, ge=0, le=100)
@@ -259,8 +263,10 @@ class Config(_Section):
     variation: Variation = Variation()
     run: Run = Run()
 
-    def code_units(self) -> tuple[float, int | None]:
+    def code_units(self, pulses: int = 1) -> tuple[float, int | None]:
         """Width of a code in unit currents, and the highest code, None for no limit.
+
+        Where a conversion adds the charge of several pulses, a unit is that of a unit current in one of them.
 
         Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
         column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
@@ -271,8 +277,9 @@ class Config(_Section):
             return 1.0, None
         highest = 2**self.adc.bits - 1
         if self.adc.full_scale_units is not None:
-            return self.adc.full_scale_units / highest, highest
-        return float(max(1, round(self.array.open_wordlines * self.cell.most_units / highest))), highest
+            return pulses * self.adc.full_scale_units / highest, highest
+        largest = pulses * self.array.open_wordlines * self.cell.most_units
+        return float(max(1, round(largest / highest))), highest
 
     @property
     def read_at_corner(self) -> Read:
@@ -369,6 +376,11 @@ class Config(_Section):
             raise ConfigError(
                 'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to '
                 "1..16"
+            )
+        if read.mode == "pulse-width" and (self.variation.read_sigma_rel > 0 or self.variation.telegraph_share > 0):
+            raise ConfigError(
+                "variation.read_sigma_rel and telegraph_share are the noise of bit-serial reads, found read.mode = "
+                '"pulse-width": set them to 0 (adc.noise_lsb is possible), or read bit-serially'
             )
         if self.trim.method == "reference" and array.encoding == "differential":
             raise ConfigError(

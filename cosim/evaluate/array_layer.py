@@ -14,7 +14,7 @@ from torch import Tensor
 from cosim.config import Config
 from cosim.device import CellVariation
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import Group, bit_plane_patterns, deck_patterns, plan_tiles
+from cosim.mapping import Group, bit_plane_patterns, deck_patterns, pattern_bits, plan_tiles, pulse_patterns
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec
 from cosim.readout import (
@@ -78,12 +78,22 @@ class ArrayLayer:
         self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
         self._lsb_units: dict[int, np.ndarray] = {}  # of each tile, once a range was calibrated
 
+    @property
+    def _pulses(self) -> int:
+        """Pulses whose charge a conversion adds."""
+        return 2**self.layer.activation_bits - 1 if self.chip.config.read.mode == "pulse-width" else 1
+
+    def _patterns(self, activations: Tensor) -> Tensor:
+        """The pattern on every stream's wordlines, (planes, n, streams, height, width), in every read or pulse."""
+        make = pulse_patterns if self.chip.config.read.mode == "pulse-width" else bit_plane_patterns
+        return make(self.plan, activations)
+
     @cached_property
     def table(self) -> LayerTable:
         """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
         config, bitlines = self.chip.config, {group.tile: group.levels.shape[1] for group in self.plan.groups}
         converters = [
-            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile))
+            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile), self._pulses)
             for tile in range(self.plan.tiles)
         ]
         if config.trim.method != "none":
@@ -92,9 +102,14 @@ class ArrayLayer:
 
     def calibrate(self, activations: Tensor) -> None:
         """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
-        patterns = bit_plane_patterns(self.plan, activations)
-        met = [np.unique(patterns[:, :, stream].numpy()) for stream in range(self.plan.streams)]
-        self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, met)))
+        patterns = self._patterns(activations).flatten(3)
+        if self._pulses == 1:
+            patterns = patterns.flatten(0, 1)[None]  # every bit plane is converted by itself
+        opened = []
+        for stream, wordlines in enumerate(self.plan.stream_wordlines()):
+            distinct = np.unique(patterns[:, :, stream].flatten(1).numpy(), axis=1)
+            opened.append(np.sum([pattern_bits(pulse, wordlines) for pulse in distinct], axis=0))
+        self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, opened)))
         self.__dict__.pop("table", None)
 
     def __call__(self, activations: Tensor) -> Tensor:
@@ -104,13 +119,14 @@ class ArrayLayer:
     def _images_a_step(self, activations: Tensor) -> int:
         """So many images that their patterns, and the indices and weights made of them, stay small."""
         height, width = activations.shape[2:]
-        per_image = 16 * self.layer.activation_bits * self.plan.streams * height * width
+        planes = self.layer.activation_bits if self._pulses == 1 else self._pulses
+        per_image = 16 * planes * self.plan.streams * height * width
         return max(1, _STEP_BYTES // per_image)
 
     def _sums(self, activations: Tensor) -> Tensor:
         stopwatch = self.chip.stopwatch
         with stopwatch("patterns"):
-            patterns = bit_plane_patterns(self.plan, activations)
+            patterns = self._patterns(activations)
             met = self.table.meet(patterns)
             missing = self.table.missing(met)
         self._answer(missing)
@@ -126,7 +142,7 @@ class ArrayLayer:
         Raises:
             RuntimeError: a pattern has no answer.
         """
-        patterns = bit_plane_patterns(self.plan, activations)
+        patterns = self._patterns(activations)
         if any(len(unanswered) for unanswered in self.table.missing(self.table.meet(patterns))):
             raise RuntimeError(
                 f"layer {self.layer.name!r} has not seen these activations: run the circuit on them first"
@@ -193,7 +209,7 @@ class ArrayLayer:
     def note_settling(self, index: int, reading: Reading) -> None:
         """Remember how far the least settled read of group `index` was from its sample."""
         converter = self.table.converter(index)
-        unsettled = float(reading.unsettled.max() / (converter.unit_a * converter.lsb_units.min()))
+        unsettled = float(reading.unsettled.max() / converter.ampere_per_lsb.min())
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
     def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:
@@ -231,8 +247,10 @@ class ArrayLayer:
             the deck, and the currents in LSB that the table holds for its reads.
         """
         index = int(rng.integers(len(self.plan.groups)))
-        patterns = bit_plane_patterns(self.plan, activations)[:, 0, self.plan.groups[index].stream]
-        in_order = torch.flip(patterns, [0]).permute(1, 2, 0).flatten().numpy()  # most significant bit first
+        patterns = self._patterns(activations)[:, 0, self.plan.groups[index].stream]
+        if self._pulses == 1:
+            patterns = torch.flip(patterns, [0])  # most significant bit first
+        in_order = patterns.permute(1, 2, 0).flatten().numpy()
         count = min(self.chip.config.run.audit_reads, len(in_order))
         starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
         chosen = max((in_order[start : start + count] for start in starts), key=lambda reads: len(np.unique(reads)))

@@ -1,6 +1,15 @@
 """LayerSpec -> TilePlan: where each weight lies, and which patterns the activations put on the wordlines."""
 
-from cosim.mapping.patterns import bit_plane_patterns, deck_patterns, gray_order, pattern_bits
+from cosim.mapping.patterns import bit_plane_patterns, deck_patterns, gray_order, pattern_bits, pulse_patterns
 from cosim.mapping.plan import Group, TilePlan, plan_tiles
 
-__all__ = ["Group", "TilePlan", "bit_plane_patterns", "deck_patterns", "gray_order", "pattern_bits", "plan_tiles"]
+__all__ = [
+    "Group",
+    "TilePlan",
+    "bit_plane_patterns",
+    "deck_patterns",
+    "gray_order",
+    "pattern_bits",
+    "plan_tiles",
+    "pulse_patterns",
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from cosim.errors import MachineError
 from cosim.mapping.plan import ENUMERATED_WORDLINES, TilePlan
-from cosim.network.bit_planes import plane_patterns
+from cosim.network.bit_planes import bit_planes, plane_patterns, pulse_planes
 
 
 def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
@@ -23,10 +25,24 @@ def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
     Returns:
         (activation_bits, n, streams, out height, out width) integers; plane b counts 2^b.
     """
+    return _patterns(plan, bit_planes(activations, plan.layer.activation_bits))
+
+
+def pulse_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
+    """The same where an activation is the number of unit pulses for which its wordline is open.
+
+    Returns:
+        (2^activation_bits - 1, n, streams, out height, out width) integers, in the order of the pulses; each pattern
+        holds those after it.
+    """
+    return _patterns(plan, pulse_planes(activations, plan.layer.activation_bits))
+
+
+def _patterns(plan: TilePlan, inputs: Iterable[Tensor]) -> Tensor:
     wordlines = max(plan.stream_wordlines())
     kind = torch.float32 if wordlines <= 24 else torch.float64  # both exact for these integers
     kernels = plan.pattern_kernels.to(kind)
-    planes = plane_patterns(activations, plan.layer.activation_bits, kernels, plan.layer.geometry())
+    planes = plane_patterns(inputs, kernels, plan.layer.geometry())
     # Half the bytes where they suffice: these tensors are what most of the tensor work moves.
     patterns = planes.to(torch.int32 if plan.enumerated else torch.int64)
     if not torch.equal(patterns.to(kind), planes) or int(patterns.max()) >= 2**wordlines:

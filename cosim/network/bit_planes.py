@@ -1,4 +1,4 @@
-"""Activations as what wordlines see: bit planes, patterns of a group, and sums over both.
+"""Activations as what wordlines see: planes of 0 and 1, patterns of a group, and sums over both.
 
 The kernel of an output is unrolled in the order (input channel, row, column) and cut into chunks of so many wordlines;
 a chunk of a convolution group is a stream of patterns. A pattern is an integer whose bit r is the state of wordline r.
@@ -7,6 +7,7 @@ a chunk of a convolution group is a stream of patterns. A pattern is an integer 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,22 +33,32 @@ def pattern_kernels(kernel: tuple[int, ...], open_wordlines: int, groups: int) -
     return kernels.reshape(-1, *kernel).repeat(groups, 1, 1, 1)
 
 
-def plane_patterns(activations: Tensor, bits: int, kernels: Tensor, geometry: dict[str, Any]) -> Tensor:
-    """The pattern on every stream's wordlines in every bit-serial read.
+def bit_planes(activations: Tensor, bits: int) -> Iterator[Tensor]:
+    """Bits of unsigned integers of any real dtype, least significant first; plane b counts 2^b."""
+    whole = activations.to(torch.uint8)
+    return ((whole >> bit) & 1 for bit in range(bits))
 
-    A pattern is a sum of powers of two over the wordlines whose bit is set, which is what a convolution of the bit
-    plane with `pattern_kernels` computes, whatever stride, dilation and groups.
+
+def pulse_planes(activations: Tensor, bits: int) -> Iterator[Tensor]:
+    """Unsigned integers as pulse widths: in the t-th of 2^bits - 1 unit pulses an input is open if it is above t."""
+    whole = activations.to(torch.uint8)
+    return (whole > pulse for pulse in range(2**bits - 1))
+
+
+def plane_patterns(planes: Iterable[Tensor], kernels: Tensor, geometry: dict[str, Any]) -> Tensor:
+    """The pattern on every stream's wordlines while each plane is applied.
+
+    A pattern is a sum of powers of two over the wordlines that are open, which is what a convolution of the plane with
+    `pattern_kernels` computes, whatever stride, dilation and groups.
 
     Args:
-        activations: (n, inputs, height, width) unsigned integers of so many bits, padded, any real dtype.
+        planes: (n, inputs, height, width) of 0 and 1 each, padded.
         geometry: stride, dilation and groups of the convolution.
 
     Returns:
-        (bits, n, streams, out height, out width) integers, in the kernels' dtype; plane b counts 2^b.
+        (planes, n, streams, out height, out width) integers, in the kernels' dtype.
     """
-    whole = activations.to(torch.uint8)
-    planes = [F.conv2d(((whole >> bit) & 1).to(kernels.dtype), kernels, **geometry) for bit in range(bits)]
-    return torch.stack(planes)
+    return torch.stack([F.conv2d(plane.to(kernels.dtype), kernels, **geometry) for plane in planes])
 
 
 def add_partial_sums(rows: Tensor, table: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
-from cosim.network.bit_planes import add_partial_sums, pattern_kernels, plane_patterns
+from cosim.network.bit_planes import add_partial_sums, bit_planes, pattern_kernels, plane_patterns
 from cosim.network.quantizers import Shown
 
 Rounding = Literal["straight-through", "concrete"]
@@ -84,7 +84,10 @@ def check_digitized(config: Config) -> None:
     Raises:
         ConfigError: the arrays of the configuration are such.
     """
-    for key, found, expected in (("array.encoding", config.array.encoding, "offset"),):
+    for key, found, expected in (
+        ("array.encoding", config.array.encoding, "offset"),
+        ("read.mode", config.read.mode, "bit-serial"),
+    ):
         if found != expected:
             raise ConfigError(
                 f'networks trained for digitized partial sums need {key} = "{expected}", found "{found}": set it back, '
@@ -154,7 +157,7 @@ class Columns:
 
     def rows(self, activations: Tensor) -> Tensor:
         """Which row of a group's table answers each read: (groups, chunks, bits, n, height, width)."""
-        patterns = plane_patterns(activations, self.bits, self.kernels, self.geometry).to(torch.int64)
+        patterns = plane_patterns(bit_planes(activations, self.bits), self.kernels, self.geometry).to(torch.int64)
         slots = 2 ** self.levels.shape[2]
         rows = patterns.unflatten(2, (len(self.zero_points), self.chunks)).permute(2, 3, 0, 1, 4, 5)
         return rows + slots * torch.arange(self.chunks, device=rows.device)[:, None, None, None, None]

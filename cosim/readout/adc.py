@@ -16,7 +16,7 @@ from cosim.network.partial_sums import decision_offset
 class Converter:
     """The converters behind the bitlines of a tile, and the sense stages before them.
 
-        position in codes = current / (unit_a * lsb_units) * gain + offset_lsb
+        position in codes = sum of current over pulses / (unit_a * lsb_units) * gain + offset_lsb
 
     Rounded to the nearest code, that is an ideal converter of the range 0..`highest`. With `weights` the code is what
     a successive approximation finds: bit after bit, from the largest, is kept where the position is not below the sum
@@ -28,6 +28,7 @@ class Converter:
         highest: the largest code, or None for no limit.
         gain, offset_lsb: (bitlines,) or (1,), of sense stage, converter and trimming together.
         weights: (bitlines, bits) what each bit counts [LSB], least significant first; None for 1, 2, 4, ...
+        pulses: that a conversion adds the charge of; 1 converts a current.
     """
 
     unit_a: float
@@ -36,21 +37,28 @@ class Converter:
     gain: np.ndarray
     offset_lsb: np.ndarray
     weights: np.ndarray | None = None
+    pulses: int = 1
 
     @classmethod
-    def from_config(cls, config: Config, lsb_units: np.ndarray | None = None) -> Converter:
+    def from_config(cls, config: Config, lsb_units: np.ndarray | None = None, pulses: int = 1) -> Converter:
         """The converters of a configuration without their errors, their codes as wide as `Config.code_units` says.
 
         Args:
             lsb_units: (bitlines,) or (1,) widths of a code that a calibration has found instead.
         """
-        found, highest = config.code_units()
+        found, highest = config.code_units(pulses)
         widths = np.array([found]) if lsb_units is None else lsb_units
-        return cls(config.cell.unit_a, widths, highest, np.ones(1), np.zeros(1))
+        return cls(config.cell.unit_a, widths, highest, np.ones(1), np.zeros(1), pulses=pulses)
 
     @classmethod
     def drawn(
-        cls, config: Config, layer: int, tile: int, bitlines: int, lsb_units: np.ndarray | None = None
+        cls,
+        config: Config,
+        layer: int,
+        tile: int,
+        bitlines: int,
+        lsb_units: np.ndarray | None = None,
+        pulses: int = 1,
     ) -> Converter:
         """The converters and sense stages of one tile of a chip, with the errors that chip drew.
 
@@ -58,7 +66,7 @@ class Converter:
             layer: number of the layer in its network; tile: counted within the layer.
             bitlines: of the tile that are used.
         """
-        adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units)
+        adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units, pulses)
 
         def errors(effect: str, sigma: float) -> np.ndarray:
             return (
@@ -66,7 +74,7 @@ class Converter:
             )
 
         sense_gain = 1 + errors("sense gain", variation.sense_gain_sigma)
-        sense_offset = errors("sense offset", variation.sense_offset_sigma_a) / (ideal.unit_a * ideal.lsb_units)
+        sense_offset = errors("sense offset", variation.sense_offset_sigma_a) / ideal.ampere_per_lsb
         gain = 1 + errors("converter gain", adc.gain_error)
         offset = errors("converter offset", adc.offset_lsb)
         weights = None
@@ -82,9 +90,21 @@ class Converter:
         """What is added before rounding, (bitlines,) or (1,): `decision_offset` of the widths."""
         return np.array([decision_offset(units) for units in self.lsb_units.tolist()])
 
+    @property
+    def ampere_per_lsb(self) -> np.ndarray:
+        """(bitlines,) or (1,) current that, held for every pulse, moves an ideal converter by a code [A]."""
+        return self.unit_a * self.lsb_units / self.pulses
+
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
-        """Positions in codes, unrounded, of currents (..., bitlines) [A]."""
-        return currents / (self.unit_a * self.lsb_units) * self.gain + self.offset_lsb
+        """Positions in codes, unrounded, of currents (..., bitlines) [A] that last for every pulse of a conversion.
+
+        Of currents that change from pulse to pulse the position is the mean.
+        """
+        return currents / self.ampere_per_lsb * self.gain + self.offset_lsb
+
+    def ideal_lsb(self, sums: np.ndarray) -> np.ndarray:
+        """The same of sums (..., bitlines) in unit currents, without the converter's errors."""
+        return sums * self.pulses / self.lsb_units
 
     def currents(self, lsb: np.ndarray) -> np.ndarray:
         """Currents [A] of positions (..., bitlines): the inverse of `in_lsb`."""

@@ -8,10 +8,9 @@ import numpy as np
 
 from cosim.config import Config
 from cosim.mapping import TilePlan
-from cosim.readout.tables import ideal_sums
 
 
-def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.ndarray]) -> list[np.ndarray]:
+def calibrated_lsb_units(config: Config, plan: TilePlan, opened: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Width of a code of every tile of a layer, so that the largest ideal sum of a sample has a code.
 
     The smallest whole number of unit currents, at least one, that reaches it: with others, whole sums would fall on
@@ -19,7 +18,7 @@ def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.n
 
     Args:
         config: adc.range is "calibrated-layer" or "calibrated-column".
-        patterns: (streams,) lists of the distinct patterns in the sample.
+        opened: (streams,) of (conversions, wordlines) pulses for which each wordline is open, 0 or 1 in a single read.
 
     Returns:
         (bitlines,) or (1,) unit currents for every tile.
@@ -28,7 +27,7 @@ def calibrated_lsb_units(config: Config, plan: TilePlan, patterns: Sequence[np.n
     highest = 2**config.adc.bits - 1
     largest: list[np.ndarray] = [np.zeros(1)] * plan.tiles
     for group in plan.groups:
-        sums = ideal_sums(group, patterns[group.stream]).max(axis=0, initial=0)
+        sums = (opened[group.stream] @ group.levels.astype(np.int64)).max(axis=0, initial=0)
         largest[group.tile] = np.maximum(largest[group.tile], sums)
     if config.adc.range == "calibrated-layer":
         largest = [np.array([max(sums.max() for sums in largest)])] * plan.tiles

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.mapping import Group, TilePlan, pattern_bits
@@ -29,8 +30,9 @@ class GroupReads:
     """Every pattern of a group that occurred: how often, and what the circuit and an ideal array answer.
 
     Attributes:
-        patterns: (n,) int64; uses: (n,) reads of it.
-        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise.
+        patterns: (n,) int64; uses: (n,) reads of it, or pulses that hold it.
+        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise; where a conversion adds the charge
+            of pulses, as if all of them held the pattern.
         codes: (n, bitlines) int32.
         ideal: (n, bitlines) float32 positions of an ideal array's currents at converters without errors.
         ideal_codes: (n, bitlines) int32 of those.
@@ -159,10 +161,13 @@ class LayerTable:
         return sums.astype(np.float32)
 
     def apply(self, patterns: Tensor) -> Tensor:
-        """Layer sums (n, outputs, h, w), in float32, of `patterns` (bits, n, streams, h, w).
+        """Layer sums (n, outputs, h, w), in float32, of `patterns` (planes, n, streams, h, w).
 
-        Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes.
+        Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes; or, where a
+        conversion adds the charge of pulses, the positions over pulses before they are converted.
         """
+        if self.converters[0].pulses > 1:
+            return self._apply_integrated(patterns)
         if self.noise is not None:
             return self._apply_with_noise(patterns, self.noise)
         chunks, room = self.plan.chunks, self._partial.shape[1]
@@ -230,6 +235,27 @@ class LayerTable:
             noise.add(index, lsb, sigma, met, per_unit, generators)
             yield index, converter.quantized(lsb)
 
+    def _apply_integrated(self, patterns: Tensor) -> Tensor:
+        """The same for pulses: the mean of their positions is that of their charge, and is converted once."""
+        pulses, n, _, height, width = patterns.shape
+        outputs = self.plan.layer.outputs
+        sums = np.zeros((n, height * width, outputs), np.float32)
+        by_image = patterns.permute(1, 2, 0, 3, 4).flatten(2).numpy()  # n, streams, pulses * positions
+        generators = [self.noise.generator(image) for image in by_image] if self.noise is not None else []
+        for index, group in enumerate(self.plan.groups):
+            converter = self.converter(index)
+            rows = self._slots(patterns, range(group.stream, group.stream + 1))[0]
+            bags = rows.permute(1, 2, 3, 0).reshape(-1, pulses)
+            # Sums of many pulses are exact in float64 only.
+            mean = F.embedding_bag(bags, torch.from_numpy(self._lsb[index].astype(np.float64)), mode="mean")
+            lsb = mean.to(torch.float32).numpy().reshape(n, height * width, -1)
+            if self.noise is not None:
+                per_unit = converter.gain / converter.lsb_units
+                self.noise.add(index, lsb, self.noise.input_lsb, by_image[:, group.stream], per_unit, generators)
+            units = (converter.quantized(lsb) * converter.lsb_units).reshape(n * height * width, -1)
+            sums[:, :, slice(*group.outputs)] += self._partial_sums(group, units).reshape(n, height * width, -1)
+        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
         """Rows of the flattened table for the patterns of one conv group: (chunks, bits, n, h, w)."""
         room = self._partial.shape[1]
@@ -248,7 +274,7 @@ class LayerTable:
         used = self._uses[group.stream] > 0
         patterns, lsb = self._keys[group.stream][used], self._lsb[index][used]
         converter = self.converter(index)
-        ideal = (ideal_sums(group, patterns) / converter.lsb_units).astype(np.float32)
+        ideal = converter.ideal_lsb(ideal_sums(group, patterns)).astype(np.float32)
         return GroupReads(
             patterns,
             self._uses[group.stream][used],

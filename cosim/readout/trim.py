@@ -83,8 +83,8 @@ def trim(
 def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measured and ideal sums [LSB], and open wordlines in unit currents [LSB], all (reads, bitlines)."""
     opened = pattern_bits(read.patterns, read.group.wordlines).sum(axis=1, keepdims=True)
-    ideal = ideal_sums(read.group, read.patterns) / converter.lsb_units
-    return converter.in_lsb(read.currents), ideal, np.broadcast_to(opened / converter.lsb_units, ideal.shape)
+    ideal = converter.ideal_lsb(ideal_sums(read.group, read.patterns))
+    return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 
 def _plane(measured: np.ndarray, ideal: np.ndarray, opened: np.ndarray) -> tuple[float, float, float]:

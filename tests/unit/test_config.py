@@ -75,6 +75,7 @@ def test_round_trip() -> None:
             ["trim.method=reference", "array.encoding=differential"],
             r"needs a reference column.*\"calibration\" or \"none\"",
         ),
+        (["read.mode=pulse-width", "variation.telegraph_share=0.1"], r"noise of bit-serial reads.*adc\.noise_lsb is"),
         (["read.bitline_v=4.5"], r"read\.bitline_v = 4\.5 must be below read\.wordline_v"),
         (["run.seed=" + "9" * 5000], r"run\.seed"),
         (["array.wordlines=1\nb=2"], r"array\.wordlines"),

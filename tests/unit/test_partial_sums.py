@@ -193,7 +193,7 @@ def test_the_circuit_simulated_gives_the_codes_of_software(tmp_path: Path) -> No
     assert torch.equal(circuit(images), network(images))
 
 
-@pytest.mark.parametrize("setting", ["array.encoding=differential"])
+@pytest.mark.parametrize("setting", ["array.encoding=differential", "read.mode=pulse-width"])
 def test_arrays_that_digitize_other_sums_are_refused(setting: str) -> None:
     images, module = torch.rand(8, 1, 4, 4), nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
     options = {"weight_bits": 2, "activation_bits": 2}
