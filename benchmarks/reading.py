@@ -1,0 +1,100 @@
+"""Sense stages and pulse widths: the tables of docs/reading.md.
+
+    .venv/bin/python -m benchmarks.reading
+
+Seeded; ngspice's CPU seconds are of single runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cosim.config import Config
+from cosim.mapping import gray_order
+from cosim.readout import ideal_sums
+from cosim.spice import Simulator, Store
+from tests.physics.arrays import decks_for, random_group, read, stage_response
+
+UNIT_A = Config().cell.unit_a
+LOADS = np.linspace(0, 135 * UNIT_A, 28)
+CORNERS = [("tt", 27, 1.0), *((process, c, supply) for c, supply in ((-40, 0.9), (125, 1.1))
+                              for process in ("ss", "ff", "fs", "sf"))]  # fmt: skip
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        simulator = Simulator(Config().run, Store(Path(folder)))
+        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses)):
+            print(f"\n{title}")
+            for row in table(simulator):
+                print("| " + " | ".join(row) + " |", flush=True)
+
+
+def stage(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Corner; impedance at 2.5, 27.5 and 132.5 units [ohm]; bitline's error at none and all [mV]; measured current
+    with none, and its error with all [units]; largest deviation from its best straight line [units]."""
+    for process, celsius, supply in CORNERS:
+        corner = [f"corner.process={process}", f"corner.temperature_c={celsius}", f"corner.supply={supply}"]
+        measured, volts = stage_response(["sense.stage=transistor", *corner], LOADS, simulator)
+        ohm = -np.diff(volts) / np.diff(LOADS)
+        error = 1e3 * (volts - Config().read.bitline_v * supply)
+        bent = measured - np.polyval(np.polyfit(LOADS, measured, 1), LOADS)
+        yield (
+            f"{process}, {celsius} °C, {supply}",
+            " / ".join(f"{ohm[index]:.0f}" for index in (0, 5, -1)),
+            f"{error[0]:.1f} / {error[-1]:.1f}",
+            f"{measured[0] / UNIT_A:+.2f}",
+            f"{(measured[-1] - LOADS[-1]) / UNIT_A:+.2f}",
+            f"{np.abs(bent).max() / UNIT_A:.2f}",
+        )
+
+
+def array(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Stage; largest settled error, what gain and offset leave of it, movement in half a pulse [LSB]; CPU seconds."""
+    group, patterns = random_group(126, 9, 33), gray_order(256) << 1
+    sums = ideal_sums(group, patterns)
+    for settings in (["clamp"], ["resistive", "sense.clamp_ohm=50"], ["resistive"], ["transistor"]):
+        given = [f"sense.stage={settings[0]}", *settings[1:]]
+        settled = read(simulator, decks_for([*given, "run.fidelity=dc"], simulator).deck(group, patterns)) / UNIT_A
+        (reading,) = simulator.simulate([decks_for(given, simulator).deck(group, patterns)])
+        line = np.polyval(np.polyfit(sums.ravel(), settled.ravel(), 1), sums)
+        yield (
+            " ".join(settings),
+            f"{np.abs(settled - sums).max():.2f}",
+            f"{np.abs(settled - line).max():.2f}",
+            f"{reading.unsettled.max() / UNIT_A:.2g}",
+            f"{reading.seconds:.2f}",
+        )
+
+
+def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Pulse, rise; stage; charge lost an open cell, in rise times of its current; largest error, % of full scale."""
+    group = random_group(126, 9, 9)
+    for pulse_s, rise_s in ((20e-9, 1e-9), (20e-9, 0.2e-9), (100e-9, 1e-9)):
+        for stage in ("clamp", "transistor"):
+            settings = [f"read.pulse_s={pulse_s}", f"read.rise_s={rise_s}", f"sense.stage={stage}"]
+            lost, error = [], []
+            for seed in range(4):
+                activations = np.random.default_rng(seed).integers(0, 8, 9)
+                patterns = np.array([(activations > pulse) @ (1 << np.arange(9)) for pulse in range(7)] + [0])
+                deck = decks_for(settings, simulator).deck(group, patterns, careful=True)
+                (reading,) = simulator.simulate([deck])
+                settled = read(simulator, decks_for([*settings, "run.fidelity=dc"], simulator).deck(group, patterns))
+                charge = np.trapezoid(reading.wave_currents - settled[-1], reading.wave_time, axis=0)
+                missing = pulse_s * (settled - settled[-1]).sum(axis=0) - charge
+                lost += (missing / (rise_s * (settled[0] - settled[-1]))).tolist()
+                error.append(np.abs(missing).max() / (7 * pulse_s * 135 * UNIT_A))
+            yield (
+                f"{1e9 * pulse_s:g} ns, {1e9 * rise_s:g} ns",
+                stage,
+                f"{min(lost):.2f} to {max(lost):.2f}",
+                f"{100 * max(error):.2f}",
+            )
+
+
+if __name__ == "__main__":
+    main()
