@@ -83,11 +83,13 @@ def test_circuit_without_wires_equals_the_definition(geometry: str, fidelity: st
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
+@pytest.mark.parametrize("offset_units", [0, 5])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
-def test_tables_of_differential_pairs_equal_the_definition(geometry: dict) -> None:
+def test_tables_of_differential_pairs_equal_the_definition(geometry: dict, offset_units: int) -> None:
     layer = make_layer(**geometry)
     activations = activations_for(layer)
     settings = [*SMALL, "array.open_wordlines=4", "array.encoding=differential", "run.fidelity=ideal"]
+    settings += [f"cell.offset_units={offset_units}"]
     found = on_the_circuit(layer, activations, settings, None)
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
