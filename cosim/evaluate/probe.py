@@ -141,6 +141,12 @@ def probe(
     config = config or Config()
     if config.run.fidelity == "ideal":
         raise ConfigError('run.fidelity = "ideal" has no waveforms to probe: choose "dc" or "tran"')
+    for key, found, expected in (
+        ("array.encoding", config.array.encoding, "offset"),
+        ("read.mode", config.read.mode, "bit-serial"),
+    ):
+        if found != expected:
+            raise ConfigError(f'a probe shows {expected} reads only, found {key} = "{found}": set it to "{expected}"')
     if not 0 <= image < len(dataset):
         raise DatasetError(f"{dataset.name} has images 0..{len(dataset) - 1} here, found {image}: choose one of these")
     circuit = CircuitNetwork(network, config, store=store)

@@ -108,7 +108,7 @@ class Converter:
 
     def currents(self, lsb: np.ndarray) -> np.ndarray:
         """Currents [A] of positions (..., bitlines): the inverse of `in_lsb`."""
-        return (lsb - self.offset_lsb) / self.gain * (self.unit_a * self.lsb_units)
+        return (lsb - self.offset_lsb) / self.gain * self.ampere_per_lsb
 
     def codes(self, lsb: np.ndarray) -> np.ndarray:
         """Codes, int32, of positions (..., bitlines) as `in_lsb` gives them."""

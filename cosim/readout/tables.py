@@ -240,7 +240,7 @@ class LayerTable:
         pulses, n, _, height, width = patterns.shape
         outputs = self.plan.layer.outputs
         sums = np.zeros((n, height * width, outputs), np.float32)
-        by_image = patterns.permute(1, 2, 0, 3, 4).flatten(2).numpy()  # n, streams, pulses * positions
+        by_image = _by_image(patterns)
         generators = [self.noise.generator(image) for image in by_image] if self.noise is not None else []
         for index, group in enumerate(self.plan.groups):
             converter = self.converter(index)
@@ -253,7 +253,7 @@ class LayerTable:
                 per_unit = converter.gain / converter.lsb_units
                 self.noise.add(index, lsb, self.noise.input_lsb, by_image[:, group.stream], per_unit, generators)
             units = (converter.quantized(lsb) * converter.lsb_units).reshape(n * height * width, -1)
-            sums[:, :, slice(*group.outputs)] += self._partial_sums(group, units).reshape(n, height * width, -1)
+            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:

@@ -159,6 +159,13 @@ def test_ideal_currents_have_no_waveform(dataset: cosim.Dataset) -> None:
         probe(make_network(), dataset, ideal, image=0, layer="conv1", at=(0, 0), channel=0)
 
 
+@pytest.mark.parametrize("setting", ["array.encoding=differential", "read.mode=pulse-width"])
+def test_other_ways_of_reading_are_not_probed(setting: str, dataset: cosim.Dataset) -> None:
+    config = cosim.Config.load(None, [setting])
+    with pytest.raises(ConfigError, match=f"a probe shows .* only, found {setting.partition('=')[0]}"):
+        probe(make_network(), dataset, config, image=0, layer="conv1", at=(0, 0), channel=0)
+
+
 def command(arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:
     """The command's exit status."""
     monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
