@@ -479,7 +479,7 @@ def test_the_command_quantizes_and_finetunes(
         ),
         ("five.onnx --dataset digits --out x.safetensors", "gives 5 logits, but digits has 10 classes"),
         ("net.onnx --dataset digits --calibration-images 9999 --out x.safetensors", "ask for 1 to 1348, not 9999"),
-        ("net.onnx --dataset digits --weight-bits 9 --out x.safetensors", "1 to 8 bits, found 9"),
+        ("net.onnx --dataset digits --weight-bits 9 --out x.safetensors", "bits must be 1 to 8, found 9"),
         ("net.onnx --dataset digits --weight-quantizer ternary --out x.safetensors", "weight_quantizer must be one of"),
     ],
 )

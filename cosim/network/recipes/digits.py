@@ -30,7 +30,7 @@ RECIPE = Recipe(
     dataset="digits",
     build=build,
     float_schedule=Schedule(epochs=60, rate=4e-3),
-    quantized_schedule=Schedule(epochs=60, rate=1e-3),
+    quantized_schedule=Schedule(epochs=60, rate=2e-3),
     batch=32,
     augmentation=Augmentation(rotate_degrees=8, zoom=0.1, shift_pixels=0.5),
 )
