@@ -168,6 +168,8 @@ def test_interrupting_stops_cleanly_with_130(ending: signal.Signals, tmp_path: P
         stderr=subprocess.PIPE,
         start_new_session=True,
         text=True,
+        # A shell that runs the tests in the background has them, and what they start, ignore an interrupt.
+        preexec_fn=lambda: signal.signal(ending, signal.SIG_DFL),
     )
     while process.poll() is None and len(stored(tmp_path / "c")) < 3:
         time.sleep(0.002)

@@ -1,6 +1,6 @@
 """Arrays with every wire: the tables of docs/array.md.
 
-    .venv/bin/python -m benchmarks.array
+    .venv/bin/python -m benchmarks.wires
 
 Seeded; ngspice's CPU seconds are of single runs. It takes some minutes.
 """
