@@ -78,9 +78,9 @@ class Cell(_Section):
     """Drawn channel length [m]; of a subcircuit its parameter l, if it has one."""
     bits: int = Field(4, ge=1, le=6)
     """A cell holds levels 0..2^bits - 1."""
-    full_scale_a: float = Field(6e-6, ge=1e-12, le=1e-2)
+    full_scale_a: float = Field(9.2e-6, ge=1e-12, le=1e-2)
     """Current of the highest level, nominal read condition [A]."""
-    offset_units: int = Field(0, ge=0, le=64)
+    offset_units: int = Field(8, ge=0, le=64)
     """Unit currents that level 0 conducts. Clear of the threshold, all levels follow temperature and supply alike, and
     the reference column takes out what is common; it costs current and range of the converter."""
 
@@ -165,7 +165,7 @@ class Adc(_Section):
 class Trim(_Section):
     """How gain and offset of the converters are set on the finished chip."""
 
-    method: Literal["none", "reference", "calibration"] = "none"
+    method: Literal["none", "reference", "calibration"] = "calibration"
     """none; reference: a tile's LSB follows the current of its reference column with every wordline of a group open;
     calibration: gain and offset from known reads, by least squares."""
     per: Literal["layer", "bitline"] = "bitline"

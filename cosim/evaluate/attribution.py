@@ -51,7 +51,10 @@ EFFECTS = (
             "array.source_cap_f": 0.0,
         },
     ),
-    Effect("sense stage", {"variation.sense_gain_sigma": 0.0, "variation.sense_offset_sigma_a": 0.0}, of_cells=False),
+    Effect("sense stage", {"sense.stage": "clamp"}),
+    Effect(
+        "sense mismatch", {"variation.sense_gain_sigma": 0.0, "variation.sense_offset_sigma_a": 0.0}, of_cells=False
+    ),
     Effect(
         "converter",
         {

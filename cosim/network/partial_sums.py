@@ -191,10 +191,10 @@ def digitized_sums(columns: Columns, how: PartialSums, activations: Tensor) -> T
     Args:
         activations: (n, inputs, height, width) unsigned integers, padded.
     """
-    table = columns.less_reference(how.codes(how.in_lsb(columns.every_sum())))
+    table = columns.less_reference(how.lsb_units * how.codes(how.in_lsb(columns.every_sum())))
     rows = columns.rows(activations)
     sums = [add_partial_sums(of_group, entries) for of_group, entries in zip(rows, table, strict=True)]
-    return torch.cat(sums, 1) * how.lsb_units
+    return torch.cat(sums, 1)
 
 
 class PartialSumQuantizer(nn.Module):

@@ -76,6 +76,8 @@ def trim(
                 f"{_SANE_GAIN[0]:g} to {_SANE_GAIN[1]:g}: currents do not follow the sums; read nearer to the "
                 'condition the cells are programmed at, or set trim.method = "none"'
             )
+    # Rounded, so that a chip with nothing wrong is left exactly as it is.
+    gains, offsets = ([np.round(each, 9) for each in found] for found in (gains, offsets))
     trimmed = [c.trimmed(g, o) for c, g, o in zip(converters, gains, offsets, strict=True)]
     return trimmed, np.concatenate(gains), np.concatenate(offsets)
 

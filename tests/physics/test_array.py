@@ -51,7 +51,7 @@ def test_superposition_holds_without_wires_and_fails_with_them(simulator: Simula
 
 def test_a_pulse_too_short_to_settle_is_seen(simulator: Simulator) -> None:
     """With a bitline whose RC is of the order of the pulse, the current still moves at the sample."""
-    slow = ["array.bitline_res_ohm=50", "array.bitline_cap_f=5e-15", "read.pulse_s=2e-9", "read.rise_s=0.5e-9"]
+    slow = ["array.bitline_res_ohm=40", "array.bitline_cap_f=5e-15", "read.pulse_s=2e-9", "read.rise_s=0.5e-9"]
     group, patterns = random_group(), gray_order(16)
     (unsettled,) = simulator.simulate([decks_for(slow, simulator).deck(group, patterns)])
     (settled,) = simulator.simulate([decks_for([], simulator).deck(group, patterns)])

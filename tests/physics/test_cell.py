@@ -11,6 +11,7 @@ from cosim.errors import CardError
 from cosim.evaluate.programming import close_cells, program_cell
 from cosim.netlist import curve_deck
 from cosim.spice import Simulator
+from tests.conftest import LEVEL_0_OFF
 
 CARD = load_card("nor65")
 
@@ -23,7 +24,7 @@ def read_levels(config: Config, simulator: Simulator) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("settings", [[], ["cell.full_scale_a=3e-6"], ["read.bitline_v=0.05"], ["cell.bits=2"]])
 def test_levels_are_programmed_to_current(settings: list[str], simulator: Simulator) -> None:
-    config = Config.load(None, settings)
+    config = Config.load(None, [*LEVEL_0_OFF, *settings])
     shifts, currents = read_levels(config, simulator)
     assert len(shifts) == config.cell.levels
     assert np.all(np.diff(shifts) < 0)
@@ -43,7 +44,7 @@ def test_linear_region_current_is_proportional_to_overdrive(simulator: Simulator
 
 def test_cells_that_conduct_at_closed_wordlines_are_refused(simulator: Simulator) -> None:
     """2e-5 A is in reach, but of a cell that is on at 0 V: 256 of them would swamp a read."""
-    config = Config.load(None, ["cell.full_scale_a=2e-5"])
+    config = Config.load(None, [*LEVEL_0_OFF, "cell.full_scale_a=2e-5"])
     shifts = program_cell(CARD, config, simulator)
     with pytest.raises(CardError, match=r"unit currents with every wordline closed.*lower cell\.full_scale_a"):
         close_cells(CARD, shifts, config, simulator)
@@ -51,7 +52,7 @@ def test_cells_that_conduct_at_closed_wordlines_are_refused(simulator: Simulator
 
 def test_a_full_scale_out_of_reach_says_what_is_in_reach() -> None:
     shifts, currents = np.linspace(0, 2, 50), np.geomspace(5e-6, 1e-13, 50)
-    config = Config.load(None, ["cell.full_scale_a=8e-6"])
+    config = Config.load(None, [*LEVEL_0_OFF, "cell.full_scale_a=8e-6"])
     with pytest.raises(CardError, match=r"the card reaches 5e-06 A.*lower cell\.full_scale_a"):
         program_levels(shifts, currents, config.cell)
 
@@ -59,10 +60,10 @@ def test_a_full_scale_out_of_reach_says_what_is_in_reach() -> None:
 def test_a_cell_that_cannot_be_switched_off_is_refused() -> None:
     shifts, currents = np.linspace(0, 2, 50), np.geomspace(9e-6, 1e-8, 50)
     with pytest.raises(CardError, match=r"leaks 1e-08 A.*lower read\.wordline_v"):
-        program_levels(shifts, currents, Config().cell)
+        program_levels(shifts, currents, Config.load(None, LEVEL_0_OFF).cell)
 
 
 def test_levels_less_than_an_electron_apart_are_refused() -> None:
     shifts, currents = np.linspace(0, 0.02, 50), np.geomspace(9e-6, 1e-13, 50)
     with pytest.raises(CardError, match=r"levels 14 and 15 are 0\.\d+ mV.*cannot be told apart.*lower cell\.bits"):
-        program_levels(shifts, currents, Config().cell)
+        program_levels(shifts, currents, Config.load(None, LEVEL_0_OFF).cell)

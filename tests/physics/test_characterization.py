@@ -56,7 +56,7 @@ def test_linearity_takes_gain_and_offset_out(measured: Characterization) -> None
     bent = line + np.where(np.arange(16) == 8, 6e-8, 0)
     assert 0.008 < measured.inl(bent) < 0.01, "one level off by 1 % of full scale, less what the line follows it"
     assert measured.inl(measured.currents) < 1e-5
-    assert 0.02 < measured.inl(measured.equal_steps) < 0.06, "equal steps of threshold are no equal steps of current"
+    assert 0.01 < measured.inl(measured.equal_steps) < 0.02, "equal steps of threshold are no equal steps of current"
 
 
 def test_files_hold_what_was_measured(measured: Characterization, tmp_path: Path) -> None:

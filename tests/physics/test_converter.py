@@ -20,9 +20,9 @@ from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.readout import Converter, ideal_sums
 from cosim.readout.adc import bit_weights
-from tests.conftest import make_layer, make_network, random_images
+from tests.conftest import LEVEL_0_OFF, make_layer, make_network, random_images
 
-IDEAL = ["run.fidelity=ideal"]
+IDEAL = ["run.fidelity=ideal", *LEVEL_0_OFF]
 
 
 def config(*settings: str) -> Config:
@@ -251,7 +251,7 @@ def test_trimming_refuses_currents_that_do_not_follow_the_sums() -> None:
 
 def test_trimming_decks_read_at_less_than_they_were_programmed_at(shared_store: Path) -> None:
     """At 90 mV instead of 100 mV a cell in its linear region conducts 0.9 of its current, and more near saturation."""
-    settings = ["run.fidelity=dc", "array.open_wordlines=4", "array.bitline_res_ohm=0"]
+    settings = [*LEVEL_0_OFF, "run.fidelity=dc", "array.open_wordlines=4", "array.bitline_res_ohm=0"]
     images, network = random_images(10), make_network()
     dataset = Dataset("random", (images * 255).to(torch.uint8), 255, torch.arange(10) % 3, "")
     programmed = CircuitNetwork(network, Config.load(None, settings), store=shared_store).decks
@@ -276,7 +276,8 @@ def test_calibration_brings_a_hot_array_back(shared_store: Path) -> None:
     images, network = random_images(30), make_network()
     errors, gains = {}, {}
     for method in ("none", "reference", "calibration"):
-        settings = ["run.fidelity=dc", "array.open_wordlines=4", "corner.temperature_c=85", f"trim.method={method}"]
+        settings = [*LEVEL_0_OFF, "run.fidelity=dc", "array.open_wordlines=4", "corner.temperature_c=85"]
+        settings += [f"trim.method={method}"]
         circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
         errors[method] = float((circuit(images) - network(images)).abs().mean())
         gains[method] = circuit.arrays["conv1"].trim_gain

@@ -18,7 +18,7 @@ from cosim.mapping import Group
 from cosim.netlist import ArrayDecks, curve_deck, sweep_deck
 from cosim.network import load_network
 from cosim.spice import Simulator
-from tests.conftest import make_network, random_images
+from tests.conftest import LEVEL_0_OFF, make_network, random_images
 
 # A user's cell: a level-1 transistor whose source is lifted by the threshold shift, seen from gate and body.
 LEVEL_1 = """
@@ -53,13 +53,13 @@ def currents(card: str | Path, shifts: np.ndarray, simulator: Simulator, *settin
 
 @pytest.fixture
 def shifts(simulator: Simulator) -> np.ndarray:
-    return program_cell(load_card("nor65"), Config(), simulator)
+    return program_cell(load_card("nor65"), Config.load(None, LEVEL_0_OFF), simulator)
 
 
 def test_levels_are_programmed_at_the_nominal_corner_whatever_the_corner(
     shifts: np.ndarray, simulator: Simulator
 ) -> None:
-    hot = Config.load(None, ["corner.process=ff", "corner.temperature_c=85", "corner.supply=0.9"])
+    hot = Config.load(None, [*LEVEL_0_OFF, "corner.process=ff", "corner.temperature_c=85", "corner.supply=0.9"])
     np.testing.assert_array_equal(program_cell(load_card("nor65"), hot, simulator), shifts)
 
 
@@ -87,7 +87,7 @@ def test_supply_multiplies_both_read_voltages(shifts: np.ndarray, simulator: Sim
 def test_an_array_is_read_at_the_corner(fidelity: str, shifts: np.ndarray, simulator: Simulator) -> None:
     """Without wires a bitline carries what its cells carry one by one at that corner."""
     corner = ("corner.process=ss", "corner.temperature_c=-40", "corner.supply=0.9")
-    config = Config.load(None, [f"run.fidelity={fidelity}", "array.bitline_res_ohm=0", *corner])
+    config = Config.load(None, [*LEVEL_0_OFF, f"run.fidelity={fidelity}", "array.bitline_res_ohm=0", *corner])
     levels = np.array([[3, 15], [8, 8], [15, 1]], np.uint8)
     decks = ArrayDecks(load_card("nor65"), shifts, config)
     deck = decks.deck(Group(0, 0, 0, (0, 3), (0, 1), levels), np.array([0b001, 0b110, 0b111]))
@@ -116,11 +116,12 @@ def test_both_forms_of_the_floating_gate_agree(
     corner = (f"corner.process={process}", f"corner.temperature_c={celsius}")
     referred, coupled = (currents(name, shifts, simulator, *corner) for name in ("nor65", "nor65-coupled"))
     largest = 0.0025 if process == "tt" else 0.01
-    assert np.abs(referred - coupled).max() < largest * Config().cell.full_scale_a
+    assert np.abs(referred - coupled).max() < largest * Config.load(None, LEVEL_0_OFF).cell.full_scale_a
 
 
 def test_both_forms_are_programmed_alike(shifts: np.ndarray, simulator: Simulator) -> None:
-    coupled = program_cell(load_card("nor65-coupled"), Config.load(None, ["cell.card=nor65-coupled"]), simulator)
+    config = Config.load(None, [*LEVEL_0_OFF, "cell.card=nor65-coupled"])
+    coupled = program_cell(load_card("nor65-coupled"), config, simulator)
     np.testing.assert_allclose(coupled, shifts, atol=2e-3)
 
 
@@ -128,7 +129,7 @@ def test_both_forms_are_programmed_alike(shifts: np.ndarray, simulator: Simulato
 def test_a_cell_of_the_users_own_is_programmed(text: str, shift: str, tmp_path: Path, simulator: Simulator) -> None:
     path = tmp_path / "my-cell.lib"
     path.write_text(text)
-    config = Config.load(None, [f"cell.card={path}"])
+    config = Config.load(None, [*LEVEL_0_OFF, f"cell.card={path}"])
     levels = program_cell(load_card(path), config, simulator)
     found = currents(path, levels, simulator, f"cell.card={path}")
     # A level-1 transistor has a kink where it leaves saturation, so its curve is inverted less exactly.

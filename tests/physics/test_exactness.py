@@ -10,7 +10,7 @@ from cosim.config import Config
 from cosim.evaluate import CircuitNetwork
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.reference import exact_mvm
-from tests.conftest import make_layer, make_network, random_images
+from tests.conftest import LEVEL_0_OFF, make_layer, make_network, random_images
 
 GEOMETRIES = {
     "plain": {},
@@ -99,7 +99,7 @@ def test_tables_of_differential_pairs_equal_the_definition(geometry: dict, offse
 def test_tables_of_pulse_widths_equal_the_definition(geometry: dict, encoding: str) -> None:
     layer = make_layer(**geometry)
     activations = activations_for(layer, 1)
-    settings = [*SMALL, "array.open_wordlines=4", f"array.encoding={encoding}", "run.fidelity=ideal"]
+    settings = [*SMALL, "array.open_wordlines=4", f"array.encoding={encoding}", "run.fidelity=ideal", *LEVEL_0_OFF]
     # 4 wordlines x 15 levels x 15 pulses: without loss from 10 bits on; activations of 8 bits need more.
     settings += ["read.mode=pulse-width", "adc.bits=lossless" if layer.activation_bits > 4 else "adc.bits=10"]
     found = on_the_circuit(layer, activations, settings, None)
@@ -149,7 +149,7 @@ def test_many_open_wordlines_learn_patterns_as_images_come() -> None:
 
 def test_few_converter_bits_round_every_column_sum() -> None:
     layer = make_layer(inputs=1, outputs=1, kernel=(1, 1), activation_bits=1)
-    settings = ["array.open_wordlines=9", "adc.bits=4", "run.fidelity=ideal"]
+    settings = [*LEVEL_0_OFF, "array.open_wordlines=9", "adc.bits=4", "run.fidelity=ideal"]
     found = on_the_circuit(layer, torch.ones(1, 1, 1, 1), settings, None)
     # Nine wordlines of 15 units in 15 codes: a code is 9 units.
     level = layer.levels().item()

@@ -13,7 +13,7 @@ from cosim.mapping import pattern_bits, plan_tiles, pulse_patterns
 from cosim.network import Network
 from cosim.readout import Converter
 from cosim.spice import Simulator
-from tests.conftest import make_layer, make_network, random_images
+from tests.conftest import LEVEL_0_OFF, make_layer, make_network, random_images
 from tests.physics.arrays import decks_for, random_group, read
 
 PULSES = ["read.mode=pulse-width"]
@@ -78,8 +78,9 @@ def test_both_ways_of_reading_share_their_decks(tmp_path: object) -> None:
 
 
 def test_the_converter_covers_the_charge_of_all_pulses() -> None:
-    assert Config().code_units(15) == (8.0, 255)  # 15 * 135 = 2025 in 255 codes
-    assert Config.load(None, ["adc.bits=11"]).code_units(15) == (1.0, 2047)
+    assert Config().code_units(15) == (12.0, 255)  # 15 * 9 * 23 = 3105 in 255 codes
+    assert Config.load(None, LEVEL_0_OFF).code_units(15) == (8.0, 255)  # 15 * 9 * 15 = 2025
+    assert Config.load(None, ["adc.bits=12"]).code_units(15) == (1.0, 4095)
     assert Config.load(None, ["adc.full_scale_units=127.5"]).code_units(15) == (7.5, 255)
     settings = Config.load(None, ["variation.sense_offset_sigma_a=1e-7", "adc.offset_lsb=0.5"])
     # A sense stage's offset is integrated with the current, a converter's is there once.
@@ -90,9 +91,9 @@ def test_the_converter_covers_the_charge_of_all_pulses() -> None:
 
 def test_one_code_a_group_is_what_few_bits_cost() -> None:
     """One activation of 15 on one wordline of level 8: 120 units, and a code is 8 of them."""
-    layer = make_layer(inputs=1, outputs=1, kernel=(1, 1))
+    layer, settings = make_layer(inputs=1, outputs=1, kernel=(1, 1)), [*LEVEL_0_OFF, *PULSES, "run.fidelity=ideal"]
     for activation in range(16):
-        circuit = CircuitNetwork(Network("one", (1, 1, 1), [layer]), Config.load(None, [*PULSES, "run.fidelity=ideal"]))
+        circuit = CircuitNetwork(Network("one", (1, 1, 1), [layer]), Config.load(None, settings))
         found = circuit.arrays["conv1"](torch.full((1, 1, 1, 1), float(activation))).item()
         codes = [(activation * level + 4) // 8 for level in (layer.levels().item(), 8)]
         assert found == 8 * (codes[0] - codes[1])
@@ -103,7 +104,7 @@ def test_a_range_is_calibrated_by_charges(scope: str) -> None:
     """Eight bits for the sums that occur, instead of all that could."""
     layer = make_layer(inputs=1)
     activations = torch.full((1, 1, 3, 3), 3.0)
-    settings = ["run.fidelity=ideal", f"adc.range=calibrated-{scope}", "adc.bits=9"]
+    settings = [*LEVEL_0_OFF, "run.fidelity=ideal", f"adc.range=calibrated-{scope}", "adc.bits=9"]
     circuit = CircuitNetwork(Network("one", (1, 1, 1), [layer]), Config.load(None, [*settings, *PULSES]))
     array = circuit.arrays["conv1"]
     array.calibrate(activations)

@@ -122,7 +122,7 @@ CLOSED = {
     "default wires": [],
     "5 ohm a cell, dc": ["array.bitline_res_ohm=5", "run.fidelity=dc"],
     "every wire": EVERY_WIRE,
-    "leaky": ["array.bitline_res_ohm=20", "cell.full_scale_a=1.47e-5", "run.fidelity=dc"],
+    "leaky": ["array.bitline_res_ohm=20", "cell.full_scale_a=1.47e-5", "cell.offset_units=0", "run.fidelity=dc"],
 }
 # Bitlines that only the cells' capacitance slows, read long before they have settled.
 SLOW = [

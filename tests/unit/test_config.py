@@ -13,7 +13,7 @@ from cosim.errors import ConfigError
 def test_defaults_are_a_configuration() -> None:
     config = Config.load()
     assert config.array.open_wordlines == 9
-    assert config.cell.unit_a == pytest.approx(config.cell.full_scale_a / 15)
+    assert config.cell.unit_a == pytest.approx(config.cell.full_scale_a / (15 + config.cell.offset_units))
 
 
 def test_file_and_overrides_in_order(tmp_path: Path) -> None:
@@ -53,13 +53,13 @@ def test_round_trip() -> None:
         (["array.source_res_ohm=1e-9"], r"array\.source_res_ohm = 1e-09 must be 0 or at least 1e-6"),
         (
             ["array.bitline_res_ohm=400"],
-            r"single full-scale cell would drop 0\.614 V .* usual are 0\.3 to 5 ohm a cell",
+            r"single full-scale cell would drop 0\.942 V .* usual are 0\.3 to 5 ohm a cell",
         ),
         (
             ["array.source_res_ohm=20e3"],
-            r"array\.source_res_ohm = 20000 .* drop 0\.48 V .* usual are 1 to 50 ohm a cell",
+            r"array\.source_res_ohm = 20000 .* drop 0\.736 V .* usual are 1 to 50 ohm a cell",
         ),
-        (["array.source_res_ohm=500", "array.source_strap_cells=100"], r"would drop 0\.192 V"),
+        (["array.source_res_ohm=500", "array.source_strap_cells=100"], r"would drop 0\.294 V"),
         (["array.source_res_ohm=-20"], r"array\.source_res_ohm: .*found -20"),
         (["array.source_strap_cells=0"], r"array\.source_strap_cells: .*greater than or equal to 1"),
         (["array.bitline_cap_f=0.2e-12"], r"array\.bitline_cap_f = 2e-13 F a cell.*usual wires have 0\.05e-15"),

@@ -171,7 +171,7 @@ def test_clipping_is_counted_and_is_no_difference_to_an_ideal_array(dataset: cos
 def test_wires_change_what_the_circuit_says(dataset: cosim.Dataset, shared_store: Path) -> None:
     network, images = make_network(), dataset.real(0, 40)
     circuit = cosim.CircuitNetwork(
-        network, cosim.Config.load(None, [*WIRED, "array.bitline_res_ohm=60"]), store=shared_store
+        network, cosim.Config.load(None, [*WIRED, "array.bitline_res_ohm=40"]), store=shared_store
     )
     with torch.no_grad():
         assert not torch.equal(circuit(images), network(images))
@@ -189,7 +189,7 @@ def test_fidelities_agree_within_a_hundredth_of_a_code(dataset: cosim.Dataset, s
 
 def test_a_circuit_with_memory_is_caught_by_the_audit(dataset: cosim.Dataset, shared_store: Path) -> None:
     """Bitlines so slow that a read sees the one before: tables in Gray order differ from reads in image order."""
-    slow = ["array.open_wordlines=4", "array.bitline_res_ohm=60", "array.bitline_cap_f=2e-14", "read.pulse_s=1e-9",
+    slow = ["array.open_wordlines=4", "array.bitline_res_ohm=40", "array.bitline_cap_f=2e-14", "read.pulse_s=1e-9",
             "read.rise_s=0.2e-9"]  # fmt: skip
     circuit = cosim.CircuitNetwork(make_network(), cosim.Config.load(None, slow), store=shared_store)
     found = cosim.infer(circuit, dataset)

@@ -32,7 +32,7 @@ ARRAY = Array(wordlines=20, bitlines=4, open_wordlines=5)
 @pytest.mark.parametrize("encoding", ["offset", "differential"])
 def test_untiling_gives_the_weights_back(geometry: dict, encoding: str) -> None:
     layer = make_layer(**geometry)
-    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": encoding}), Cell())
+    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": encoding}), Cell(offset_units=0))
     found = torch.full((layer.outputs, layer.weight[0].numel()), 99)
     for group in plan.groups:
         levels = torch.from_numpy(group.levels.astype(np.int64))
@@ -49,7 +49,7 @@ def test_untiling_gives_the_weights_back(geometry: dict, encoding: str) -> None:
 
 def test_differential_pairs_hold_magnitudes_and_no_reference() -> None:
     layer = make_layer(weight_bits=8, outputs=1, kernel=(1, 1))
-    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": "differential"}), Cell())
+    plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": "differential"}), Cell(offset_units=0))
     (group,) = plan.groups
     assert (plan.places.tolist(), plan.reference_level) == ([16, -16, 1, -1], None)
     for weight, levels in zip(layer.weight.flatten().tolist(), group.levels.tolist(), strict=True):

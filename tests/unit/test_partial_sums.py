@@ -88,7 +88,7 @@ class Wavy(PartialSumQuantizer):
 def test_gradient_of_every_sum_is_that_of_a_plain_graph(kind: str) -> None:
     """The tables' gradients against autograd through unfolded bit planes, one sum at a time."""
     layer, x = example(kind)
-    module = quantized(layer, x, Wavy(arrays("adc.bits=4"), "concrete", 0.3))
+    module = quantized(layer, x, Wavy(arrays("adc.bits=4", "cell.offset_units=0"), "concrete", 0.3))
     weight = module.weight_quantizer(four_axes(layer.weight)).detach().requires_grad_()
     inputs = four_axes(module.input_quantizer(x)).detach().requires_grad_()
     y = module._on_columns(inputs if kind != "linear" else inputs[:, :, 0, 0], weight, module.partial_sums)

@@ -74,14 +74,14 @@ def test_currents_are_those_of_the_patterns(found: Probe, dataset: cosim.Dataset
     unit = found.facts["unit_a"]
     assert found.image_patch is not None
     assert np.array_equal(found.activations, np.rint(found.image_patch * 15))
-    zero_point = 8
+    zero_point, offset = 8, cosim.Config().cell.offset_units
     for read in found.reads:
         rows = slice(*read.rows)
         bits = found.activations.ravel()[rows] >> read.bit & 1
         assert read.pattern == int((bits << np.arange(len(bits))).sum())
-        levels = found.weights.ravel()[rows] + zero_point
+        levels = found.weights.ravel()[rows] + zero_point + offset
         assert read.currents_a[0] == pytest.approx(unit * (levels @ bits), rel=0.01, abs=0.01 * unit)
-        assert read.currents_a[1] == pytest.approx(unit * zero_point * bits.sum(), rel=0.01, abs=0.01 * unit)
+        assert read.currents_a[1] == pytest.approx(unit * (zero_point + offset) * bits.sum(), rel=0.01, abs=0.01 * unit)
         assert read.transient_a == pytest.approx(read.currents_a, rel=1e-3, abs=1e-3 * unit)
         assert read.codes.tolist() == read.ideal_codes.tolist()
         assert read.deck is not None

@@ -259,7 +259,7 @@ def test_command_repeats_the_settings() -> None:
 def test_quantities_have_units(ideal: RunRecord) -> None:
     text = text_of(render_page(ideal))
     assert "array.bitline_cap_f 0.2 fF" in text or "array.bitline_cap_f 200 aF" in text
-    assert "cell.full_scale_a 6 µA" in text
+    assert "cell.full_scale_a 9.2 µA" in text
     assert "read.wordline_v 4 V" in text
 
 

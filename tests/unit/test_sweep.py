@@ -242,22 +242,22 @@ def test_effects_alone_and_added_up(
     by_name = {each.name: each for each in found.contributions}
     assert [each.name for each in found.contributions] == [effect.name for effect in EFFECTS]
     present = [name for name, each in by_name.items() if each.keys]
-    assert present == ["cells", "wires", "converter", "noise", "corner"]
+    assert present == ["cells", "wires", "converter", "noise", "corner", "trimming"]
     assert by_name["drift"].alone is by_name["drift"].cumulative is None
     assert found.ideal.accuracy == found.accuracy_software.share
     assert found.ideal.code_error_max == 0
-    cells, converter, full = by_name["cells"].alone, by_name["converter"].alone, by_name["corner"].cumulative
+    cells, converter, full = by_name["cells"].alone, by_name["converter"].alone, by_name["trimming"].cumulative
     assert cells is not None
     assert converter is not None
     assert full is not None
     assert cells.code_error_max == 0, "programmed to current"
-    assert 0 < converter.code_error_max <= 2, "15 codes for 60 units: 4 units a code"
+    assert 0 < converter.code_error_max <= 3, "15 codes for 92 units: 6 units a code"
     whole = Bench(*digits, shared_store).measure(config)
     assert np.array_equal(full.right, whole.right), "the last circuit is the configured one"
     assert full.code_error_rms == whole.code_error_rms > converter.code_error_rms
     paths = write_attribution(found, tmp_path)
     written = json.loads(paths[0].read_text())
-    assert written["effects"][3]["keys"] == {"adc.bits": 4}
+    assert written["effects"][4]["keys"] == {"adc.bits": 4}
     assert paths[1].read_bytes().startswith(b"\x89PNG")
     assert attribution_table(found).row_count == 3 + len(EFFECTS)
 
