@@ -41,7 +41,7 @@ class Outcome:
         right: (images,) bool, classified rightly; agreeing: (images,) bool, decided as software does.
         code_error_rms, code_error_max: of every code of every read, noise included, in unit currents: what the code
             counts less the sum of an ideal array.
-        clipped_share: of these codes, those of currents beyond the converter's range.
+        clipped_share: of these codes, those lost because the current is beyond the converter's range.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
         seconds: wall time; ngspice_seconds: CPU time of what was simulated for it and not found in the store.
     """
@@ -208,8 +208,7 @@ class _CodeErrors:
                 drawn = chip_generator(config, "code errors", array.number, index).standard_normal(lsb.shape)
                 lsb = lsb + np.sqrt(variance) * drawn
             error = converter.codes(lsb) * converter.lsb_units - ideal_sums(group, reads.patterns)
-            rounded, highest = np.rint(lsb), np.inf if converter.highest is None else converter.highest
             self.codes += float(reads.uses.sum()) * error.shape[1]
             self.squares += float(reads.uses @ (error**2).sum(axis=1))
-            self.clipped += float(reads.uses @ ((rounded < 0) | (rounded > highest)).sum(axis=1))
+            self.clipped += float(reads.uses @ reads.clipped(lsb, converter.highest).sum(axis=1))
             self.largest = max(self.largest, float(np.abs(error).max(initial=0)))

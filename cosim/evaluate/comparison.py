@@ -38,7 +38,7 @@ class LayerComparison:
         reads: group reads the images need; patterns: distinct ones, over all groups.
         conversions: bitline codes of these reads, reference columns included.
         differing_codes: of these, codes that differ from those of an ideal array behind converters without errors.
-        clipped_codes: of these, codes of currents beyond the converter's range, at either end.
+        clipped_codes: of these, codes lost because the current is beyond the converter's range, at either end.
         error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded positions in codes: cells, wires, sense stages,
             offset and gain of the converters.
         correlation: of circuit and ideal currents (Pearson), None if one of them does not vary.
@@ -148,8 +148,7 @@ def _compare_layer(layer: LayerRecord) -> LayerComparison:
         moments += [uses @ product.sum(axis=1) for product in products]
         conversions += int(uses.sum()) * circuit.shape[1]
         differing += int(uses @ (group.codes != group.ideal_codes).sum(axis=1))
-        rounded, top = np.rint(circuit), np.inf if layer.highest_code is None else layer.highest_code
-        clipped += int(uses @ ((rounded < 0) | (rounded > top)).sum(axis=1))
+        clipped += int(uses @ group.clipped(circuit, layer.highest_code).sum(axis=1))
         for bounds, values in zip(lowest_highest, (circuit, ideal), strict=True):
             bounds[:] = values.min(initial=bounds[0]), values.max(initial=bounds[1])
         largest = max(largest, float(np.abs(error).max(initial=0)))

@@ -45,6 +45,14 @@ class GroupReads:
     ideal: np.ndarray
     ideal_codes: np.ndarray
 
+    def clipped(self, lsb: np.ndarray, highest: int | None) -> np.ndarray:
+        """Which of the positions (n, bitlines) lose a code at an end of the converter's range, bool.
+
+        A current below nothing that ought to be nothing loses none.
+        """
+        below = (np.rint(lsb) < 0) & (self.ideal_codes > 0)
+        return below if highest is None else below | (np.rint(lsb) > highest)
+
 
 @dataclass(frozen=True, eq=False)
 class Met:

@@ -30,6 +30,6 @@ RECIPE = Recipe(
     dataset="mnist",
     build=build,
     float_schedule=Schedule(epochs=25, rate=4e-3),
-    quantized_schedule=Schedule(epochs=30, rate=1e-3),
+    quantized_schedule=Schedule(epochs=60, rate=1e-3),
     augmentation=Augmentation(rotate_degrees=10, zoom=0.1, shift_pixels=2),
 )
