@@ -167,7 +167,7 @@ class Trim(_Section):
 
     method: Literal["none", "reference", "calibration"] = "calibration"
     """none; reference: a tile's LSB follows the current of its reference column with every wordline of a group open;
-    calibration: gain and offset from known reads, by least squares."""
+    calibration: gain and offset from known reads like those of images, by least squares."""
     per: Literal["layer", "bitline"] = "bitline"
     """What has a gain and an offset of its own in a calibration."""
     reads: int = Field(32, ge=4, le=4096)
