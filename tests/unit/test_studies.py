@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_another_trial_of_the_same_name_is_run_again(tmp_path: Path) -> None:
     (row,) = run_study(changed, tmp_path, seeds=1, workers=1)
     assert row["accuracy_noisy"] <= 1
     assert json.loads((tmp_path / "results.json").read_text()) == [row]
+
+
+def test_a_result_of_a_recipe_that_has_changed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_study(toy_study(), tmp_path, seeds=1, workers=1)
+    recipe = trials.recipe_for("digits")
+    assert small(0).result(tmp_path) is not None
+    for changed in (
+        replace(recipe, quantized_schedule=replace(recipe.quantized_schedule, rate=1e-4)),
+        replace(recipe, weight_decay=0.1),
+    ):
+        monkeypatch.setattr(trials, "recipe_for", lambda _, changed=changed: changed)
+        assert small(0).result(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", STUDIES)
