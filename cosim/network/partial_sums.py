@@ -9,7 +9,9 @@ ideal circuit gives the same codes.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -254,34 +256,41 @@ class PartialSumQuantizer(nn.Module):
             exact = F.conv2d(x, weight, padding=facts.padding, **facts.geometry)
             return Shown.apply(exact, run.outputs(), 1.0)
 
-    def draw(self, lsb: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes for sums in codes, with noise where training has it, and the slope of code by sum for "concrete"."""
-        if not self.training or self.noise_lsb == 0:
-            return self.how.codes(lsb), None
-        if self.rounding == "straight-through":
-            return self.how.codes(lsb + self.noise_lsb * torch.randn_like(lsb)), None
-        return concrete_codes(lsb, self.noise_lsb, self.temperature, self.how.highest)
+    def draws(self, lsb: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Codes for sums in codes, drawn anew each time where training has noise; for "concrete" their slopes by sum."""
+        if self.training and self.rounding == "concrete":
+            yield from concrete_codes(lsb, self.noise_lsb, self.temperature, self.how.highest)
+        while self.training and self.noise_lsb > 0:
+            yield self.how.codes(lsb + self.noise_lsb * torch.randn_like(lsb)), None
+        yield self.how.codes(lsb), None
 
 
-def concrete_codes(lsb: Tensor, noise_lsb: float, temperature: float, highest: int | None) -> tuple[Tensor, Tensor]:
-    """A Concrete sample of the code of each sum, and its derivative by the sum; shapes as `lsb`."""
+def concrete_codes(
+    lsb: Tensor, noise_lsb: float, temperature: float, highest: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless Concrete samples of the code of each sum, with their derivatives by the sum; shapes as `lsb`."""
     width = noise_lsb * math.sqrt(3) / math.pi  # of a logistic distribution with this standard deviation
     reach = max(1, math.ceil(3 * noise_lsb))
-    nearest = lsb.round().clamp(0, highest)
-    # The codes lie along the first axis, where sums over few of them are fast.
-    steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype).reshape(-1, *[1] * lsb.ndim)
-    below = torch.sigmoid((steps + (nearest - 0.5 - lsb)) / width)  # noise stays below each code's lower end
-    grid = steps[:-1] + nearest
-    # With exponential noise E the odds (p / E)^(1/temperature) are those of Gumbel noise on log p.
-    odds = (below[1:] - below[:-1]).clamp_min_(1e-12) / torch.empty_like(grid).exponential_().clamp_min_(1e-12)
-    odds *= (grid >= 0) if highest is None else (grid >= 0) & (grid <= highest)
-    odds = (odds / odds.amax(0)).pow_(1 / temperature)
-    odds /= odds.sum(0)
-    code = (odds * grid).sum(0)
+    nearest = lsb.round().clamp(0, highest).flatten()
+    # The codes lie along the first axis, as steps from the nearest.
+    steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype)
+    below = torch.sigmoid((steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width)  # noise ends below each code
+    steps = steps[:-1]
+    grid = steps[:, None] + nearest
+    allowed = (grid >= 0) if highest is None else (grid >= 0) & (grid <= highest)
+    probability = (below[1:] - below[:-1]).clamp_min_(1e-12) * allowed
     # d log p / dx = (below + above - 1) / width, of which the 1 falls out.
-    tilt = odds * (below[1:] + below[:-1])
-    slope = ((tilt * grid).sum(0) - code * tilt.sum(0)) / (temperature * width)
-    return code, slope
+    tilt = below[1:] + below[:-1]
+    moments = torch.stack([torch.ones_like(steps), steps])
+    while True:
+        # With exponential noise E the odds (p / E)^(1/temperature) are those of Gumbel noise on log p.
+        odds = probability / torch.rand_like(probability).clamp_min_(1e-9).log_()
+        odds = odds.div_(odds.amin(0)).pow_(1 / temperature)  # of numbers below zero the least is the largest
+        total, first = moments @ odds
+        tilt_total, tilt_first = moments @ odds.mul_(tilt)
+        mean = first / total
+        slope = (tilt_first - mean * tilt_total) / (total * (temperature * width))
+        yield (nearest + mean).view_as(lsb), slope.view_as(lsb)
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +333,7 @@ class _Run:
         lsb = self.how.in_lsb(self.columns.every_sum())
         noisy = quantizer.training and quantizer.noise_lsb > 0
         self.images = _IMAGES_A_DRAW if noisy else len(x)
-        draws = [quantizer.draw(lsb) for _ in range(0, len(x), self.images)]
+        draws = list(islice(quantizer.draws(lsb), math.ceil(len(x) / self.images)))
         self.tables = [self.columns.less_reference(codes) for codes, _ in draws]
         self.slopes = [slope for _, slope in draws]
 
@@ -348,38 +357,66 @@ class _ConcreteSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
         run: _Run = ctx.run
-        columns, chunks = run.columns, run.columns.chunks
+        columns = run.columns
         groups, per_group = columns.zero_points.shape
-        wordlines, depth = columns.levels.shape[2], math.prod(ctx.kernel[1:])
         by_sum = (gradient * run.scale[:, None, None]).permute(0, 2, 3, 1).flatten(1, 2)  # n, places, outputs
         by_sum = by_sum.unflatten(2, (groups, per_group))
         shares = (columns.zero_points / columns.reference_level).to(gradient.dtype)
-        by_column = torch.cat([by_sum, -(by_sum * shares).sum(3, keepdim=True)], 3)  # n, places, groups, columns
+        by_column = torch.cat([by_sum, -(by_sum * shares).sum(3, keepdim=True)], 3).permute(2, 0, 1, 3)
         counts = torch.pow(2.0, torch.arange(columns.bits, device=gradient.device))
-        states = pattern_states(wordlines, gradient.device)
-        by_level = torch.zeros_like(columns.levels)
-        by_row = []
-        levels = columns.levels.unflatten(0, (groups, chunks))
-        for part, (rows, slope) in enumerate(zip(run.rows.split(run.images, dim=3), run.slopes, strict=True)):
-            images = slice(part * run.images, part * run.images + rows.shape[3])
+        levels = columns.levels.unflatten(0, (groups, -1))
+        by_level, by_row = torch.zeros_like(levels), []
+        parts = zip(run.rows.split(run.images, 3), by_column.split(run.images, 1), run.slopes, strict=True)
+        for rows, given, slope in parts:
             assert slope is not None
-            rows = rows.flatten(3)  # groups, chunks, bits, reads
-            given = by_column[images].permute(2, 0, 1, 3).flatten(1, 2)[:, None, None]  # groups, 1, 1, reads, columns
-            slopes = slope.unflatten(0, (groups, chunks)).flatten(1, 2)  # groups, chunks * patterns, columns
-            chosen = torch.stack([table[index] for table, index in zip(slopes, rows, strict=True)])
-            weighted = chosen * given * counts[:, None, None]  # groups, chunks, bits, reads, columns
-            bits = states[rows % len(states)]
-            by_level += torch.einsum("gcbrk,gcbrw->gckw", weighted, bits).flatten(0, 1)
-            of_rows = torch.einsum("gcrk,gckw->grcw", weighted.sum(2), levels).flatten(2)[..., :depth]
-            by_row.append(of_rows.unflatten(1, (-1, by_sum.shape[1])).permute(1, 0, 3, 2).flatten(1, 2))
+            by_group = []
+            tables = slope.unflatten(0, (groups, -1))
+            for group in range(groups):
+                asked = given[group].flatten(0, 1)
+                of_levels, of_rows = _through_tables(
+                    rows[group].flatten(2), asked, tables[group], levels[group], counts
+                )
+                by_level[group] += of_levels
+                by_group.append(of_rows.unflatten(1, given.shape[1:3]))
+            by_row.append(torch.stack(by_group))  # groups, rows of a kernel, n, places
+        depth = math.prod(ctx.kernel[1:])
+        by_rows = torch.cat(by_row, 2)[:, :depth].permute(2, 0, 1, 3).flatten(1, 2)
         by_input = F.fold(
-            torch.cat(by_row) / (float(counts.sum()) * run.facts.input_step),
+            by_rows / (float(counts.sum()) * run.facts.input_step),
             run.activations.shape[2:],
             ctx.kernel[2:],
             dilation=run.facts.geometry["dilation"],
             stride=run.facts.geometry["stride"],
         )
         (high, wide), (_, _, height, width) = run.facts.padding, ctx.input_size
-        by_weight = by_level.unflatten(0, (groups, chunks))[:, :, :-1].transpose(1, 2).flatten(2)[..., :depth]
+        by_weight = by_level[:, :, :-1].transpose(1, 2).flatten(2)[..., :depth]
         by_weight = by_weight.reshape(ctx.kernel) - run.zero * by_sum.sum((0, 1)).reshape(-1, 1, 1, 1)
         return by_input[:, :, high : high + height, wide : wide + width], by_weight / run.facts.weight_step, None
+
+
+def _through_tables(
+    rows: Tensor, given: Tensor, slopes: Tensor, levels: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a group's levels and of its kernel's rows in every read, through tables of codes.
+
+    Args:
+        rows: (chunks, bits, reads) which row of the tables answers each read.
+        given: (reads, columns) gradient of what is read, per unit of the bit.
+        slopes: (chunks, patterns, columns) of code by sum.
+        levels: (chunks, columns, wordlines).
+        counts: (bits,) what a bit counts.
+
+    Returns:
+        (chunks, columns, wordlines) and (chunks * wordlines, reads), the latter of all bits together.
+    """
+    # Summed over the reads that a row answers first, so that slopes and patterns meet a table and not every read.
+    asked = (given * counts[:, None, None]).flatten(0, 1)
+    by_table = torch.zeros_like(slopes)
+    for answering in rows:  # a chunk at a time, whose table stays in the cache
+        by_table.view(-1, slopes.shape[2]).index_add_(0, answering.flatten(), asked)
+    by_level = (by_table * slopes).transpose(1, 2) @ pattern_states(levels.shape[2], levels.device)
+    bags = rows.transpose(1, 2).flatten(0, 1)
+    weights = counts.expand(bags.shape)
+    by_read = F.embedding_bag(bags, slopes.flatten(0, 1), mode="sum", per_sample_weights=weights)
+    by_read = by_read.unflatten(0, (len(rows), -1)).mul_(given)
+    return by_level, (levels.transpose(1, 2) @ by_read.transpose(1, 2)).flatten(0, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -80,8 +82,8 @@ def test_straight_through_has_the_gradient_of_the_exact_layer(kind: str) -> None
 class Wavy(PartialSumQuantizer):
     """Codes that are a smooth function of the sum, so that its gradient can be had another way."""
 
-    def draw(self, lsb: Tensor) -> tuple[Tensor, Tensor]:
-        return lsb + 0.3 * torch.sin(lsb), 1 + 0.3 * torch.cos(lsb)
+    def draws(self, lsb: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return repeat((lsb + 0.3 * torch.sin(lsb), 1 + 0.3 * torch.cos(lsb)))
 
 
 @pytest.mark.parametrize("kind", ["plain", "stride", "dilation", "groups", "depthwise", "linear"])
@@ -134,7 +136,7 @@ def test_concrete_codes_follow_the_noise_of_the_sense_amplifier() -> None:
     """At a low temperature a sample is a code, with the probability of a logistic noise of that deviation."""
     torch.manual_seed(0)
     noise, sums = 0.4, torch.tensor([2.0, 2.2, 2.5, 2.9]).repeat(20000, 1)
-    codes, _ = concrete_codes(sums, noise, 1e-3, 15)
+    codes, _ = next(concrete_codes(sums, noise, 1e-3, 15))
     width = noise * math.sqrt(3) / math.pi
     for place, value in enumerate([2.0, 2.2, 2.5, 2.9]):
         share = (codes[:, place].round() == 3).double().mean().item()
@@ -149,7 +151,7 @@ def test_concrete_slope_is_the_derivative_of_its_sample() -> None:
 
     def sample(values: Tensor) -> tuple[Tensor, Tensor]:
         torch.manual_seed(3)
-        return concrete_codes(values, 0.3, 0.5, 15)
+        return next(concrete_codes(values, 0.3, 0.5, 15))
 
     step = 1e-6
     same_codes = sums.round() == (sums + step).round()
