@@ -19,7 +19,7 @@ from cosim.datasets import Dataset, load_dataset
 from cosim.files import write_whole
 from cosim.network.integer_only import IntegerNetwork
 from cosim.network.layers import Network
-from cosim.network.partial_sums import PartialSumQuantizer
+from cosim.network.partial_sum_quantizer import PartialSumQuantizer
 from cosim.network.quantize import Quantization, to_network
 from cosim.network.recipes import Recipe, Schedule, recipe_for
 from cosim.network.storage import save_network

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import cosim
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
-from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, concrete_codes, decision_offset
+from cosim.network.partial_sum_quantizer import PartialSumQuantizer, concrete_codes
+from cosim.network.partial_sums import PartialSums, decision_offset
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import AsymmetricQuantizer, LearnedStepQuantizer, Quantizer
 
@@ -157,6 +158,20 @@ def test_concrete_slope_is_the_derivative_of_its_sample() -> None:
     same_codes = sums.round() == (sums + step).round()
     slope = (sample(sums + step)[0] - sample(sums - step)[0]) / (2 * step)
     assert torch.allclose(slope[same_codes], sample(sums)[1][same_codes], atol=1e-4)
+
+
+@pytest.mark.parametrize(("units", "expected"), [(None, 1.0), (9, 1.0), (2, 0.28), (1, 0.006)])
+def test_concrete_slope_averages_to_one_but_not_over_whole_sums_of_fine_codes(
+    units: int | None, expected: float
+) -> None:
+    """A narrow noise has its slope near decisions, and sums of one or two units a code stay clear of them."""
+    torch.manual_seed(0)
+    lsb = 5 + torch.rand(400_000)
+    if units is not None:
+        how = PartialSums(9, 2, float(units), 15)
+        lsb = how.in_lsb(torch.arange(5 * units, 6 * units).repeat(400_000 // units))
+    _, slope = next(concrete_codes(lsb, 0.1, 0.5, 15))
+    assert slope.mean().item() == pytest.approx(expected, rel=0.1, abs=0.003)
 
 
 def test_evaluation_has_no_noise() -> None:

@@ -101,8 +101,12 @@ def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(na
 
 
 def test_partial_sums_are_studied_where_codes_lose_something() -> None:
-    found = {(trial.shown["bits"], trial.shown["code_bits"]) for trial in STUDIES["partial-sums"].trials(1)}
+    planned = STUDIES["partial-sums"].trials(1)
+    found = {(trial.shown["bits"], trial.shown["code_bits"]) for trial in planned}
     assert found == {(2, 3), (2, 4), (2, "lossless"), *((4, bits) for bits in (3, 4, 5, 6, 7)), (4, "lossless")}
+    ranges = {trial.shown["range"] for trial in planned if trial.shown["bits"] == 2 and trial.shown["code_bits"] == 4}
+    assert ranges == {"cover", "15 units"}
+    assert all("cell.offset_units=0" in trial.arrays for trial in planned)
 
 
 def test_an_unknown_study_is_named() -> None:
