@@ -74,7 +74,7 @@ class Trial:
         """What tells a result of this trial: the trial, and the recipe as it stands, in JSON's types."""
         plan = asdict(self.plan())
         del plan["build"]
-        return json.loads(json.dumps({"trial": asdict(self), "plan": plan}))  # type: ignore[no-any-return]
+        return json.loads(json.dumps({"trial": asdict(self), "plan": plan}))
 
     def result(self, folder: Path) -> dict[str, Any] | None:
         """The stored result, if this very trial was run before, under the recipe as it stands."""
