@@ -1,32 +1,26 @@
-"""Partial sums as an array's converter sees them: in software exactly, and in training.
+"""Partial sums as an array's converter sees them, exactly and in software.
 
 A group of open wordlines sums levels, the converter makes a code of the sum, and codes are added over groups and bit
-planes. A network that is to run on few code bits can be trained with that in the forward pass (IMCQ, IMCAQ: Wei et
-al., IEEE JXCDC 2020, 10.1109/JXCDC.2020.2992306). What is digitized here is what `cosim.readout` digitizes, so an
-ideal circuit gives the same codes.
+planes. What is digitized here is what `cosim.readout` digitizes, so an ideal circuit gives the same codes. Training
+for it: `cosim.network.partial_sum_quantizer`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
 from cosim.network.bit_planes import add_partial_sums, bit_planes, pattern_kernels, plane_patterns
-from cosim.network.quantizers import Shown
-
-Rounding = Literal["straight-through", "concrete"]
 
 # Every pattern of a group is a table row, so groups must be small.
 _MOST_WORDLINES = 12
-# Images that share the noise of a pattern: few, so that noise averages over a batch as it does over reads.
-_IMAGES_A_DRAW = 32
 
 
 @dataclass(frozen=True)
@@ -195,191 +189,3 @@ def digitized_sums(columns: Columns, how: PartialSums, activations: Tensor) -> T
     rows = columns.rows(activations)
     sums = [add_partial_sums(of_group, entries) for of_group, entries in zip(rows, table, strict=True)]
     return torch.cat(sums, 1)
-
-
-class PartialSumQuantizer(nn.Module):
-    """Digitizes the partial sums of a layer in the forward pass of training.
-
-    In evaluation mode codes are the nearest ones. In training the converter's noise is added, drawn anew for every
-    pattern and 32 images, and the gradient of a code by its sum is
-
-        straight-through  1 (IMCQ)
-        concrete          that of the sample (IMCAQ): a code g has the probability
-                              p(g) ~ sigmoid((g + 1/2 - x) / w) - sigmoid((g - 1/2 - x) / w)
-                          for a sum x in codes and logistic noise of width w; the sample is sum z g with
-                          z = softmax((log p + Gumbel noise) / temperature), over the codes near x.
-
-    A bit plane's share in the gradient of an activation of n bits is 1 / (2^n - 1) of what the plane counts.
-
-    Source: Wei et al. (above); the Concrete quantizer is Louizos et al., "Relaxed Quantization for Discretized Neural
-    Networks", ICLR 2019, arXiv 1810.01875, equations 5-9, with its local grid.
-
-    Args:
-        how: the arrays.
-        rounding: of the gradient.
-        noise_lsb: standard deviation of the sense amplifier's noise in codes, >= 0; > 0 for "concrete".
-        temperature: of the Concrete distribution, > 0.
-    """
-
-    def __init__(
-        self,
-        how: PartialSums,
-        rounding: Rounding = "straight-through",
-        noise_lsb: float = 0.0,
-        temperature: float = 0.5,
-    ) -> None:
-        super().__init__()
-        if rounding not in ("straight-through", "concrete"):
-            raise NetworkError(f"rounding must be straight-through or concrete, found {rounding!r}")
-        if not 0 <= noise_lsb < math.inf or (rounding == "concrete" and noise_lsb == 0):
-            raise NetworkError(
-                f"noise_lsb must be >= 0, and > 0 for concrete rounding whose width it is, found {noise_lsb}"
-            )
-        if not 0 < temperature < math.inf:
-            raise NetworkError(f"temperature must be > 0, found {temperature}")
-        self.how, self.rounding, self.noise_lsb, self.temperature = how, rounding, noise_lsb, temperature
-
-    def forward(self, x: Tensor, weight: Tensor, facts: LayerFacts) -> Tensor:
-        """The layer's output without bias: (n, outputs, height, width).
-
-        Args:
-            x: (n, inputs, height, width) on the grid of the input quantizer.
-            weight: (outputs, inputs / groups, kernel height, kernel width) on the grid of the weight quantizer.
-        """
-        with torch.autocast(x.device.type, enabled=False):  # integers are exact in float32 only
-            x, weight = x.float(), weight.float()
-            run = _Run(self, x.detach(), weight.detach(), facts)
-            if self.training and self.rounding == "concrete":
-                return _ConcreteSums.apply(x, weight, run)
-            exact = F.conv2d(x, weight, padding=facts.padding, **facts.geometry)
-            return Shown.apply(exact, run.outputs(), 1.0)
-
-    def draw(self, lsb: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Codes for sums in codes, with noise where training has it, and the slope of code by sum for "concrete"."""
-        if not self.training or self.noise_lsb == 0:
-            return self.how.codes(lsb), None
-        if self.rounding == "straight-through":
-            return self.how.codes(lsb + self.noise_lsb * torch.randn_like(lsb)), None
-        return concrete_codes(lsb, self.noise_lsb, self.temperature, self.how.highest)
-
-
-def concrete_codes(lsb: Tensor, noise_lsb: float, temperature: float, highest: int | None) -> tuple[Tensor, Tensor]:
-    """A Concrete sample of the code of each sum, and its derivative by the sum; shapes as `lsb`."""
-    width = noise_lsb * math.sqrt(3) / math.pi  # of a logistic distribution with this standard deviation
-    reach = max(1, math.ceil(3 * noise_lsb))
-    nearest = lsb.round().clamp(0, highest)
-    # The codes lie along the first axis, where sums over few of them are fast.
-    steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype).reshape(-1, *[1] * lsb.ndim)
-    below = torch.sigmoid((steps + (nearest - 0.5 - lsb)) / width)  # noise stays below each code's lower end
-    grid = steps[:-1] + nearest
-    # With exponential noise E the odds (p / E)^(1/temperature) are those of Gumbel noise on log p.
-    odds = (below[1:] - below[:-1]).clamp_min_(1e-12) / torch.empty_like(grid).exponential_().clamp_min_(1e-12)
-    odds *= (grid >= 0) if highest is None else (grid >= 0) & (grid <= highest)
-    odds = (odds / odds.amax(0)).pow_(1 / temperature)
-    odds /= odds.sum(0)
-    code = (odds * grid).sum(0)
-    # d log p / dx = (below + above - 1) / width, of which the 1 falls out.
-    tilt = odds * (below[1:] + below[:-1])
-    slope = ((tilt * grid).sum(0) - code * tilt.sum(0)) / (temperature * width)
-    return code, slope
-
-
-@dataclass(frozen=True, eq=False)
-class LayerFacts:
-    """What a layer's quantizers and geometry are at the moment.
-
-    Attributes:
-        input_step, input_zero, input_bits: of the input quantizer.
-        weight_step, weight_zero: of the weight quantizer, for all outputs or (outputs, 1, 1, 1).
-        padding: of the convolution; geometry: its stride, dilation and groups.
-    """
-
-    input_step: Tensor
-    input_zero: Tensor
-    input_bits: int
-    weight_step: Tensor
-    weight_zero: Tensor
-    padding: tuple[int, int]
-    geometry: dict[str, Any]
-
-
-class _Run:
-    """One forward pass of a layer on columns: integers, tables and rows."""
-
-    def __init__(self, quantizer: PartialSumQuantizer, x: Tensor, weight: Tensor, facts: LayerFacts) -> None:
-        self.facts = facts
-        self.zero = float(facts.input_zero)
-        activations = (x / facts.input_step).round() + self.zero
-        (high, wide) = facts.padding
-        self.activations = F.pad(activations, (wide, wide, high, high), value=self.zero)
-        outputs = len(weight)
-        integers = (weight / facts.weight_step).round()
-        zero_points = facts.weight_zero.reshape(-1).expand(outputs)
-        levels = integers + zero_points[:, None, None, None]
-        self.scale = (facts.input_step * facts.weight_step).reshape(-1).expand(outputs).detach()
-        self.correction = self.zero * integers.sum(dim=(1, 2, 3))
-        self.how = quantizer.how
-        self.columns = Columns.of(levels, zero_points, self.how, facts.geometry, facts.input_bits)
-        self.rows = self.columns.rows(self.activations)
-        lsb = self.how.in_lsb(self.columns.every_sum())
-        noisy = quantizer.training and quantizer.noise_lsb > 0
-        self.images = _IMAGES_A_DRAW if noisy else len(x)
-        draws = [quantizer.draw(lsb) for _ in range(0, len(x), self.images)]
-        self.tables = [self.columns.less_reference(codes) for codes, _ in draws]
-        self.slopes = [slope for _, slope in draws]
-
-    def outputs(self) -> Tensor:
-        """Real outputs (n, outputs, height, width), without bias."""
-        parts = []
-        for rows, table in zip(self.rows.split(self.images, dim=3), self.tables, strict=True):
-            parts.append(torch.cat([add_partial_sums(*group) for group in zip(rows, table, strict=True)], 1))
-        sums = torch.cat(parts) * self.how.lsb_units - self.correction[:, None, None]
-        return sums * self.scale[:, None, None]
-
-
-class _ConcreteSums(torch.autograd.Function):
-    """Outputs from Concrete samples of codes, with the gradient of every sample."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, run: _Run) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.run, ctx.input_size, ctx.kernel = run, x.shape, weight.shape
-        return run.outputs()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        run: _Run = ctx.run
-        columns, chunks = run.columns, run.columns.chunks
-        groups, per_group = columns.zero_points.shape
-        wordlines, depth = columns.levels.shape[2], math.prod(ctx.kernel[1:])
-        by_sum = (gradient * run.scale[:, None, None]).permute(0, 2, 3, 1).flatten(1, 2)  # n, places, outputs
-        by_sum = by_sum.unflatten(2, (groups, per_group))
-        shares = (columns.zero_points / columns.reference_level).to(gradient.dtype)
-        by_column = torch.cat([by_sum, -(by_sum * shares).sum(3, keepdim=True)], 3)  # n, places, groups, columns
-        counts = torch.pow(2.0, torch.arange(columns.bits, device=gradient.device))
-        states = pattern_states(wordlines, gradient.device)
-        by_level = torch.zeros_like(columns.levels)
-        by_row = []
-        levels = columns.levels.unflatten(0, (groups, chunks))
-        for part, (rows, slope) in enumerate(zip(run.rows.split(run.images, dim=3), run.slopes, strict=True)):
-            images = slice(part * run.images, part * run.images + rows.shape[3])
-            assert slope is not None
-            rows = rows.flatten(3)  # groups, chunks, bits, reads
-            given = by_column[images].permute(2, 0, 1, 3).flatten(1, 2)[:, None, None]  # groups, 1, 1, reads, columns
-            slopes = slope.unflatten(0, (groups, chunks)).flatten(1, 2)  # groups, chunks * patterns, columns
-            chosen = torch.stack([table[index] for table, index in zip(slopes, rows, strict=True)])
-            weighted = chosen * given * counts[:, None, None]  # groups, chunks, bits, reads, columns
-            bits = states[rows % len(states)]
-            by_level += torch.einsum("gcbrk,gcbrw->gckw", weighted, bits).flatten(0, 1)
-            of_rows = torch.einsum("gcrk,gckw->grcw", weighted.sum(2), levels).flatten(2)[..., :depth]
-            by_row.append(of_rows.unflatten(1, (-1, by_sum.shape[1])).permute(1, 0, 3, 2).flatten(1, 2))
-        by_input = F.fold(
-            torch.cat(by_row) / (float(counts.sum()) * run.facts.input_step),
-            run.activations.shape[2:],
-            ctx.kernel[2:],
-            dilation=run.facts.geometry["dilation"],
-            stride=run.facts.geometry["stride"],
-        )
-        (high, wide), (_, _, height, width) = run.facts.padding, ctx.input_size
-        by_weight = by_level.unflatten(0, (groups, chunks))[:, :, :-1].transpose(1, 2).flatten(2)[..., :depth]
-        by_weight = by_weight.reshape(ctx.kernel) - run.zero * by_sum.sum((0, 1)).reshape(-1, 1, 1, 1)
-        return by_input[:, :, high : high + height, wide : wide + width], by_weight / run.facts.weight_step, None

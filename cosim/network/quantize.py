@@ -23,7 +23,8 @@ from cosim.network.export import Exporter
 from cosim.network.fitting import Course, fit, repeatable
 from cosim.network.layers import Network, SoftwareStep
 from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
-from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, Rounding
+from cosim.network.partial_sum_quantizer import PartialSumQuantizer, Rounding
+from cosim.network.partial_sums import PartialSums
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import (
     AsymmetricQuantizer,

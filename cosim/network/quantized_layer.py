@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError
-from cosim.network.partial_sums import LayerFacts, PartialSumQuantizer
+from cosim.network.partial_sum_quantizer import LayerFacts, PartialSumQuantizer
 from cosim.network.quantizers import Quantizer
 
 

@@ -19,7 +19,7 @@ from cosim.datasets import Dataset, load_dataset
 from cosim.files import write_whole
 from cosim.network.integer_only import IntegerNetwork
 from cosim.network.layers import Network
-from cosim.network.partial_sums import PartialSumQuantizer
+from cosim.network.partial_sum_quantizer import PartialSumQuantizer
 from cosim.network.quantize import Quantization, to_network
 from cosim.network.recipes import Recipe, Schedule, recipe_for
 from cosim.network.storage import save_network
@@ -70,13 +70,19 @@ class Trial:
         schedule = json.dumps(asdict(self.plan().float_schedule), sort_keys=True)
         return folder / "float" / f"{self.recipe}-s{self.seed}-{hashlib.sha256(schedule.encode()).hexdigest()[:8]}"
 
+    def identity(self) -> dict[str, Any]:
+        """What tells a result of this trial: the trial, and the recipe as it stands, in JSON's types."""
+        plan = asdict(self.plan())
+        del plan["build"]
+        return json.loads(json.dumps({"trial": asdict(self), "plan": plan}))
+
     def result(self, folder: Path) -> dict[str, Any] | None:
-        """The stored result, if this very trial was run before."""
+        """The stored result, if this very trial was run before, under the recipe as it stands."""
         path = folder / "trials" / f"{self.label}.json"
         if not path.is_file():
             return None
         stored = json.loads(path.read_text())
-        return stored if stored.get("trial") == json.loads(json.dumps(asdict(self))) else None
+        return stored if {**stored, **self.identity()} == stored else None
 
 
 def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> None:
@@ -99,7 +105,7 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
     network = to_network(prepared, images.real(0, 1), trial.label, {"dataset": plan.dataset, **how.facts()})
     network.float_weights = training.float_twin(float_net, images)
     result = {
-        "trial": asdict(trial),
+        **trial.identity(),
         **trial.shown,
         "seed": trial.seed,
         **training.score(network, test),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 import cosim
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
-from cosim.network.partial_sums import PartialSumQuantizer, PartialSums, concrete_codes, decision_offset
+from cosim.network.partial_sum_quantizer import PartialSumQuantizer, concrete_codes
+from cosim.network.partial_sums import PartialSums, decision_offset
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import AsymmetricQuantizer, LearnedStepQuantizer, Quantizer
 
@@ -80,8 +83,8 @@ def test_straight_through_has_the_gradient_of_the_exact_layer(kind: str) -> None
 class Wavy(PartialSumQuantizer):
     """Codes that are a smooth function of the sum, so that its gradient can be had another way."""
 
-    def draw(self, lsb: Tensor) -> tuple[Tensor, Tensor]:
-        return lsb + 0.3 * torch.sin(lsb), 1 + 0.3 * torch.cos(lsb)
+    def draws(self, lsb: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return repeat((lsb + 0.3 * torch.sin(lsb), 1 + 0.3 * torch.cos(lsb)))
 
 
 @pytest.mark.parametrize("kind", ["plain", "stride", "dilation", "groups", "depthwise", "linear"])
@@ -134,7 +137,7 @@ def test_concrete_codes_follow_the_noise_of_the_sense_amplifier() -> None:
     """At a low temperature a sample is a code, with the probability of a logistic noise of that deviation."""
     torch.manual_seed(0)
     noise, sums = 0.4, torch.tensor([2.0, 2.2, 2.5, 2.9]).repeat(20000, 1)
-    codes, _ = concrete_codes(sums, noise, 1e-3, 15)
+    codes, _ = next(concrete_codes(sums, noise, 1e-3, 15))
     width = noise * math.sqrt(3) / math.pi
     for place, value in enumerate([2.0, 2.2, 2.5, 2.9]):
         share = (codes[:, place].round() == 3).double().mean().item()
@@ -149,12 +152,26 @@ def test_concrete_slope_is_the_derivative_of_its_sample() -> None:
 
     def sample(values: Tensor) -> tuple[Tensor, Tensor]:
         torch.manual_seed(3)
-        return concrete_codes(values, 0.3, 0.5, 15)
+        return next(concrete_codes(values, 0.3, 0.5, 15))
 
     step = 1e-6
     same_codes = sums.round() == (sums + step).round()
     slope = (sample(sums + step)[0] - sample(sums - step)[0]) / (2 * step)
     assert torch.allclose(slope[same_codes], sample(sums)[1][same_codes], atol=1e-4)
+
+
+@pytest.mark.parametrize(("units", "expected"), [(None, 1.0), (9, 1.0), (2, 0.28), (1, 0.006)])
+def test_concrete_slope_averages_to_one_but_not_over_whole_sums_of_fine_codes(
+    units: int | None, expected: float
+) -> None:
+    """A narrow noise has its slope near decisions, and sums of one or two units a code stay clear of them."""
+    torch.manual_seed(0)
+    lsb = 5 + torch.rand(400_000)
+    if units is not None:
+        how = PartialSums(9, 2, float(units), 15)
+        lsb = how.in_lsb(torch.arange(5 * units, 6 * units).repeat(400_000 // units))
+    _, slope = next(concrete_codes(lsb, 0.1, 0.5, 15))
+    assert slope.mean().item() == pytest.approx(expected, rel=0.1, abs=0.003)
 
 
 def test_evaluation_has_no_noise() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_another_trial_of_the_same_name_is_run_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text()) == [row]
 
 
+def test_a_result_of_a_recipe_that_has_changed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_study(toy_study(), tmp_path, seeds=1, workers=1)
+    recipe = trials.recipe_for("digits")
+    assert small(0).result(tmp_path) is not None
+    for changed in (
+        replace(recipe, quantized_schedule=replace(recipe.quantized_schedule, rate=1e-4)),
+        replace(recipe, weight_decay=0.1),
+    ):
+        monkeypatch.setattr(trials, "recipe_for", lambda _, changed=changed: changed)
+        assert small(0).result(tmp_path) is None
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(name: str, tmp_path: Path) -> None:
     study = study_for(name)
@@ -88,8 +101,12 @@ def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(na
 
 
 def test_partial_sums_are_studied_where_codes_lose_something() -> None:
-    found = {(trial.shown["bits"], trial.shown["code_bits"]) for trial in STUDIES["partial-sums"].trials(1)}
+    planned = STUDIES["partial-sums"].trials(1)
+    found = {(trial.shown["bits"], trial.shown["code_bits"]) for trial in planned}
     assert found == {(2, 3), (2, 4), (2, "lossless"), *((4, bits) for bits in (3, 4, 5, 6, 7)), (4, "lossless")}
+    ranges = {trial.shown["range"] for trial in planned if trial.shown["bits"] == 2 and trial.shown["code_bits"] == 4}
+    assert ranges == {"cover", "15 units"}
+    assert all("cell.offset_units=0" in trial.arrays for trial in planned)
 
 
 def test_an_unknown_study_is_named() -> None:
