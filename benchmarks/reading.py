@@ -1,4 +1,4 @@
-"""Sense stages and pulse widths: the tables of docs/reading.md.
+"""Sense stages, pulse widths and amplitudes: the tables of docs/reading.md.
 
     .venv/bin/python -m benchmarks.reading
 
@@ -17,7 +17,7 @@ from cosim.config import Config
 from cosim.mapping import gray_order
 from cosim.readout import ideal_sums
 from cosim.spice import Simulator, Store
-from tests.physics.arrays import decks_for, random_group, read, stage_response
+from tests.physics.arrays import decks_for, group_of, nested_currents, random_group, read, stage_response
 
 UNIT_A = Config().cell.unit_a
 LOADS = np.linspace(0, 135 * UNIT_A, 28)
@@ -28,7 +28,7 @@ CORNERS = [("tt", 27, 1.0), *((process, c, supply) for c, supply in ((-40, 0.9),
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         simulator = Simulator(Config().run, Store(Path(folder)))
-        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses)):
+        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses), ("Amplitudes", amplitudes)):
             print(f"\n{title}")
             for row in table(simulator):
                 print("| " + " | ".join(row) + " |", flush=True)
@@ -93,6 +93,35 @@ def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
                 stage,
                 f"{min(lost):.2f} to {max(lost):.2f}",
                 f"{100 * max(error):.2f}",
+            )
+
+
+def amplitudes(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Offset and settings; largest error of a source line, and of its difference to the reference; gain, and what it
+    leaves of the latter; what nested patterns miss of a mixed read. Errors in unit currents at full amplitude."""
+    mixed = np.random.default_rng(2).integers(0, 16, (64, 9)) / 15
+    for offset in (0, 8):
+        tile = np.random.default_rng(3).integers(offset, 16 + offset, (64, 33)).astype(np.uint8)
+        tile[:, -1] = 8 + offset  # the reference
+        group = group_of(tile, 18, 9)
+        for settings in ([], ["read.bitline_v=0.05", "cell.full_scale_a=3e-6"], ["array.source_res_ohm=5"],
+                         ["array.source_res_ohm=5", "array.source_strap_cells=64"],
+                         ["sense.stage=resistive", "sense.clamp_ohm=10"], ["sense.stage=resistive"]):  # fmt: skip
+            given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}", *settings]
+            decks = decks_for([*given, "run.fidelity=dc"], simulator)
+            unit_a = decks.config.cell.unit_a
+            direct, sums = read(simulator, decks.deck(group, mixed)) / unit_a, ideal_sums(group, mixed)
+            missed = nested_currents(decks, group, mixed, simulator) / unit_a - direct
+            products, ideal = (values - values[:, -1:] for values in (direct, sums))
+            gain = (products * ideal).sum() / (ideal**2).sum()
+            yield (
+                f"{offset}",
+                " ".join(settings),
+                f"{np.abs(direct - sums).max():.2f}",
+                f"{np.abs(products - ideal).max():.2f}",
+                f"{gain:.4f}",
+                f"{np.abs(products - gain * ideal).max():.2f}",
+                f"{np.abs(missed).max():.1g}",
             )
 
 

@@ -18,7 +18,7 @@ from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.netlists import deck_name
-from cosim.mapping import bit_plane_patterns, deck_patterns, pattern_bits
+from cosim.mapping import bit_plane_patterns, deck_patterns
 from cosim.netlist import Deck
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.network.layers import IMAGES
@@ -325,7 +325,7 @@ def _waves(
                 currents_a=reading.wave_currents[:, columns],
                 sample_s=samples,
                 edge_s=samples - circuit.config.read.pulse_s,
-                states=pattern_bits(plan.patterns, array.plan.groups[plan.group].wordlines),
+                states=plan.drive,
             )
         )
     return tuple(waves), sampled
