@@ -28,7 +28,8 @@ CORNERS = [("tt", 27, 1.0), *((process, c, supply) for c, supply in ((-40, 0.9),
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         simulator = Simulator(Config().run, Store(Path(folder)))
-        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses), ("Amplitudes", amplitudes)):
+        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses), ("Amplitudes", amplitudes),
+                             ("Linearity", linearity)):  # fmt: skip
             print(f"\n{title}")
             for row in table(simulator):
                 print("| " + " | ".join(row) + " |", flush=True)
@@ -123,6 +124,21 @@ def amplitudes(simulator: Simulator) -> Iterator[tuple[str, ...]]:
                 f"{np.abs(products - gain * ideal).max():.2f}",
                 f"{np.abs(missed).max():.1g}",
             )
+
+
+def linearity(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Offset; largest deviation of a level from the line through its full amplitude, alone and less level 8 [units];
+    what the lowest amplitude carries too much, level 0 and 15 less level 8 [%]."""
+    for offset in (0, 8):
+        levels = np.pad(np.arange(16, dtype=np.uint8)[None] + np.uint8(offset), ((0, 63), (0, 0)))
+        given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}"]
+        decks = decks_for([*given, "array.bitline_res_ohm=0", "run.fidelity=dc"], simulator)
+        shares = np.arange(1, 16)[:, None] / 15
+        units = read(simulator, decks.deck(group_of(levels, 0, 1), shares)) / decks.config.cell.unit_a
+        products = units - units[:, 8:9]
+        bent = [np.abs(values - shares * values[-1]).max() for values in (units, products)]
+        excess = [100 * (15 * products[0, level] / products[-1, level] - 1) for level in (0, 15)]
+        yield (f"{offset}", *(f"{value:.2f}" for value in bent), *(f"{value:.1f}" for value in excess))
 
 
 if __name__ == "__main__":

@@ -258,5 +258,5 @@ class ArrayLayer:
         starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
         spans = [slice(start, start + count) for start in starts.tolist()]
         chosen = max(spans, key=lambda span: len(np.unique(in_order[span], axis=0)))
-        held = self.table.lookup(index, terms[chosen].ravel()).reshape(count, len(weights), -1)
-        return self.planned_deck(index, in_order[chosen], careful=True), np.tensordot(held, weights, (1, 0))
+        held = np.tensordot(weights, self.table.lookup(index, terms[chosen].T), 1)
+        return self.planned_deck(index, in_order[chosen], careful=True), held

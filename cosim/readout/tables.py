@@ -214,9 +214,12 @@ class LayerTable:
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def codes(self, patterns: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Group index and its codes (n, bits, h, w, bitlines) for reads (bits, n, streams, h, w), noise included."""
-        bits, n, _, height, width = patterns.shape
-        if self.noise is not None:
+        """Group index and its codes (n, conversions, h, w, bitlines) for reads (planes, n, streams, h, w), noise
+        included."""
+        _, n, _, height, width = patterns.shape
+        if self.scheme.weights is not None:
+            found = self._weighted_codes(patterns, torch.from_numpy(self.scheme.weights))
+        elif self.noise is not None:
             found = self._noisy_codes(patterns, self.noise, self._sigmas(self.noise))
         else:
             by_image = _by_image(patterns)
@@ -225,7 +228,7 @@ class LayerTable:
                 for index, group in enumerate(self.plan.groups)
             )
         for index, codes in found:
-            yield index, codes.reshape(n, bits, height, width, -1)
+            yield index, codes.reshape(n, -1, height, width, codes.shape[-1])
 
     def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
         """Of the normal part of the noise of every pattern and bitline of each group [LSB]; empty if all are alike."""
@@ -251,10 +254,22 @@ class LayerTable:
             yield index, converter.quantized(lsb)
 
     def _apply_weighted(self, patterns: Tensor, weights: Tensor) -> Tensor:
-        """The same for planes that are converted together: the mean of pulses is the position of their charge."""
-        planes, n, _, height, width = patterns.shape
+        """The same for planes that are converted together."""
+        _, n, _, height, width = patterns.shape
         outputs = self.plan.layer.outputs
         sums = np.zeros((n, height * width, outputs), np.float32)
+        for index, codes in self._weighted_codes(patterns, weights):
+            group = self.plan.groups[index]
+            units = (codes * self.converter(index).lsb_units).reshape(n * height * width, -1)
+            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
+        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+
+    def _weighted_codes(self, patterns: Tensor, weights: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        """Group index and its codes (n, h * w, bitlines), as floats, of planes that are converted together.
+
+        Their position is the sum of the planes', weighted: the mean of pulses is the position of their charge.
+        """
+        planes, n, _, height, width = patterns.shape
         by_image = _by_image(patterns)
         generators = [self.noise.generator(image) for image in by_image] if self.noise is not None else []
         for index, group in enumerate(self.plan.groups):
@@ -268,9 +283,7 @@ class LayerTable:
             if self.noise is not None:
                 per_unit = converter.gain / converter.lsb_units
                 self.noise.add(index, lsb, self.noise.input_lsb, by_image[:, group.stream], per_unit, generators)
-            units = (converter.quantized(lsb) * converter.lsb_units).reshape(n * height * width, -1)
-            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
-        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+            yield index, converter.quantized(lsb)
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
         """Rows of the flattened table for the patterns of one conv group: (chunks, bits, n, h, w)."""
@@ -320,7 +333,7 @@ class LayerTable:
         return math.sqrt(total / max(conversions, 1))
 
     def lookup(self, index: int, patterns: np.ndarray) -> np.ndarray:
-        """Positions in LSB (patterns, bitlines) that the table holds for answered patterns of group `index`."""
+        """Positions in LSB (..., bitlines) that the table holds for answered patterns (...) of group `index`."""
         return self._lsb[index][np.searchsorted(self._keys[self.plan.groups[index].stream], patterns)]
 
 

@@ -16,6 +16,7 @@ from cosim.evaluate.programming import program_cell
 from cosim.mapping import ReadScheme, plan_tiles
 from cosim.netlist import curve_deck
 from cosim.network import Network, load_network
+from cosim.report.cautions import find_cautions
 from cosim.spice import Simulator
 from tests.conftest import make_layer, make_network, random_images
 from tests.physics.arrays import CARD, decks_for, group_of, nested_currents, random_group, read
@@ -189,6 +190,8 @@ def test_digits_are_recognized(fidelity: str, open_wordlines: int, shared_store:
     assert record.audit is not None
     assert record.audit.max_error_lsb < 0.01
     assert comparison.layers[0].unsettled_lsb < 0.01
+    (caution,) = find_cautions(replace(comparison, audit_differing_codes=3))
+    assert "reads of several amplitudes are not the sum of reads of one here" in caution
 
 
 @pytest.mark.parametrize("fidelity", ["ideal", "dc"])
