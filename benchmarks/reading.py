@@ -1,4 +1,4 @@
-"""Sense stages and pulse widths: the tables of docs/reading.md.
+"""Sense stages, pulse widths and amplitudes: the tables of docs/reading.md.
 
     .venv/bin/python -m benchmarks.reading
 
@@ -17,7 +17,7 @@ from cosim.config import Config
 from cosim.mapping import gray_order
 from cosim.readout import ideal_sums
 from cosim.spice import Simulator, Store
-from tests.physics.arrays import decks_for, random_group, read, stage_response
+from tests.physics.arrays import decks_for, group_of, nested_currents, random_group, read, stage_response
 
 UNIT_A = Config().cell.unit_a
 LOADS = np.linspace(0, 135 * UNIT_A, 28)
@@ -28,7 +28,8 @@ CORNERS = [("tt", 27, 1.0), *((process, c, supply) for c, supply in ((-40, 0.9),
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         simulator = Simulator(Config().run, Store(Path(folder)))
-        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses)):
+        for title, table in (("Stage", stage), ("Array", array), ("Pulses", pulses), ("Amplitudes", amplitudes),
+                             ("Linearity", linearity)):  # fmt: skip
             print(f"\n{title}")
             for row in table(simulator):
                 print("| " + " | ".join(row) + " |", flush=True)
@@ -94,6 +95,50 @@ def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
                 f"{min(lost):.2f} to {max(lost):.2f}",
                 f"{100 * max(error):.2f}",
             )
+
+
+def amplitudes(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Offset and settings; largest error of a source line, and of its difference to the reference; gain, and what it
+    leaves of the latter; what nested patterns miss of a mixed read. Errors in unit currents at full amplitude."""
+    mixed = np.random.default_rng(2).integers(0, 16, (64, 9)) / 15
+    for offset in (0, 8):
+        tile = np.random.default_rng(3).integers(offset, 16 + offset, (64, 33)).astype(np.uint8)
+        tile[:, -1] = 8 + offset  # the reference
+        group = group_of(tile, 18, 9)
+        for settings in ([], ["read.bitline_v=0.05", "cell.full_scale_a=3e-6"], ["array.source_res_ohm=5"],
+                         ["array.source_res_ohm=5", "array.source_strap_cells=64"],
+                         ["sense.stage=resistive", "sense.clamp_ohm=10"], ["sense.stage=resistive"]):  # fmt: skip
+            given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}", *settings]
+            decks = decks_for([*given, "run.fidelity=dc"], simulator)
+            unit_a = decks.config.cell.unit_a
+            direct, sums = read(simulator, decks.deck(group, mixed)) / unit_a, ideal_sums(group, mixed)
+            missed = nested_currents(decks, group, mixed, simulator) / unit_a - direct
+            products, ideal = (values - values[:, -1:] for values in (direct, sums))
+            gain = (products * ideal).sum() / (ideal**2).sum()
+            yield (
+                f"{offset}",
+                " ".join(settings),
+                f"{np.abs(direct - sums).max():.2f}",
+                f"{np.abs(products - ideal).max():.2f}",
+                f"{gain:.4f}",
+                f"{np.abs(products - gain * ideal).max():.2f}",
+                f"{np.abs(missed).max():.1g}",
+            )
+
+
+def linearity(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    """Offset; largest deviation of a level from the line through its full amplitude, alone and less level 8 [units];
+    what the lowest amplitude carries too much, level 0 and 15 less level 8 [%]."""
+    for offset in (0, 8):
+        levels = np.pad(np.arange(16, dtype=np.uint8)[None] + np.uint8(offset), ((0, 63), (0, 0)))
+        given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}"]
+        decks = decks_for([*given, "array.bitline_res_ohm=0", "run.fidelity=dc"], simulator)
+        shares = np.arange(1, 16)[:, None] / 15
+        units = read(simulator, decks.deck(group_of(levels, 0, 1), shares)) / decks.config.cell.unit_a
+        products = units - units[:, 8:9]
+        bent = [np.abs(values - shares * values[-1]).max() for values in (units, products)]
+        excess = [100 * (15 * products[0, level] / products[-1, level] - 1) for level in (0, 15)]
+        yield (f"{offset}", *(f"{value:.2f}" for value in bent), *(f"{value:.1f}" for value in excess))
 
 
 if __name__ == "__main__":

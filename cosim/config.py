@@ -39,7 +39,7 @@ class Array(_Section):
     """Signed weights: offset, a cell holds weight + zero point and a reference column is subtracted; differential, a
     pair of bitlines holds positive and negative weights (docs/reading.md)."""
     open_wordlines: int = Field(9, ge=1, le=48)
-    """Rows opened together in one read, at most."""
+    """Inputs of one read, at most: wordlines opened together, or bitlines with amplitude reads."""
     bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
     """Wire resistance of a bitline a cell [ohm]."""
     bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)
@@ -57,10 +57,11 @@ class Array(_Section):
     source_line_wordlines: int = Field(2, ge=1, le=65536)
     """Neighbouring wordlines that share a source line."""
     source_strap_cells: int = Field(16, ge=1, le=65536)
-    """A strap grounds the source lines before the first bitline and after every so many."""
+    """A strap grounds the source lines before the first bitline and after every so many; with amplitude reads it
+    connects each to its sense stage."""
     closed_wordlines: Literal["lumped", "cells", "omitted"] = "lumped"
     """Cells of closed wordlines: their leakage and capacitance as a few elements a bitline, cell by cell (slow), or
-    left out."""
+    left out. With amplitude reads those of closed bitlines, whose gates are open, likewise on the source lines."""
 
 
 class Cell(_Section):
@@ -100,19 +101,20 @@ class Cell(_Section):
 
 
 class Read(_Section):
-    """How activations are applied to wordlines, and a pattern is read (docs/reading.md)."""
+    """How activations are applied to the lines of a tile, and a pattern is read (docs/reading.md)."""
 
-    mode: Literal["bit-serial", "pulse-width"] = "bit-serial"
+    mode: Literal["bit-serial", "pulse-width", "amplitude"] = "bit-serial"
     """bit-serial: a bit plane a read, each converted; pulse-width: an activation a opens its wordline for a pulses, and
-    the charge of 2^bits - 1 pulses is converted once."""
+    the charge of 2^bits - 1 pulses is converted once; amplitude: an activation a puts a / (2^bits - 1) of `bitline_v`
+    on a bitline, and the current of each wordline's source line, held at 0 V, is converted once."""
     wordline_v: float = Field(4.0, ge=1e-3, le=20)
-    """Control-gate voltage of an open wordline whose input bit is 1 [V]."""
+    """Control-gate voltage of an open wordline whose input bit is 1, or of all with amplitude reads [V]."""
     bitline_v: float = Field(0.1, ge=1e-4, le=5)
-    """Voltage at which the sense clamp holds a bitline [V]."""
+    """Voltage at which the sense clamp holds a bitline, or of the highest amplitude [V]."""
     pulse_s: float = Field(20e-9, ge=1e-12, le=1e-3)
     """Time a pattern is held: a bit plane's, or a unit pulse; the current is sampled at its end [s]."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
-    """Rise and fall time of a wordline [s]."""
+    """Rise and fall time of a wordline, or of a bitline with amplitude reads [s]."""
 
 
 class Sense(_Section):
@@ -348,10 +350,12 @@ class Config(_Section):
 
     def _check_relations(self) -> None:
         array, read, adc = self.array, self.read, self.adc
-        if array.open_wordlines > array.wordlines:
+        inputs = "bitlines" if read.mode == "amplitude" else "wordlines"
+        room = getattr(array, inputs)
+        if array.open_wordlines > room:
             raise ConfigError(
-                f"a group of array.open_wordlines = {array.open_wordlines} does not fit array.wordlines = "
-                f"{array.wordlines}: open at most {array.wordlines}, or enlarge the array"
+                f"a group of array.open_wordlines = {array.open_wordlines} does not fit array.{inputs} = {room}: open "
+                f"at most {room}, or enlarge the array"
             )
         if read.bitline_v >= read.wordline_v:
             raise ConfigError(
@@ -377,11 +381,13 @@ class Config(_Section):
                 'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to '
                 "1..16"
             )
-        if read.mode == "pulse-width" and (self.variation.read_sigma_rel > 0 or self.variation.telegraph_share > 0):
+        if read.mode != "bit-serial" and (self.variation.read_sigma_rel > 0 or self.variation.telegraph_share > 0):
             raise ConfigError(
                 "variation.read_sigma_rel and telegraph_share are the noise of bit-serial reads, found read.mode = "
-                '"pulse-width": set them to 0 (adc.noise_lsb is possible), or read bit-serially'
+                f'"{read.mode}": set them to 0 (adc.noise_lsb is possible), or read bit-serially'
             )
+        if read.mode == "amplitude":
+            _check_amplitude(array, self.sense)
         if self.trim.method == "reference" and array.encoding == "differential":
             raise ConfigError(
                 'trim.method = "reference" needs a reference column, which array.encoding = "differential" has not: '
@@ -472,6 +478,19 @@ def _check_sense(sense: Sense, cell: Cell, read: Read) -> None:
         raise ConfigError(
             f'sense.stage = "transistor" holds bitlines at {_CLAMPED_V[0]:g} to {_CLAMPED_V[1]:g} V, where its '
             f"transistors have room, found read.bitline_v = {read.bitline_v:g}: change it, or choose another stage"
+        )
+
+
+def _check_amplitude(array: Array, sense: Sense) -> None:
+    if array.source_line_wordlines != 1:
+        raise ConfigError(
+            'read.mode = "amplitude" senses the source line of every wordline, expected one each, found '
+            f"array.source_line_wordlines = {array.source_line_wordlines}: set it to 1"
+        )
+    if sense.stage == "transistor":
+        raise ConfigError(
+            'sense.stage = "transistor" cannot hold a line at 0 V, as read.mode = "amplitude" needs: choose "clamp" or '
+            '"resistive"'
         )
 
 

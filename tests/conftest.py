@@ -13,7 +13,6 @@ from cosim.config import Config
 from cosim.network import LayerSpec, Network, SoftwareStep
 from cosim.spice import Simulator, Store
 
-
 # The plainest cell, for counting by hand: level 0 is off, a unit is 0.4 uA, and converters are as they were made.
 LEVEL_0_OFF = ["cell.offset_units=0", "cell.full_scale_a=6e-6", "trim.method=none"]
 

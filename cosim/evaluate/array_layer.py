@@ -14,7 +14,7 @@ from torch import Tensor
 from cosim.config import Config
 from cosim.device import CellVariation
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import Group, bit_plane_patterns, deck_patterns, pattern_bits, plan_tiles, pulse_patterns
+from cosim.mapping import Group, ReadScheme, deck_patterns, pattern_bits, plan_tiles, pulse_patterns
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec
 from cosim.readout import (
@@ -47,10 +47,10 @@ class Chip(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PlannedDeck:
-    """A deck of a layer: which group it reads, and which patterns in which order."""
+    """A deck of a layer: which group it reads, and (reads, wordlines) shares of each input's voltage in its order."""
 
     group: int
-    patterns: np.ndarray
+    drive: np.ndarray
     deck: Deck
 
 
@@ -72,39 +72,33 @@ class ArrayLayer:
         self.number = number
         self.chip = chip
         self.network = network
-        self.plan = plan_tiles(layer, chip.config.array, chip.config.cell)
+        mode = chip.config.read.mode
+        self.plan = plan_tiles(layer, chip.config.array, chip.config.cell, transposed=mode == "amplitude")
+        self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_wordlines()))
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
         self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
         self._lsb_units: dict[int, np.ndarray] = {}  # of each tile, once a range was calibrated
-
-    @property
-    def _pulses(self) -> int:
-        """Pulses whose charge a conversion adds."""
-        return 2**self.layer.activation_bits - 1 if self.chip.config.read.mode == "pulse-width" else 1
-
-    def _patterns(self, activations: Tensor) -> Tensor:
-        """The pattern on every stream's wordlines, (planes, n, streams, height, width), in every read or pulse."""
-        make = pulse_patterns if self.chip.config.read.mode == "pulse-width" else bit_plane_patterns
-        return make(self.plan, activations)
 
     @cached_property
     def table(self) -> LayerTable:
         """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
         config, bitlines = self.chip.config, {group.tile: group.levels.shape[1] for group in self.plan.groups}
         converters = [
-            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile), self._pulses)
+            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile), self.scheme.pulses)
             for tile in range(self.plan.tiles)
         ]
         if config.trim.method != "none":
             converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, self._known_reads())
-        return LayerTable(self.plan, converters, ReadNoise.of(config, self.number, self.plan.groups))
+        noise = ReadNoise.of(config, self.number, self.plan.groups)
+        return LayerTable(self.plan, self.scheme, converters, noise)
 
     def calibrate(self, activations: Tensor) -> None:
         """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
-        patterns = self._patterns(activations).flatten(3)
-        if self._pulses == 1:
-            patterns = patterns.flatten(0, 1)[None]  # every bit plane is converted by itself
+        if self.scheme.mode == "bit-serial":  # every bit plane is converted by itself
+            patterns = self.scheme.reads(self.plan, activations).flatten(3).flatten(0, 1)[None]
+        else:  # an amplitude counts as often as so many pulses
+            patterns = pulse_patterns(self.plan, activations).flatten(3)
         opened = []
         for stream, wordlines in enumerate(self.plan.stream_wordlines()):
             distinct = np.unique(patterns[:, :, stream].flatten(1).numpy(), axis=1)
@@ -119,19 +113,18 @@ class ArrayLayer:
     def _images_a_step(self, activations: Tensor) -> int:
         """So many images that their patterns, and the indices and weights made of them, stay small."""
         height, width = activations.shape[2:]
-        planes = self.layer.activation_bits if self._pulses == 1 else self._pulses
-        per_image = 16 * planes * self.plan.streams * height * width
+        per_image = 16 * self.scheme.planes * self.plan.streams * height * width
         return max(1, _STEP_BYTES // per_image)
 
     def _sums(self, activations: Tensor) -> Tensor:
         stopwatch = self.chip.stopwatch
         with stopwatch("patterns"):
-            patterns = self._patterns(activations)
+            patterns = self.scheme.reads(self.plan, activations)
             met = self.table.meet(patterns)
             missing = self.table.missing(met)
         self._answer(missing)
         # Every block of outputs of a stream is read under the stream's patterns.
-        self.reads += patterns.numel() * (len(self.plan.groups) // self.plan.streams)
+        self.reads += self.scheme.real_planes * patterns[0].numel() * (len(self.plan.groups) // self.plan.streams)
         with stopwatch("tables"):
             self.table.count(met)
             return self.table.apply(patterns)
@@ -142,7 +135,7 @@ class ArrayLayer:
         Raises:
             RuntimeError: a pattern has no answer.
         """
-        patterns = self._patterns(activations)
+        patterns = self.scheme.reads(self.plan, activations)
         if any(len(unanswered) for unanswered in self.table.missing(self.table.meet(patterns))):
             raise RuntimeError(
                 f"layer {self.layer.name!r} has not seen these activations: run the circuit on them first"
@@ -164,38 +157,42 @@ class ArrayLayer:
                 self.table.fill(index, patterns, self._ideal_currents(group, patterns))
             return
         needed = [missing[group.stream] for group in self.plan.groups]
-        for plan, reading in self._simulated(needed):
-            self.note_settling(plan.group, reading)
-            self.table.fill(plan.group, plan.patterns, reading.currents)
+        for index, patterns, reading in self._simulated(needed):
+            self.note_settling(index, reading)
+            self.table.fill(index, patterns, reading.currents)
 
-    def _ideal_currents(self, group: Group, patterns: np.ndarray) -> np.ndarray:
-        return ideal_sums(group, patterns) * self.chip.config.cell.unit_a
+    def _ideal_currents(self, group: Group, reads: np.ndarray) -> np.ndarray:
+        return ideal_sums(group, self.scheme.drive(reads, group.wordlines)) * self.chip.config.cell.unit_a
 
-    def _simulated(self, needed: list[np.ndarray]) -> Iterator[tuple[PlannedDeck, Reading]]:
-        """Decks that read at least the patterns needed of every group, and their readings, a step at a time."""
+    def _simulated(self, needed: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Reading]]:
+        """Group, patterns and readings of decks that read at least the patterns needed of every group, a step at a
+        time."""
         assert self.chip.simulator is not None
         wanted = [(index, patterns) for index, few in enumerate(needed) for patterns in self._deck_patterns(index, few)]
         for first in range(0, len(wanted), _DECKS_A_STEP):
+            step = wanted[first : first + _DECKS_A_STEP]
             with self.chip.stopwatch("decks"):
-                planned = [self.planned_deck(*want) for want in wanted[first : first + _DECKS_A_STEP]]
+                decks = [self.planned_deck(*want).deck for want in step]
             with self.chip.stopwatch("ngspice"):
-                readings = self.chip.simulator.simulate([plan.deck for plan in planned], f"ngspice, {self.layer.name}")
-            yield from zip(planned, readings, strict=True)
+                readings = self.chip.simulator.simulate(decks, f"ngspice, {self.layer.name}")
+            for (index, patterns), reading in zip(step, readings, strict=True):
+                yield index, patterns, reading
 
     def _known_reads(self) -> list[KnownReads]:
         """The reads that trimming goes by."""
         config, groups = self.chip.config, self.plan.groups
         known = [known_patterns(config, group) for group in groups]
+        wanted = [self.scheme.full(patterns) for patterns in known]
         if self.chip.simulator is None:
             return [
-                KnownReads(group, patterns, self._ideal_currents(group, patterns))
-                for group, patterns in zip(groups, known, strict=True)
+                KnownReads(group, patterns, self._ideal_currents(group, reads))
+                for group, patterns, reads in zip(groups, known, wanted, strict=True)
             ]
-        reads = []
-        for plan, reading in self._simulated(known):
-            chosen = np.isin(plan.patterns, known[plan.group])
-            reads.append(KnownReads(groups[plan.group], plan.patterns[chosen], reading.currents[chosen]))
-        return reads
+        found = []
+        for index, reads, reading in self._simulated(wanted):
+            chosen = np.isin(reads, wanted[index])
+            found.append(KnownReads(groups[index], self.scheme.pattern(reads[chosen]), reading.currents[chosen]))
+        return found
 
     def _deck_patterns(self, index: int, needed: np.ndarray) -> list[np.ndarray]:
         return deck_patterns(needed, self.plan.groups[index].wordlines, self.chip.config.run.patterns_per_deck)
@@ -203,8 +200,10 @@ class ArrayLayer:
     def every_deck(self) -> Iterator[PlannedDeck]:
         """The decks that answer every pattern of every group."""
         for index, group in enumerate(self.plan.groups):
-            for patterns in self._deck_patterns(index, np.arange(2**group.wordlines)):
-                yield self.planned_deck(index, patterns)
+            for amplitude in range(self.scheme.amplitudes):
+                every = np.arange(2**group.wordlines) + (amplitude << self.scheme.inputs)
+                for patterns in self._deck_patterns(index, every):
+                    yield self.planned_deck(index, patterns)
 
     def note_settling(self, index: int, reading: Reading) -> None:
         """Remember how far the least settled read of group `index` was from its sample."""
@@ -213,7 +212,11 @@ class ArrayLayer:
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
     def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:
-        """The deck that reads `patterns`, in that order, on group `index`."""
+        """The deck that reads `patterns`, in that order, on group `index`.
+
+        Args:
+            patterns: (n,) reads as `ReadScheme` numbers them, or (n, wordlines) shares of each input's voltage.
+        """
         assert self.chip.decks is not None
         group = self.plan.groups[index]
         first, last = group.outputs
@@ -224,15 +227,16 @@ class ArrayLayer:
             self._encoding(),
         )
         shifts = self.chip.cells.cell_shifts(self.number, group) if self.chip.cells else None
-        deck = self.chip.decks.deck(group, patterns, comments, careful=careful, shifts=shifts)
-        return PlannedDeck(index, patterns, deck)
+        drive = patterns if patterns.ndim == 2 else self.scheme.drive(patterns, group.wordlines)
+        return PlannedDeck(index, drive, self.chip.decks.deck(group, drive, comments, careful=careful, shifts=shifts))
 
     def _encoding(self) -> str:
         """How weights lie on bitlines, in words."""
-        places = f"a weight takes {len(self.plan.places)} bitline(s), most significant first"
+        line = "wordline" if self.scheme.mode == "amplitude" else "bitline"
+        places = f"a weight takes {len(self.plan.places)} {line}(s), most significant first"
         if self.plan.reference_level is None:
             return f"{places}, each slice a pair for positive and negative weights"
-        return f"the last bitline is the reference column, of level {self.plan.reference_level}; {places}"
+        return f"the last {line} is the reference column, of level {self.plan.reference_level}; {places}"
 
     def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
         """A deck of reads of one image in the order it causes them, on a random group.
@@ -247,11 +251,12 @@ class ArrayLayer:
             the deck, and the currents in LSB that the table holds for its reads.
         """
         index = int(rng.integers(len(self.plan.groups)))
-        patterns = self._patterns(activations)[:, 0, self.plan.groups[index].stream]
-        if self._pulses == 1:
-            patterns = torch.flip(patterns, [0])  # most significant bit first
-        in_order = patterns.permute(1, 2, 0).flatten().numpy()
+        group = self.plan.groups[index]
+        reads = self.scheme.reads(self.plan, activations)[:, 0, group.stream].flatten(1).numpy()
+        in_order, terms, weights = self.scheme.in_order(reads, group.wordlines)
         count = min(self.chip.config.run.audit_reads, len(in_order))
         starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
-        chosen = max((in_order[start : start + count] for start in starts), key=lambda reads: len(np.unique(reads)))
-        return self.planned_deck(index, chosen, careful=True), self.table.lookup(index, chosen)
+        spans = [slice(start, start + count) for start in starts.tolist()]
+        chosen = max(spans, key=lambda span: len(np.unique(in_order[span], axis=0)))
+        held = np.tensordot(weights, self.table.lookup(index, terms[chosen].T), 1)
+        return self.planned_deck(index, in_order[chosen], careful=True), held

@@ -25,7 +25,6 @@ from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.network import LayerSpec, Network
 from cosim.progress import progress_bar
-from cosim.readout import ideal_sums
 from cosim.spice import engine_of
 
 _FORMAT = "cosim-point-1"
@@ -200,14 +199,15 @@ class _CodeErrors:
     def add(self, array: ArrayLayer) -> None:
         """Add a layer's; the noise of a pattern's reads is drawn once for all of them."""
         table, config = array.table, array.chip.config
-        for index, group in enumerate(array.plan.groups):
+        for index in range(len(array.plan.groups)):
             reads, converter = table.reads(index), table.converter(index)
             lsb = reads.lsb
             if table.noise is not None:
                 variance = table.noise.variance(index, reads.patterns, converter.gain / converter.lsb_units)
                 drawn = chip_generator(config, "code errors", array.number, index).standard_normal(lsb.shape)
                 lsb = lsb + np.sqrt(variance) * drawn
-            error = converter.codes(lsb) * converter.lsb_units - ideal_sums(group, reads.patterns)
+            ideal = table.ideal_sums(index, reads.patterns) * converter.pulses
+            error = converter.codes(lsb) * converter.lsb_units - ideal
             self.codes += float(reads.uses.sum()) * error.shape[1]
             self.squares += float(reads.uses @ (error**2).sum(axis=1))
             self.clipped += float(reads.uses @ reads.clipped(lsb, converter.highest).sum(axis=1))

@@ -158,7 +158,7 @@ class CircuitNetwork(nn.Module):
             lsb = converter.in_lsb(reading.currents).astype(np.float32)
             differing = int((converter.codes(lsb) != converter.codes(table)).sum())
             self.arrays[name].note_settling(plan.group, reading)
-            distinct = len(np.unique(plan.patterns))
+            distinct = len(np.unique(plan.drive, axis=0))
             results.append(AuditResult(name, plan.group, table, lsb, distinct, differing, plan.deck.samples, reading))
         return results
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cosim.config import Config
 from cosim.errors import ConfigError
 from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
@@ -78,6 +80,7 @@ def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str,
         "rows": list(group.rows),
         "outputs": list(group.outputs),
         "bitlines": list(deck.sources),
-        "patterns": planned.patterns.tolist(),
+        "patterns": ((planned.drive > 0) @ (1 << np.arange(group.wordlines))).tolist(),
+        "amplitudes": planned.drive.max(axis=1).tolist(),
         "sample_at": deck.samples.tolist(),
     }

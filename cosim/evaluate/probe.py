@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,26 @@ from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.netlists import deck_name
-from cosim.mapping import bit_plane_patterns, deck_patterns, pattern_bits
+from cosim.mapping import deck_patterns
 from cosim.netlist import Deck
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.network.layers import IMAGES
+from cosim.readout import ideal_sums
 from cosim.spice import Simulator
 
 
 @dataclass(frozen=True, eq=False)
 class ProbedRead:
-    """One read: a bit plane of a chunk of the kernel, on the group of wordlines that holds it.
+    """One read, on the group of wordlines that holds a chunk of the kernel: a bit plane, or activations as amplitudes.
 
     Arrays are (slices + 1,): the bitlines of the output, most significant first, and the reference column.
 
     Attributes:
         group, tile, first_wordline: where; rows: start and stop in the unrolled kernel.
-        bit: the bit plane, which counts 2^bit; pattern: on the group's wordlines.
+        bit: the bit plane, which counts 2^bit; 0 of amplitudes.
+        pattern: on the group's wordlines; amplitudes: (inputs,) integers of an amplitude read, else None.
         deck: name of the deck that holds the read, as `cosim netlist` calls it; identity: of that deck. None where
-            groups are too large to list all their patterns.
+            groups are too large to list all their patterns, and of amplitude reads, which are put together of many.
         currents_a: settled currents [A]; transient_a: sampled in the transient of the waveform [A].
         lsb: positions in codes, without noise.
         codes: what the converters made of them, noise included; ideal_codes: of an ideal array.
@@ -48,6 +50,7 @@ class ProbedRead:
     rows: tuple[int, int]
     bit: int
     pattern: int
+    amplitudes: np.ndarray | None
     deck: str | None
     identity: str | None
     currents_a: np.ndarray
@@ -67,7 +70,7 @@ class ProbedWave:
         bitlines: (slices + 1,) numbers of the bitlines, the last the reference.
         time_s: (points,); currents_a: (points, slices + 1).
         sample_s: (reads,) when reads are sampled, and edge_s: (reads,) when the wordlines begin to move.
-        states: (reads, wordlines) of 0 and 1.
+        states: (reads, wordlines) of 0 and 1, or shares of the voltage with amplitude reads.
     """
 
     group: int
@@ -142,11 +145,13 @@ def probe(
     if config.run.fidelity == "ideal":
         raise ConfigError('run.fidelity = "ideal" has no waveforms to probe: choose "dc" or "tran"')
     for key, found, expected in (
-        ("array.encoding", config.array.encoding, "offset"),
-        ("read.mode", config.read.mode, "bit-serial"),
+        ("array.encoding", config.array.encoding, ("offset",)),
+        ("read.mode", config.read.mode, ("bit-serial", "amplitude")),
     ):
-        if found != expected:
-            raise ConfigError(f'a probe shows {expected} reads only, found {key} = "{found}": set it to "{expected}"')
+        if found not in expected:
+            raise ConfigError(
+                f'a probe shows {" and ".join(expected)} reads only, found {key} = "{found}": set it to "{expected[0]}"'
+            )
     if not 0 <= image < len(dataset):
         raise DatasetError(f"{dataset.name} has images 0..{len(dataset) - 1} here, found {image}: choose one of these")
     circuit = CircuitNetwork(network, config, store=store)
@@ -249,23 +254,26 @@ def _columns(array: ArrayLayer, index: int, channel: int) -> list[int]:
 def _reads(
     array: ArrayLayer, activations: Tensor, at: tuple[int, int], channel: int
 ) -> tuple[list[dict[str, Any]], dict[int, np.ndarray]]:
-    """What the tables say of every read of an output, as attributes of ProbedRead; and each group's patterns, most
-    significant bit plane first."""
-    plan, table = array.plan, array.table
-    patterns = bit_plane_patterns(plan, activations)
+    """What the tables say of every read of an output, as attributes of ProbedRead; and each group's states of inputs,
+    most significant bit plane first."""
+    plan, table, scheme = array.plan, array.table, array.scheme
+    patterns = scheme.reads(plan, activations)
     reads, in_order = [], {}
     for index, codes in table.codes(patterns):
         group, converter = plan.groups[index], table.converter(index)
         if not group.outputs[0] <= channel < group.outputs[1]:
             continue
         columns, here = _columns(array, index, channel), patterns[:, 0, group.stream, at[0], at[1]].numpy()
-        in_order[index] = here[::-1].astype(np.int64)
-        lsb, ideal = table.lookup(index, here), table.reads(index)
+        in_order[index], terms, weights = scheme.in_order(here[:, None], group.wordlines)
+        drive = in_order[index][::-1]
+        lsb = np.tensordot(weights, table.lookup(index, terms[::-1].T), 1)
         read_codes = codes[0, :, at[0], at[1]]
         partial = table.partial_sums(group, read_codes * converter.lsb_units)[:, channel - group.outputs[0]]
-        ideal_codes = ideal.ideal_codes[np.searchsorted(ideal.patterns, here)]
-        for bit, pattern in enumerate(here.tolist()):
-            name, identity = _deck_of(array, index, pattern)
+        ideal_codes = replace(converter, weights=None).codes(converter.ideal_lsb(ideal_sums(group, drive)))
+        mixed = scheme.mode == "amplitude"
+        for bit, states in enumerate(drive):
+            pattern = int((states > 0) @ (1 << np.arange(group.wordlines)))
+            name, identity = (None, None) if mixed else _deck_of(array, index, pattern)
             reads.append(
                 {
                     "group": index,
@@ -274,6 +282,7 @@ def _reads(
                     "rows": group.rows,
                     "bit": bit,
                     "pattern": pattern,
+                    "amplitudes": np.rint(scheme.amplitudes * states).astype(int) if mixed else None,
                     "deck": name,
                     "identity": identity,
                     "currents_a": converter.currents(lsb[bit])[columns],
@@ -325,7 +334,7 @@ def _waves(
                 currents_a=reading.wave_currents[:, columns],
                 sample_s=samples,
                 edge_s=samples - circuit.config.read.pulse_s,
-                states=pattern_bits(plan.patterns, array.plan.groups[plan.group].wordlines),
+                states=plan.drive,
             )
         )
     return tuple(waves), sampled

@@ -44,11 +44,16 @@ def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simu
 
 
 def close_cells(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> ClosedCells:
-    """What the cells of closed wordlines conduct and store at the corner, level by level.
+    """What the cells of closed wordlines, or bitlines, conduct and store at the corner, level by level.
 
     Raises:
         CardError: those of one bitline conduct so much that they would swamp a read.
     """
+    if config.read.mode == "amplitude":
+        deck = closed_deck(card, shifts, config)
+        before, after = simulator.simulate([deck], "closed bitlines")[0].currents
+        moved_v = ramp_v_per_s(config) * (deck.samples[1] - deck.samples[0])
+        return ClosedCells((after - before) / moved_v, np.maximum((after + before) / 2 / ramp_v_per_s(config), 0))
     volts = np.full(len(shifts), config.read_at_corner.bitline_v)
     still = curve_deck(card, shifts, volts, config, wordline_v=0.0)
     (leaking, ramped) = simulator.simulate([still, closed_deck(card, shifts, config)], "closed wordlines")

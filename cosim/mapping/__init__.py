@@ -1,14 +1,24 @@
 """LayerSpec -> TilePlan: where each weight lies, and which patterns the activations put on the wordlines."""
 
-from cosim.mapping.patterns import bit_plane_patterns, deck_patterns, gray_order, pattern_bits, pulse_patterns
+from cosim.mapping.patterns import (
+    bit_plane_patterns,
+    deck_patterns,
+    gray_order,
+    input_states,
+    pattern_bits,
+    pulse_patterns,
+)
 from cosim.mapping.plan import Group, TilePlan, plan_tiles
+from cosim.mapping.scheme import ReadScheme
 
 __all__ = [
     "Group",
+    "ReadScheme",
     "TilePlan",
     "bit_plane_patterns",
     "deck_patterns",
     "gray_order",
+    "input_states",
     "pattern_bits",
     "plan_tiles",
     "pulse_patterns",

@@ -58,6 +58,15 @@ def pattern_bits(patterns: np.ndarray, wordlines: int) -> np.ndarray:
     return (patterns[:, None] >> np.arange(wordlines)) & 1
 
 
+def input_states(patterns: np.ndarray, inputs: int) -> np.ndarray:
+    """(n, inputs) what share of its full voltage each input of a group has in a read, 0..1.
+
+    Args:
+        patterns: (n,) integers; bit i is the state of input i. Or (n, inputs) such shares.
+    """
+    return patterns if patterns.ndim == 2 else pattern_bits(patterns, inputs)
+
+
 def gray_order(count: int) -> np.ndarray:
     """The integers 0..count-1 of a power of two, each differing from the one before in a single bit."""
     index = np.arange(count)

@@ -14,6 +14,10 @@ fit the bitlines of a tile. Of signed weights (`array.encoding`):
 
       sum of weight * bit = sum over slices of place * (positive column sum - negative column sum)
 
+With amplitude reads (`read.mode`) a tile is used the other way round: inputs are on bitlines, and the weights of an
+output on a wordline, whose source line is sensed. What is called a wordline here is then a bitline, and a bitline a
+wordline.
+
 Groups fill a tile from the sense end upwards. The groups of a grouped (depthwise) convolution use different
 wordlines of the same bitlines, since one group at a time is open.
 """
@@ -118,12 +122,18 @@ class TilePlan:
         return wordlines
 
 
-def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
+def plan_tiles(layer: LayerSpec, array: Array, cell: Cell, *, transposed: bool = False) -> TilePlan:
     """Place a layer on tiles.
 
+    Args:
+        transposed: inputs on bitlines and outputs on wordlines.
+
     Raises:
-        NetworkError: a tile has too few bitlines for one output and the reference column.
+        NetworkError: a tile has too few lines for one output and the reference column.
     """
+    input_lines, output_lines = array.wordlines, array.bitlines
+    if transposed:
+        input_lines, output_lines = output_lines, input_lines
     if array.encoding == "offset":
         levels, places = _offset(layer, cell)
         reference_level = reference_level_for(layer.zero_point, cell.levels, int(places[0])) + cell.offset_units
@@ -132,18 +142,19 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
         levels, places = _differential(layer, cell)
         reference_level, zero_units = None, np.zeros(layer.outputs, np.int64)  # what both of a pair conduct cancels
     references = int(reference_level is not None)
-    per_block = (array.bitlines - references) // len(places)
+    per_block = (output_lines - references) // len(places)
     if per_block == 0:
+        kind = "wordlines" if transposed else "bitlines"
         raise NetworkError(
             f"layer {layer.name!r}: {layer.weight_bits}-bit weights take {len(places)} cells of {cell.bits} bits"
-            f"{' and a reference column' if references else ', two a slice'}, but a tile has {array.bitlines} "
-            f"bitlines: set array.bitlines >= {len(places) + references}"
+            f"{' and a reference column' if references else ', two a slice'}, but a tile has {output_lines} "
+            f"{kind}: set array.{kind} >= {len(places) + references}"
         )
     convs, columns = layer.groups, layer.outputs // layer.groups
     depth = levels.shape[-1]
     levels = levels.reshape(convs, columns, len(places), depth)
     chunks = math.ceil(depth / array.open_wordlines)
-    groups_per_tile = array.wordlines // array.open_wordlines
+    groups_per_tile = input_lines // array.open_wordlines
     tiles_per_block = math.ceil(convs * chunks / groups_per_tile)
 
     groups = []
@@ -156,7 +167,7 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell) -> TilePlan:
             held = np.pad(weights, ((0, 0), (0, references)), constant_values=reference_level or 0)
             tile, position = divmod(stream, groups_per_tile)
             if position == 0:  # cells without a weight are off
-                around = np.zeros((array.wordlines, held.shape[1]), np.uint8)
+                around = np.zeros((input_lines, held.shape[1]), np.uint8)
             first_wordline = position * array.open_wordlines
             around[first_wordline : first_wordline + len(held)] = held
             groups.append(

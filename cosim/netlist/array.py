@@ -8,7 +8,7 @@
 
 The cells of the closed wordlines are a few elements a bitline (`cosim.netlist.closed`), or in the deck like the
 others. With ideal source lines and no coupling, bitlines do not see each other. docs/array.md has the drawing of a
-tile, the equations, and what was measured.
+tile, the equations, and what was measured. `cosim.netlist.transposed` is the same with inputs on the bitlines.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import Card
-from cosim.mapping import Group, pattern_bits
+from cosim.mapping import Group, input_states
 from cosim.netlist.closed import ClosedCells, add_leakage
 from cosim.netlist.deck import Deck, corner_options
-from cosim.netlist.elements import element_lines, number
+from cosim.netlist.drivers import clocked_lines, pulsed_lines, swept_lines
+from cosim.netlist.elements import element_lines, number, numbers
 from cosim.netlist.instance import CellWriter, card_files
 from cosim.netlist.sense import SenseStage, periphery_files
+from cosim.netlist.transposed import transposed_circuit
 from cosim.netlist.wires import GROUND, Wires
-from cosim.netlist.wordlines import clocked_wordlines, pulsed_wordlines, swept_wordlines
 
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
@@ -48,7 +49,7 @@ class ArrayDecks:
         card: the cell's card.
         shifts: (levels,) threshold shift of each level [V].
         config: array, cell, read condition and fidelity.
-        closed: what lumped cells of closed wordlines conduct and store; None for nothing.
+        closed: what lumped cells of closed wordlines, or bitlines, conduct and store; None for nothing.
     """
 
     def __init__(self, card: Card, shifts: np.ndarray, config: Config, closed: ClosedCells | None = None) -> None:
@@ -71,7 +72,8 @@ class ArrayDecks:
         """The deck that reads `patterns`, in that order, on a group.
 
         Args:
-            patterns: (reads,) integers; bit i is the state of the group's wordline i.
+            patterns: (reads,) integers; bit i is the state of the group's wordline i. Or (reads, wordlines) shares of
+                each wordline's voltage, or with amplitude reads of each bitline's, 0..1.
             comments: what a person should know of the group.
             careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
                 edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
@@ -79,14 +81,15 @@ class ArrayDecks:
             shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its level.
         """
         read = self.config.read_at_corner
+        line, high_v = ("b", read.bitline_v) if self._sense.grounds else ("w", read.wordline_v)
         circuit, first = self._circuit(group, shifts)
-        states = pattern_bits(patterns, group.wordlines)
-        sources = tuple(f"vbl{bitline}" for bitline in range(group.levels.shape[1]))
+        states = input_states(patterns, group.wordlines)
+        sources = tuple(self._sense.source(index) for index in range(group.levels.shape[1]))
         if self.config.run.fidelity == "dc":
             return Deck(
                 "dc",
                 f".dc vread 0 {len(patterns) - 1 or 1} {1 if len(patterns) > 1 else 2}",
-                circuit + swept_wordlines(states, read.wordline_v, first),
+                circuit + swept_lines(states, high_v, first, line=line),
                 {**(_CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS), **corner_options(self.config)},
                 self._cards,
                 sources,
@@ -94,14 +97,12 @@ class ArrayDecks:
                 comments=(*comments, *self._help("dc")),
             )
         starts = read.rise_s + read.pulse_s * np.arange(len(patterns) + 1)
-        wordlines_text = (pulsed_wordlines if careful else clocked_wordlines)(
-            states, starts, read.rise_s, read.wordline_v, first
-        )
+        drivers = (pulsed_lines if careful else clocked_lines)(states, starts, read.rise_s, high_v, first, line=line)
         pulse, stop = number(read.pulse_s), number(starts[-1])
         return Deck(
             "tran",
             f".tran {pulse} {stop}" + ("" if careful else f" 0 {number(2 * read.pulse_s)}"),
-            circuit + wordlines_text,
+            circuit + drivers,
             {**(_CAREFUL_OPTIONS if careful else _TRAN_OPTIONS), **corner_options(self.config)},
             self._cards,
             sources,
@@ -112,8 +113,11 @@ class ArrayDecks:
         )
 
     def _circuit(self, group: Group, group_shifts: np.ndarray | None) -> tuple[str, int]:
-        """Cells and wires, and the number of the group's first wordline in their names."""
+        """Cells and wires, and the number of the group's first input in their names."""
         array, closed = self.config.array, self._closed
+        if self._sense.grounds:
+            shifts = self.shifts[group.levels] if group_shifts is None else group_shifts
+            return transposed_circuit(group, shifts, self.shifts, self.config, closed, self._writer, self._sense)
         whole = array.closed_wordlines == "cells"
         tile = group.tile_levels(array.wordlines)
         start, stop = (0, len(tile)) if whole else (group.first_wordline, group.first_wordline + group.wordlines)
@@ -127,17 +131,17 @@ class ArrayDecks:
         below_f, above_f = np.full((2, wires.bitlines), array.bitline_cap_f) * [[len(below) / 2], [len(above)]]
         leakage: dict[str, list[str]] = {}
         if closed is not None:
-            leakage = {place: _numbers(values) for place, values in closed.leakage_s(below, above).items()}
+            leakage = {place: numbers(values) for place, values in closed.leakage_s(below, above).items()}
             closed_below_f, closed_above_f = closed.load_f(below, above)
             below_f, above_f = below_f + closed_below_f, above_f + closed_above_f
         shifts = self.shifts[held]
         if group_shifts is not None:
             shifts[opened] = group_shifts
         circuit = template.format(
-            *_numbers(shifts.T.ravel()),
+            *numbers(shifts.T.ravel()),
             below_ohm=number(array.bitline_res_ohm * (len(below) + 1)),
-            below_f=_numbers(below_f),
-            above_f=_numbers(above_f),
+            below_f=numbers(below_f),
+            above_f=numbers(above_f),
             coupling_below_f=number(array.coupling_cap_f * len(below) / 2),
             coupling_above_f=number(array.coupling_cap_f * len(above)),
             **leakage,
@@ -151,14 +155,12 @@ class ArrayDecks:
             "tran": f"read k is sampled at {read.rise_s:g} s + (k + 1) * {read.pulse_s:g} s",
             "dc": "read k is point k of the sweep",
         }[analysis]
-        measured = {
-            "clamp": f"bitline current k is -i(vblk) [A]; {place}",
-            "resistive": f"bitline current k is -i(vblk) [A]; {place}",
-            "transistor": f"the current that mirror k copies of its bitline's is -i(vblk) [A]; {place}",
-        }
+        line = "source line" if self._sense.grounds else "bitline"
+        held = f"{line} current k is -i({self._sense.source(0)[:-1]}k) [A]; {place}"
+        mirrored = f"the current that mirror k copies of its bitline's is -i(vblk) [A]; {place}"
         sums = {"offset": "column less reference", "differential": "positive less negative column"}
         return (
-            measured[self.config.sense.stage],
+            mirrored if self.config.sense.stage == "transistor" else held,
             f"one level is {self.config.cell.unit_a:.6g} A; {sums[self.config.array.encoding]}, in levels, is the "
             "partial sum",
             "units are SI: volt, ampere, ohm, farad, second, metre",
@@ -188,7 +190,3 @@ def _array_template(wires: Wires, writer: CellWriter, closed: bool, sense: Sense
     wires.add_wordlines(circuit)
     wires.add_source_lines(circuit)
     return element_lines(circuit)
-
-
-def _numbers(values: np.ndarray) -> list[str]:
-    return [number(value) for value in values.tolist()]

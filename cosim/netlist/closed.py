@@ -19,19 +19,21 @@ from cosim.device import Card
 from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.elements import element_lines, number
 from cosim.netlist.instance import CellWriter, card_files
+from cosim.netlist.wires import GROUND
 
 _RAMP_S = 1e-9
-# Of the bitline voltage, around which the drain moves to and fro by this share to show its capacitance.
+# Of the bitline voltage: a drain or source moves to and fro by this share to show its capacitance.
 _RAMP_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class ClosedCells:
-    """What a cell with its gate at 0 V is to its bitline.
+    """What a cell that is not read is to the line that is sensed: with its gate at 0 V to its bitline; with amplitude
+    reads, its gate open and its bitline at 0 V, to its source line.
 
     Attributes:
-        conductance_s: (levels,) current at the bitline voltage, over that voltage [S].
-        capacitance_f: (levels,) charge that the drain takes a volt, around the bitline voltage [F].
+        conductance_s: (levels,) current at the line's voltage, over that voltage; at 0 V its slope [S].
+        capacitance_f: (levels,) charge that the cell takes a volt, around the line's voltage [F].
     """
 
     conductance_s: np.ndarray
@@ -70,17 +72,23 @@ def add_leakage(circuit: Circuit, bitline: int, clamp: str, near: str, far: str)
 
 
 def closed_deck(card: Card, shifts: np.ndarray, config: Config) -> Deck:
-    """A cell of each threshold shift, its gate at 0 V and its drain on a ramp: its current shows its capacitance.
+    """A cell of each threshold shift that is not read, its drain on a ramp around the bitline's voltage or, with
+    amplitude reads, its source on one around 0 V.
 
     Returns:
-        a deck of one read, whose currents over `ramp_v_per_s` are capacitances.
+        a deck of one read at the middle, whose currents over `ramp_v_per_s` are capacitances; with amplitude reads of
+        two, a quarter of the ramp before and after it, whose currents show conductances, too.
     """
-    writer = CellWriter.for_card(card, config)
-    low, high = (number(config.read_at_corner.bitline_v * share) for share in (1 - _RAMP_SHARE, 1 + _RAMP_SHARE))
+    writer, read, grounds = CellWriter.for_card(card, config), config.read_at_corner, config.read.mode == "amplitude"
+    middle = 0 if grounds else read.bitline_v
+    low, high = (number(middle + sign * _RAMP_SHARE * read.bitline_v) for sign in (-1, 1))
     circuit = Circuit("cells")
+    circuit.V("wl", "w", circuit.gnd, number(read.wordline_v if grounds else 0))
     for index, shift in enumerate(shifts.tolist()):
-        circuit.V(f"d{index}", f"d{index}", circuit.gnd, f"pwl(0 {low} {number(_RAMP_S)} {high})")
-        writer.add(circuit, str(index), f"d{index}", circuit.gnd, circuit.gnd, circuit.gnd, number(shift))
+        line = f"d{index}"
+        circuit.V(line, line, circuit.gnd, f"pwl(0 {low} {number(_RAMP_S)} {high})")
+        drain, source = (GROUND, line) if grounds else (line, GROUND)
+        writer.add(circuit, str(index), drain, "w", source, GROUND, number(shift))
     return Deck(
         "tran",
         f".tran {number(_RAMP_S / 10)} {number(_RAMP_S)}",
@@ -88,11 +96,11 @@ def closed_deck(card: Card, shifts: np.ndarray, config: Config) -> Deck:
         {"method": "gear", "reltol": 1e-6, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14, **corner_options(config)},
         card_files(card, config),
         tuple(f"vd{index}" for index in range(len(shifts))),
-        np.array([_RAMP_S / 2]),
-        comments=("currents of single cells at 0 V gate voltage, one for each level, on a ramp of the drain",),
+        _RAMP_S * (np.array([0.25, 0.75]) if grounds else np.array([0.5])),
+        comments=("currents of single cells that are not read, one for each level, on a ramp",),
     )
 
 
 def ramp_v_per_s(config: Config) -> float:
-    """How fast the drains of `closed_deck` rise [V/s]."""
+    """How fast drains or sources of `closed_deck` rise [V/s]."""
     return 2 * _RAMP_SHARE * config.read_at_corner.bitline_v / _RAMP_S

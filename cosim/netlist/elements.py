@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 
@@ -13,3 +14,8 @@ def element_lines(circuit: Circuit) -> str:
 def number(value: float) -> str:
     """A number with more digits than any simulator's tolerance."""
     return f"{value:.10g}"
+
+
+def numbers(values: np.ndarray) -> list[str]:
+    """The numbers of an array of one dimension."""
+    return [number(value) for value in values.tolist()]

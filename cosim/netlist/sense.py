@@ -41,28 +41,38 @@ class SenseStage:
     Attributes:
         clamp_ohm: resistance of the stage "resistive".
         bitline_v: that bitlines are held at; supply: what the stage's supply is multiplied by.
+        grounds: it holds source lines at 0 V instead, and measures what flows out of them.
     """
 
     stage: Literal["clamp", "resistive", "transistor"]
     clamp_ohm: float
     bitline_v: float
     supply: float
+    grounds: bool = False
 
     @classmethod
     def of(cls, config: Config) -> SenseStage:
         """The stage at the configuration's corner."""
-        return cls(config.sense.stage, config.sense.clamp_ohm, config.read_at_corner.bitline_v, config.corner.supply)
+        sense, bitline_v = config.sense, config.read_at_corner.bitline_v
+        return cls(sense.stage, sense.clamp_ohm, bitline_v, config.corner.supply, config.read.mode == "amplitude")
 
-    def add(self, circuit: Circuit, bitline: int, node: str) -> None:
-        """Hold a bitline at `node`; the source vbl`bitline` carries, with its sign turned, the measured current."""
+    def source(self, line: int) -> str:
+        """Name of the voltage source that carries, with its sign turned, the measured current of a line."""
+        return f"vsl{line}" if self.grounds else f"vbl{line}"
+
+    def add(self, circuit: Circuit, line: int, node: str) -> None:
+        """Hold a bitline or a source line at `node`."""
         if self.stage == "transistor":
-            self._add_transistors(circuit, bitline, node)
+            self._add_transistors(circuit, line, node)
             return
         held = node
         if self.stage == "resistive":
-            held = f"h{bitline}"
-            circuit.R(f"h{bitline}", held, node, number(self.clamp_ohm))
-        circuit.V(f"bl{bitline}", held, circuit.gnd, number(self.bitline_v))
+            held = f"h{line}"
+            circuit.R(f"h{line}", held, node, number(self.clamp_ohm))
+        if self.grounds:
+            circuit.V(self.source(line)[1:], circuit.gnd, held, "0")
+        else:
+            circuit.V(self.source(line)[1:], held, circuit.gnd, number(self.bitline_v))
 
     def _add_transistors(self, circuit: Circuit, bitline: int, node: str) -> None:
         gate, drain, out, tail, load = (f"s{name}{bitline}" for name in ("g", "d", "o", "t", "x"))

@@ -50,7 +50,11 @@ class Wires:
         return self._source(bitline, (wordline + self.offset) // self.array.source_line_wordlines)
 
     def _source(self, bitline: int, line: int) -> str:
-        return f"s{line}_{bitline}" if self.array.source_res_ohm > 0 else GROUND
+        return f"s{line}_{bitline}" if self.array.source_res_ohm > 0 else self.strap(line)
+
+    def strap(self, line: int) -> str:
+        """What the straps of a source line connect it to."""
+        return GROUND
 
     def add_bitline(self, circuit: Circuit, bitline: int, *, loaded: bool) -> None:
         """One bitline, with places to be formatted for what lies below and above the wordlines at hand.
@@ -81,6 +85,8 @@ class Wires:
             return
         for left in range(self.bitlines - 1):
             pairs = [(self.drain(left, wordline), self.drain(left + 1, wordline)) for wordline in range(self.wordlines)]
+            if pairs[0] == (GROUND, GROUND):
+                continue
             circuit.C(f"c{left}_below", *pairs[0], "{coupling_below_f}")
             for wordline, pair in enumerate(pairs):
                 circuit.C(f"c{left}_{wordline}", *pair, self.array.coupling_cap_f)
@@ -102,30 +108,30 @@ class Wires:
             _add_capacitor(circuit, f"w{wordline}_rest", before, array.wordline_cap_f * unused)
 
     def add_source_lines(self, circuit: Circuit) -> None:
-        """Source lines, grounded by a strap before the first cell and after every `source_strap_cells`-th."""
+        """Source lines, with a strap before the first cell and after every `source_strap_cells`-th."""
         array = self.array
         if array.source_res_ohm == 0:
             return
         every = array.source_strap_cells
         for line in range(-(-(self.wordlines + self.offset) // array.source_line_wordlines)):
-            before = GROUND
+            before = strap = self.strap(line)
             for bitline in range(self.bitlines):
                 node = self._source(bitline, line)
                 circuit.R(f"s{line}_{bitline}", before, node, array.source_res_ohm)
                 _add_capacitor(circuit, f"s{line}_{bitline}", node, array.source_cap_f)
                 before = node
                 if (bitline + 1) % every == 0:
-                    circuit.R(f"s{line}_{bitline}_strap", node, GROUND, array.source_res_ohm)
-                    before = GROUND
-            if before == GROUND:
+                    circuit.R(f"s{line}_{bitline}_strap", node, strap, array.source_res_ohm)
+                    before = strap
+            if before == strap:
                 continue
             # The unused bitlines' stretch: up to the next strap, or to an open end.
-            strap = -(-self.bitlines // every) * every
-            unused = min(strap, array.bitlines) - self.bitlines
-            share = 0.5 if strap <= array.bitlines else 1.0
+            last = -(-self.bitlines // every) * every
+            unused = min(last, array.bitlines) - self.bitlines
+            share = 0.5 if last <= array.bitlines else 1.0
             _add_capacitor(circuit, f"s{line}_rest", before, array.source_cap_f * unused * share)
-            if strap <= array.bitlines:
-                circuit.R(f"s{line}_rest", before, GROUND, number(array.source_res_ohm * (unused + 1)))
+            if last <= array.bitlines:
+                circuit.R(f"s{line}_rest", before, strap, number(array.source_res_ohm * (unused + 1)))
 
 
 def _add_capacitor(circuit: Circuit, name: str, node: str, farad: float) -> None:

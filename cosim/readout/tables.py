@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosim.mapping import Group, TilePlan, pattern_bits
+from cosim.mapping import Group, ReadScheme, TilePlan, input_states
 from cosim.network.bit_planes import add_partial_sums
 from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
@@ -21,8 +21,12 @@ _NOISY_BLOCK = 1 << 18
 
 
 def ideal_sums(group: Group, patterns: np.ndarray) -> np.ndarray:
-    """Column sums in unit currents that an ideal array gives: (patterns, bitlines) integers."""
-    return pattern_bits(patterns, group.wordlines) @ group.levels.astype(np.int64)
+    """Column sums in unit currents that an ideal array gives: (n, bitlines), integers if inputs are 0 or 1.
+
+    Args:
+        patterns: (n,) integers, or (n, wordlines) shares, as `input_states` takes them.
+    """
+    return input_states(patterns, group.wordlines) @ group.levels.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,8 @@ class GroupReads:
     """Every pattern of a group that occurred: how often, and what the circuit and an ideal array answer.
 
     Attributes:
-        patterns: (n,) int64; uses: (n,) reads of it, or pulses that hold it.
+        patterns: (n,) int64, reads as `ReadScheme` numbers them; uses: (n,) reads of it, pulses that hold it, or
+            conversions of several amplitudes that are put together of it.
         lsb: (n, bitlines) float32 positions in codes, unrounded and without noise; where a conversion adds the charge
             of pulses, as if all of them held the pattern.
         codes: (n, bitlines) int32.
@@ -70,16 +75,20 @@ class LayerTable:
 
     Args:
         plan: of the layer.
+        scheme: how it is read.
         converters: of its tiles.
         noise: what is added to every read, None for nothing.
     """
 
-    def __init__(self, plan: TilePlan, converters: Sequence[Converter], noise: ReadNoise | None = None) -> None:
+    def __init__(
+        self, plan: TilePlan, scheme: ReadScheme, converters: Sequence[Converter], noise: ReadNoise | None = None
+    ) -> None:
         self.plan = plan
+        self.scheme = scheme
         self.converters = converters
         self.noise = noise
         self.columns = plan.layer.outputs // plan.layer.groups
-        slots = 2 ** max(plan.stream_wordlines()) if plan.enumerated else 0
+        slots = scheme.amplitudes << scheme.inputs if plan.enumerated else 0
         self._keys = [np.arange(slots) for _ in range(plan.streams)]
         self._uses = [np.zeros(slots, np.int64) for _ in range(plan.streams)]
         self._known = [np.zeros(slots, bool) for _ in range(plan.streams)]
@@ -92,18 +101,24 @@ class LayerTable:
         return self.converters[self.plan.groups[index].tile]
 
     def meet(self, patterns: Tensor) -> Met:
-        """The distinct patterns among reads (bits, n, streams, h, w)."""
+        """The distinct patterns among reads (planes, n, streams, h, w)."""
         streams = self.plan.streams
         if not self.plan.enumerated:
             found = [np.unique(patterns[:, :, stream].numpy(), return_counts=True) for stream in range(streams)]
-            return Met([met for met, _ in found], [counts for _, counts in found])
+            return self._met([met for met, _ in found], [counts for _, counts in found], patterns)
         slots = self._partial.shape[1]
         offsets = torch.arange(streams, dtype=patterns.dtype)[:, None, None] * slots
         counts = (
             torch.bincount((patterns + offsets).flatten(), minlength=streams * slots).reshape(streams, slots).numpy()
         )
         met = [np.flatnonzero(row) for row in counts]
-        return Met(met, [row[chosen] for row, chosen in zip(counts, met, strict=True)])
+        return self._met(met, [row[chosen] for row, chosen in zip(counts, met, strict=True)], patterns)
+
+    def _met(self, met: list[np.ndarray], counts: list[np.ndarray], patterns: Tensor) -> Met:
+        if self.scheme.mode == "amplitude":  # each conversion takes the read of no input once; other uses cancel
+            for row in counts:
+                row[0] = patterns[0, :, 0].numel()
+        return Met(met, counts)
 
     def missing(self, met: Met) -> list[np.ndarray]:
         """Each stream's patterns among `met` that have no answer yet."""
@@ -172,10 +187,10 @@ class LayerTable:
         """Layer sums (n, outputs, h, w), in float32, of `patterns` (planes, n, streams, h, w).
 
         Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes; or, where a
-        conversion adds the charge of pulses, the positions over pulses before they are converted.
+        conversion holds several planes, the positions, weighted by the scheme, before they are converted.
         """
-        if self.converters[0].pulses > 1:
-            return self._apply_integrated(patterns)
+        if self.scheme.weights is not None:
+            return self._apply_weighted(patterns, torch.from_numpy(self.scheme.weights))
         if self.noise is not None:
             return self._apply_with_noise(patterns, self.noise)
         chunks, room = self.plan.chunks, self._partial.shape[1]
@@ -207,9 +222,12 @@ class LayerTable:
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def codes(self, patterns: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Group index and its codes (n, bits, h, w, bitlines) for reads (bits, n, streams, h, w), noise included."""
-        bits, n, _, height, width = patterns.shape
-        if self.noise is not None:
+        """Group index and its codes (n, conversions, h, w, bitlines) for reads (planes, n, streams, h, w), noise
+        included."""
+        _, n, _, height, width = patterns.shape
+        if self.scheme.weights is not None:
+            found = self._weighted_codes(patterns, torch.from_numpy(self.scheme.weights))
+        elif self.noise is not None:
             found = self._noisy_codes(patterns, self.noise, self._sigmas(self.noise))
         else:
             by_image = _by_image(patterns)
@@ -218,7 +236,7 @@ class LayerTable:
                 for index, group in enumerate(self.plan.groups)
             )
         for index, codes in found:
-            yield index, codes.reshape(n, bits, height, width, -1)
+            yield index, codes.reshape(n, -1, height, width, codes.shape[-1])
 
     def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
         """Of the normal part of the noise of every pattern and bitline of each group [LSB]; empty if all are alike."""
@@ -243,26 +261,37 @@ class LayerTable:
             noise.add(index, lsb, sigma, met, per_unit, generators)
             yield index, converter.quantized(lsb)
 
-    def _apply_integrated(self, patterns: Tensor) -> Tensor:
-        """The same for pulses: the mean of their positions is that of their charge, and is converted once."""
-        pulses, n, _, height, width = patterns.shape
+    def _apply_weighted(self, patterns: Tensor, weights: Tensor) -> Tensor:
+        """The same for planes that are converted together."""
+        _, n, _, height, width = patterns.shape
         outputs = self.plan.layer.outputs
         sums = np.zeros((n, height * width, outputs), np.float32)
+        for index, codes in self._weighted_codes(patterns, weights):
+            group = self.plan.groups[index]
+            units = (codes * self.converter(index).lsb_units).reshape(n * height * width, -1)
+            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
+        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+
+    def _weighted_codes(self, patterns: Tensor, weights: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        """Group index and its codes (n, h * w, bitlines), as floats, of planes that are converted together.
+
+        Their position is the sum of the planes', weighted: the mean of pulses is the position of their charge.
+        """
+        planes, n, _, height, width = patterns.shape
         by_image = _by_image(patterns)
         generators = [self.noise.generator(image) for image in by_image] if self.noise is not None else []
         for index, group in enumerate(self.plan.groups):
             converter = self.converter(index)
             rows = self._slots(patterns, range(group.stream, group.stream + 1))[0]
-            bags = rows.permute(1, 2, 3, 0).reshape(-1, pulses)
-            # Sums of many pulses are exact in float64 only.
-            mean = F.embedding_bag(bags, torch.from_numpy(self._lsb[index].astype(np.float64)), mode="mean")
-            lsb = mean.to(torch.float32).numpy().reshape(n, height * width, -1)
+            bags = rows.permute(1, 2, 3, 0).reshape(-1, planes)
+            # Sums of many planes are exact in float64 only.
+            table = torch.from_numpy(self._lsb[index].astype(np.float64))
+            total = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights.expand(bags.shape))
+            lsb = total.to(torch.float32).numpy().reshape(n, height * width, -1)
             if self.noise is not None:
                 per_unit = converter.gain / converter.lsb_units
                 self.noise.add(index, lsb, self.noise.input_lsb, by_image[:, group.stream], per_unit, generators)
-            units = (converter.quantized(lsb) * converter.lsb_units).reshape(n * height * width, -1)
-            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
-        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
+            yield index, converter.quantized(lsb)
 
     def _slots(self, patterns: Tensor, streams: range) -> Tensor:
         """Rows of the flattened table for the patterns of one conv group: (chunks, bits, n, h, w)."""
@@ -282,7 +311,7 @@ class LayerTable:
         used = self._uses[group.stream] > 0
         patterns, lsb = self._keys[group.stream][used], self._lsb[index][used]
         converter = self.converter(index)
-        ideal = converter.ideal_lsb(ideal_sums(group, patterns)).astype(np.float32)
+        ideal = converter.ideal_lsb(self.ideal_sums(index, patterns)).astype(np.float32)
         return GroupReads(
             patterns,
             self._uses[group.stream][used],
@@ -291,6 +320,11 @@ class LayerTable:
             ideal,
             replace(converter, weights=None).codes(ideal),
         )
+
+    def ideal_sums(self, index: int, reads: np.ndarray) -> np.ndarray:
+        """What an ideal array gives in reads of the plan's group `index`: (reads, bitlines) in unit currents."""
+        group = self.plan.groups[index]
+        return ideal_sums(group, self.scheme.drive(reads, group.wordlines))
 
     def noise_lsb(self) -> float:
         """Root mean square of the noise at the converters' inputs over all reads [LSB]."""
@@ -307,7 +341,7 @@ class LayerTable:
         return math.sqrt(total / max(conversions, 1))
 
     def lookup(self, index: int, patterns: np.ndarray) -> np.ndarray:
-        """Positions in LSB (patterns, bitlines) that the table holds for answered patterns of group `index`."""
+        """Positions in LSB (..., bitlines) that the table holds for answered patterns (...) of group `index`."""
         return self._lsb[index][np.searchsorted(self._keys[self.plan.groups[index].stream], patterns)]
 
 

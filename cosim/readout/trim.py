@@ -23,7 +23,8 @@ _SANE_GAIN = (0.05, 20.0)
 
 @dataclass(frozen=True, eq=False)
 class KnownReads:
-    """Reads of a group of which the ideal answer is known: (n,) patterns, and (n, bitlines) currents [A]."""
+    """Reads of a group of which the ideal answer is known: (n,) patterns, each input of them at its full voltage, and
+    (n, bitlines) currents [A]."""
 
     group: Group
     patterns: np.ndarray

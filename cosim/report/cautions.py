@@ -13,9 +13,11 @@ def find_cautions(comparison: Comparison) -> list[str]:
     """Sentences, each with what to do about it; none for a run without reservations."""
     found = []
     if comparison.audit_differing_codes:
+        mixed = comparison.facts["config"]["read"]["mode"] == "amplitude"
+        reason = "reads of several amplitudes are not the sum of reads of one" if mixed else "reads are not memoryless"
         found.append(
             f"The audit found {comparison.audit_differing_codes:,} codes that differ from the pattern tables: "
-            "reads are not memoryless here, and the accuracy is approximate."
+            f"{reason} here, and the accuracy is approximate."
         )
     for layer in comparison.layers:
         if layer.unsettled_lsb > _SETTLED_LSB:

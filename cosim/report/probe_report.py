@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN_GROUPS = 4
+_AMPLITUDES_A_LINE = 3
 
 
 def probe_tables(found: Probe) -> list[Table]:
@@ -66,11 +67,20 @@ def _reads(found: Probe) -> Table:
     for heading in ("deck", "bit", "pattern", "current\n[uA]", "tran\n[uA]", "code", "ideal", "sum"):
         table.add_column(heading, justify="right", no_wrap=True)
     for read in found.reads:
-        pattern = format(read.pattern, f"0{read.rows[1] - read.rows[0]}b")
+        bit, pattern = str(read.bit), format(read.pattern, f"0{read.rows[1] - read.rows[0]}b")
+        pattern = pattern if len(pattern) <= 12 else f"{read.pattern:x}h"
+        if read.amplitudes is not None:
+            bit, pattern = (
+                "all",
+                "\n".join(
+                    " ".join(map(str, read.amplitudes[first : first + _AMPLITUDES_A_LINE].tolist()))
+                    for first in range(0, len(read.amplitudes), _AMPLITUDES_A_LINE)
+                ),
+            )
         table.add_row(
             f"{escape(read.deck or f'group {read.group}')}\ntile {read.tile}, row {read.first_wordline}",
-            str(read.bit),
-            pattern if len(pattern) <= 12 else f"{read.pattern:x}h",
+            bit,
+            pattern,
             *("\n".join(f"{1e6 * value:.4f}" for value in values) for values in (read.currents_a, read.transient_a)),
             *("\n".join(map(str, values)) for values in (read.codes, read.ideal_codes)),
             f"{read.partial_sum:g}",
@@ -117,7 +127,8 @@ def _plot(found: Probe) -> Figure:
 
 
 def _waveform(axes: Axes, wave: ProbedWave, reads: list[ProbedRead]) -> None:
-    labels = [f"bitline {bitline}" for bitline in wave.bitlines[:-1]] + ["reference column"]
+    line = "bitline" if reads[0].amplitudes is None else "source line"
+    labels = [f"{line} {bitline}" for bitline in wave.bitlines[:-1]] + ["reference column"]
     for column, name in enumerate(labels):
         colour = "0.4" if column == len(labels) - 1 else COLOURS[column % len(COLOURS)]
         axes.plot(1e9 * wave.time_s, 1e6 * wave.currents_a[:, column], color=colour, linewidth=1, label=name)
@@ -125,6 +136,7 @@ def _waveform(axes: Axes, wave: ProbedWave, reads: list[ProbedRead]) -> None:
         axes.plot(1e9 * wave.sample_s, sampled, "o", color=colour, markersize=3)
     for read, edge in zip(reads, wave.edge_s, strict=True):
         axes.axvline(1e9 * edge, color="0.7", linewidth=0.6, linestyle=":")
-        axes.annotate(f"bit {read.bit}", (1e9 * edge, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7)
+        name = f"bit {read.bit}" if read.amplitudes is None else "amplitudes"
+        axes.annotate(name, (1e9 * edge, 1.0), xycoords=axes.get_xaxis_transform(), fontsize=7)
     label(axes, "time [ns]", "current [uA]", f"{wave.name}\n")
     axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

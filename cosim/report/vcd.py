@@ -17,19 +17,24 @@ _FIRST, _LAST = "!", "~"
 
 
 def vcd_text(found: Probe) -> str:
-    """The transients of a probe, a scope a group: wordlines, bitline currents [A], and codes from their samples on."""
+    """The transients of a probe, a scope a group: wordlines, bitline currents [A], and codes from their samples on.
+
+    Of amplitude reads bitlines, as shares of their voltage, and currents of source lines.
+    """
     names, lines = _identifiers(), ["$timescale 1 fs $end"]
     changes: list[tuple[int, str]] = []
     for wave in found.waves:
         lines.append(f"$scope module {wave.name} $end")
         own = found.reads_of(wave)
-        labels = [f"bl{bitline}" for bitline in wave.bitlines[:-1]] + ["reference"]
-        for wordline in range(wave.states.shape[1]):
+        mixed = own[0].amplitudes is not None
+        labels = [f"{'sl' if mixed else 'bl'}{bitline}" for bitline in wave.bitlines[:-1]] + ["reference"]
+        for index in range(wave.states.shape[1]):
             name = next(names)
-            lines.append(f"$var wire 1 {name} w{wordline} $end")
-            changes.append((0, f"0{name}"))
-            states = wave.states[:, wordline].tolist()
-            changes += [(_ticks(at), f"{state}{name}") for at, state in zip(wave.edge_s, states, strict=True)]
+            lines.append(f"$var real 64 {name} b{index} $end" if mixed else f"$var wire 1 {name} w{index} $end")
+            value = f"r{{:.9g}} {name}" if mixed else f"{{}}{name}"
+            changes.append((0, value.format(0)))
+            states = wave.states[:, index].tolist()
+            changes += [(_ticks(at), value.format(state)) for at, state in zip(wave.edge_s, states, strict=True)]
         for column, label in enumerate(labels):
             name, code = next(names), next(names)
             lines.append(f"$var real 64 {name} {label}_a $end")

@@ -60,6 +60,16 @@ def read(simulator: Simulator, deck: Deck) -> np.ndarray:
     return simulator.simulate([deck])[0].currents
 
 
+def nested_currents(decks: ArrayDecks, group: Group, mixed: np.ndarray, simulator: Simulator) -> np.ndarray:
+    """Currents (reads, outputs) [A] of mixed reads (reads, inputs) of 4-bit amplitudes, put together of nested patterns
+    of one amplitude each."""
+    amplitudes = np.arange(1, 17)[:, None]
+    at_least = (np.rint(15 * mixed)[:, None] >= amplitudes).astype(int)  # (reads, 16, inputs): the patterns, nested
+    terms = np.concatenate([at_least[:, :-1], at_least[:, 1:]], axis=1) * np.tile(amplitudes[:-1], (2, 1)) / 15
+    found = read(simulator, decks.deck(group, terms.reshape(-1, mixed.shape[1]))).reshape(len(mixed), 2, 15, -1)
+    return (found[:, 0] - found[:, 1]).sum(axis=1)
+
+
 def cell_curve(
     card: Card, shifts: np.ndarray, config: Config, simulator: Simulator, *, highest_source_v: float = 0.03
 ) -> CellCurve:

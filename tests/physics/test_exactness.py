@@ -94,14 +94,16 @@ def test_tables_of_differential_pairs_equal_the_definition(geometry: dict, offse
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
+@pytest.mark.parametrize("mode", ["pulse-width", "amplitude"])
 @pytest.mark.parametrize("encoding", ["offset", "differential"])
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
-def test_tables_of_pulse_widths_equal_the_definition(geometry: dict, encoding: str) -> None:
+def test_tables_of_one_conversion_equal_the_definition(geometry: dict, encoding: str, mode: str) -> None:
     layer = make_layer(**geometry)
     activations = activations_for(layer, 1)
     settings = [*SMALL, "array.open_wordlines=4", f"array.encoding={encoding}", "run.fidelity=ideal", *LEVEL_0_OFF]
     # 4 wordlines x 15 levels x 15 pulses: without loss from 10 bits on; activations of 8 bits need more.
-    settings += ["read.mode=pulse-width", "adc.bits=lossless" if layer.activation_bits > 4 else "adc.bits=10"]
+    settings += [f"read.mode={mode}", "array.source_line_wordlines=1"]
+    settings += ["adc.bits=lossless" if layer.activation_bits > 4 else "adc.bits=10"]
     found = on_the_circuit(layer, activations, settings, None)
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 

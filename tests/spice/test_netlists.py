@@ -21,7 +21,9 @@ EXAMPLES = Path(__file__).parents[2] / "netlists" / "examples"
 
 
 def circuit_for(store: Path, *settings: str) -> CircuitNetwork:
-    return CircuitNetwork(make_network(), Config.load(None, ["array.open_wordlines=5", "trim.method=none", *settings]), store=store)
+    return CircuitNetwork(
+        make_network(), Config.load(None, ["array.open_wordlines=5", "trim.method=none", *settings]), store=store
+    )
 
 
 @pytest.mark.parametrize("fidelity", ["dc", "tran"])

@@ -9,6 +9,8 @@ import pytest
 from cosim.config import Config
 from cosim.errors import ConfigError
 
+AMPLITUDES = ["read.mode=amplitude", "array.source_line_wordlines=1"]
+
 
 def test_defaults_are_a_configuration() -> None:
     config = Config.load()
@@ -76,6 +78,10 @@ def test_round_trip() -> None:
             r"needs a reference column.*\"calibration\" or \"none\"",
         ),
         (["read.mode=pulse-width", "variation.telegraph_share=0.1"], r"noise of bit-serial reads.*adc\.noise_lsb is"),
+        (["read.mode=amplitude"], r"senses the source line of every wordline, .* found .* = 2: set it to 1"),
+        ([*AMPLITUDES, "sense.stage=transistor"], r'cannot hold a line at 0 V.*choose "clamp" or "resistive"'),
+        ([*AMPLITUDES, "variation.read_sigma_rel=0.1"], r'noise of bit-serial reads, found read\.mode = "amplitude"'),
+        ([*AMPLITUDES, "array.bitlines=8"], r"does not fit array\.bitlines = 8: open at most 8"),
         (["read.bitline_v=4.5"], r"read\.bitline_v = 4\.5 must be below read\.wordline_v"),
         (["run.seed=" + "9" * 5000], r"run\.seed"),
         (["array.wordlines=1\nb=2"], r"array\.wordlines"),

@@ -128,6 +128,9 @@ def test_weights_that_do_not_fit_a_cell() -> None:
     narrow = Array(wordlines=20, bitlines=2, open_wordlines=5)
     with pytest.raises(NetworkError, match=r"8-bit weights take 2 cells.*set array\.bitlines >= 3"):
         plan_tiles(make_layer(weight_bits=8), narrow, Cell())
+    flat = Array(wordlines=2, bitlines=20, open_wordlines=2)
+    with pytest.raises(NetworkError, match=r"a tile has 2 wordlines: set array\.wordlines >= 3"):
+        plan_tiles(make_layer(weight_bits=8), flat, Cell(), transposed=True)
     pairs = Array(wordlines=20, bitlines=3, open_wordlines=5, encoding="differential")
     with pytest.raises(NetworkError, match=r"8-bit weights take 4 cells.*set array\.bitlines >= 4"):
         plan_tiles(make_layer(weight_bits=8), pairs, Cell())

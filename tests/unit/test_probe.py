@@ -22,6 +22,8 @@ from tests.conftest import make_layer, make_network, random_images
 
 WRONG = ["variation.program_sigma_v=0.05", "corner.temperature_c=85", "array.bitline_res_ohm=40", "adc.offset_lsb=0.5"]
 
+AMPLITUDES = ["read.mode=amplitude", "array.source_line_wordlines=1"]
+
 
 @pytest.fixture(scope="module")
 def dataset() -> cosim.Dataset:
@@ -47,6 +49,8 @@ def run_layer(circuit: cosim.CircuitNetwork, images: torch.Tensor, layer: str) -
         (["run.fidelity=dc", "cell.bits=2", "adc.range=calibrated-column", "adc.bits=5"], "conv1", (2, 2), 1),
         (["run.layers=all", "array.open_wordlines=14"], "conv2", (0, 0), 0),
         (["run.fidelity=dc", "run.layers=all", "trim.method=calibration"], "linear3", (0, 0), 2),
+        (["run.fidelity=dc", *AMPLITUDES, "adc.noise_lsb=1"], "conv1", (1, 2), 2),
+        (["run.fidelity=dc", *AMPLITUDES, *WRONG, "array.open_wordlines=5"], "conv2", (0, 0), 3),
     ],
 )
 def test_the_parts_are_the_whole(
@@ -86,6 +90,26 @@ def test_currents_are_those_of_the_patterns(found: Probe, dataset: cosim.Dataset
         assert read.codes.tolist() == read.ideal_codes.tolist()
         assert read.deck is not None
         assert re.fullmatch(r"conv1_g\d_0", read.deck)
+
+
+def test_amplitudes_are_the_activations(dataset: cosim.Dataset, shared_store: Path, tmp_path: Path) -> None:
+    config = cosim.Config.load(None, [*AMPLITUDES, "run.fidelity=dc", "array.open_wordlines=4", "adc.bits=11"])
+    found = probe(make_network(), dataset, config, image=0, layer="conv1", at=(1, 1), channel=1, store=shared_store)
+    assert [read.rows for read in found.reads] == [(0, 4), (4, 8), (8, 9)]
+    for read in found.reads:
+        rows = slice(*read.rows)
+        assert read.amplitudes is not None
+        assert read.amplitudes.tolist() == found.activations.ravel()[rows].tolist()
+        levels = found.weights.ravel()[rows] + 8
+        assert read.ideal_codes.tolist() == [levels @ read.amplitudes, 8 * read.amplitudes.sum()]
+        # Low amplitudes carry more than their share: V_D^2 / 2 is missing, and goes with the reference.
+        assert read.codes == pytest.approx(read.ideal_codes, rel=0.25, abs=1)
+        assert read.transient_a == pytest.approx(read.currents_a, rel=1e-3, abs=1e-3 * found.facts["unit_a"])
+    write_probe(found, tmp_path)
+    text = (tmp_path / "waveform.vcd").read_text()
+    assert re.search(r"\$var real 64 \S+ b3 \$end", text)
+    assert "sl1_a" in text
+    assert [table.row_count for table in probe_tables(found)] == [1, 3, 4]
 
 
 def test_decks_are_those_of_the_network(found: Probe, shared_store: Path, tmp_path: Path) -> None:
