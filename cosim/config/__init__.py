@@ -1,0 +1,20 @@
+"""The configuration: its sections, what they must be to each other, and how it is read."""
+
+from cosim.config.configuration import Config, check_value
+from cosim.config.sections import Adc, Array, Cell, Corner, Fidelity, Process, Read, Run, Sense, Trim, Variation
+
+__all__ = [
+    "Adc",
+    "Array",
+    "Cell",
+    "Config",
+    "Corner",
+    "Fidelity",
+    "Process",
+    "Read",
+    "Run",
+    "Sense",
+    "Trim",
+    "Variation",
+    "check_value",
+]

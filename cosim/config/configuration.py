@@ -1,0 +1,161 @@
+"""The configuration: frozen sections read from TOML, overridden a key at a time, stored with every result."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cosim.config.relations import check_relations
+from cosim.config.sections import Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
+from cosim.errors import ConfigError, nearest
+
+
+class Config(Section):
+    """Everything that can be set, by section."""
+
+    array: Array = Array()
+    cell: Cell = Cell()
+    read: Read = Read()
+    sense: Sense = Sense()
+    corner: Corner = Corner()
+    adc: Adc = Adc()
+    trim: Trim = Trim()
+    variation: Variation = Variation()
+    run: Run = Run()
+
+    def code_units(self, pulses: int = 1) -> tuple[float, int | None]:
+        """Width of a code in unit currents, and the highest code, None for no limit.
+
+        Where a conversion adds the charge of several pulses, a unit is that of a unit current in one of them.
+
+        Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
+        column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
+        wordlines of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
+        nine units a code.
+        """
+        if self.adc.bits == "lossless":
+            return 1.0, None
+        highest = 2**self.adc.bits - 1
+        if self.adc.full_scale_units is not None:
+            return pulses * self.adc.full_scale_units / highest, highest
+        largest = pulses * self.array.open_wordlines * self.cell.most_units
+        return float(max(1, round(largest / highest))), highest
+
+    @property
+    def read_at_corner(self) -> Read:
+        """How a pattern is read with the corner's supply."""
+        read, supply = self.read, self.corner.supply
+        volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
+        return read.model_copy(update=volts)
+
+    def at_corner(self, corner: Corner) -> Config:
+        """The same configuration at another corner."""
+        return self.model_copy(update={"corner": corner})
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+        """Read a TOML file (None: defaults), then apply `section.key=value` overrides in order.
+
+        Raises:
+            ConfigError: no such file, not TOML, an unknown key, a value out of range.
+        """
+        data: dict[str, Any] = {}
+        source = "configuration"
+        if path is not None:
+            source = str(path)
+            try:
+                if Path(path).exists() and not Path(path).is_file():
+                    raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
+                data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
+            except (ValueError, RecursionError) as error:
+                raise ConfigError(f"{path} is not TOML: {error}") from error
+        for override in overrides:
+            _apply(data, override)
+        return cls.from_dict(data, source)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
+        """A configuration from nested dictionaries, checked."""
+        config = cls._checked(data, source)
+        check_relations(config)
+        return config
+
+    def with_values(self, values: Mapping[str, Any]) -> Config:
+        """The same configuration with other values of some keys, named as section.key, checked."""
+        data = self.model_dump()
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            data[section][name] = value
+        return Config.from_dict(data)
+
+    def value(self, key: str) -> Any:
+        """The value of a key, named as section.key."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self, section), name)
+
+    @classmethod
+    def _checked(cls, data: dict[str, Any], source: str) -> Config:
+        """A configuration whose keys are known and whose values are in range, each by itself."""
+        _check_keys(data, source)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"][:2])
+            raise ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}") from error
+
+
+def check_value(key: str, value: Any) -> Any:
+    """One key's value, checked by itself: text as `--set` takes it, or a value.
+
+    Args:
+        key: as section.key.
+
+    Raises:
+        ConfigError: there is no such key, or the value is of a wrong type or out of range.
+    """
+    section, dot, name = key.partition(".")
+    if not dot or not name:
+        raise ConfigError(f"expected section.key, found {key!r}: try array.open_wordlines")
+    data = {section: {name: _parse(value) if isinstance(value, str) else value}}
+    return getattr(getattr(Config._checked(data, "configuration"), section), name)
+
+
+def _parse(text: str) -> Any:
+    """A value written in TOML; a bare word is a string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+        return parsed["value"] if len(parsed) == 1 else text
+    except (ValueError, RecursionError):
+        return text.strip()
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        raise ConfigError(f"expected section.key=value after --set, found {override!r}: try array.open_wordlines=9")
+    if not isinstance(data.setdefault(section, {}), dict):
+        raise ConfigError(f"{section} is a section, but the configuration gives it the value {data[section]!r}")
+    data[section][name] = _parse(text)
+
+
+def _check_keys(data: dict[str, Any], source: str) -> None:
+    sections = Config.model_fields
+    for section, content in data.items():
+        if section not in sections:
+            raise ConfigError(f"{source}: unknown section {section!r}: {nearest(section, sections)}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{source}: {section} must be a section of keys, found {content!r}")
+        kind = sections[section].annotation
+        assert kind is not None
+        for key in content:
+            if key not in kind.model_fields:
+                known = kind.model_fields
+                raise ConfigError(f"{source}: unknown key {section}.{key}: {nearest(key, known)}")

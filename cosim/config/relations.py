@@ -1,0 +1,143 @@
+"""What the keys of a configuration must be to each other: each by itself may be in range, and the whole impossible."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cosim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cosim.config.configuration import Config
+    from cosim.config.sections import Array, Cell, Read, Sense
+
+# 40 times what a wire of a cell's length has.
+_MOST_FARAD = 2e-14
+# Between the keeper's drain and the amplifier's pair.
+_CLAMPED_V = (0.05, 0.3)
+# Of a deck that holds a whole tile.
+_MOST_CELLS = 1 << 17
+
+
+def check_relations(config: Config) -> None:
+    """Refuse what no array can be.
+
+    Raises:
+        ConfigError: keys contradict each other, or the array they describe cannot work.
+    """
+    array, read, adc = config.array, config.read, config.adc
+    inputs = "bitlines" if read.mode == "amplitude" else "wordlines"
+    room = getattr(array, inputs)
+    if array.open_wordlines > room:
+        raise ConfigError(
+            f"a group of array.open_wordlines = {array.open_wordlines} does not fit array.{inputs} = {room}: open "
+            f"at most {room}, or enlarge the array"
+        )
+    if read.bitline_v >= read.wordline_v:
+        raise ConfigError(
+            f"read.bitline_v = {read.bitline_v:g} must be below read.wordline_v = {read.wordline_v:g}, "
+            "or no cell is in its linear region: lower the one or raise the other"
+        )
+    _check_wires(array, config.cell, read)
+    _check_sense(config.sense, config.cell, read)
+    if read.rise_s >= read.pulse_s / 2:
+        raise ConfigError(
+            f"read.rise_s = {read.rise_s:g} must be below half of read.pulse_s = {read.pulse_s:g}, "
+            "or no read settles: shorten the rise or lengthen the pulse"
+        )
+    if isinstance(adc.bits, int) and not 1 <= adc.bits <= 16:
+        raise ConfigError(f'adc.bits must be 1 to 16 or "lossless", found {adc.bits}')
+    if adc.range != "cover" and (adc.full_scale_units is not None or adc.bits == "lossless"):
+        given = "adc.full_scale_units" if adc.full_scale_units is not None else 'adc.bits = "lossless"'
+        raise ConfigError(
+            f'adc.range = "{adc.range}" works out a range that {given} has fixed already: give one of the two'
+        )
+    if adc.capacitor_sigma > 0 and adc.bits == "lossless":
+        raise ConfigError(
+            'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to 1..16'
+        )
+    if read.mode != "bit-serial" and (config.variation.read_sigma_rel > 0 or config.variation.telegraph_share > 0):
+        raise ConfigError(
+            "variation.read_sigma_rel and telegraph_share are the noise of bit-serial reads, found read.mode = "
+            f'"{read.mode}": set them to 0 (adc.noise_lsb is possible), or read bit-serially'
+        )
+    if read.mode == "amplitude":
+        _check_amplitude(array, config.sense)
+    if config.trim.method == "reference" and array.encoding == "differential":
+        raise ConfigError(
+            'trim.method = "reference" needs a reference column, which array.encoding = "differential" has not: '
+            'set trim.method to "calibration" or "none"'
+        )
+    if config.run.fidelity == "ideal" and config.variation.threshold_error:
+        raise ConfigError(
+            "variation.program_sigma_v, program_sigma_rel and retention_s move the thresholds of cells, which "
+            'run.fidelity = "ideal" has none of: choose "dc" or "tran", or set them to 0'
+        )
+
+
+def _check_wires(array: Array, cell: Cell, read: Read) -> None:
+    """Refuse wires that no array has, most likely a slip of units: such a run would only be slow and wrong."""
+    for key in ("bitline_res_ohm", "wordline_res_ohm", "source_res_ohm"):
+        if 0 < getattr(array, key) < 1e-6:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} must be 0 or at least 1e-6: "
+                "a smaller resistance drowns in rounding; set 0 for none"
+            )
+    for key in ("bitline_cap_f", "coupling_cap_f", "wordline_cap_f", "source_cap_f"):
+        if getattr(array, key) > _MOST_FARAD:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} F a cell, expected at most {_MOST_FARAD:g}: usual wires have "
+                "0.05e-15 to 0.5e-15 F a cell; check the unit"
+            )
+    strap = array.source_strap_cells
+    # The worst place is the far end of a bitline, and half-way between two straps or the far end from a single one.
+    source_cells = strap / 4 if strap <= array.bitlines else array.bitlines
+    for key, cells, usual in (
+        ("bitline_res_ohm", array.wordlines, "0.3 to 5"),
+        ("source_res_ohm", source_cells, "1 to 50"),
+    ):
+        drop = getattr(array, key) * cells * cell.full_scale_a
+        if drop > read.bitline_v:
+            raise ConfigError(
+                f"array.{key} = {getattr(array, key):g} ohm a cell: a single full-scale cell would drop {drop:.3g} V "
+                f"on its line, expected less than read.bitline_v = {read.bitline_v:g} V: usual are {usual} ohm a cell; "
+                "check the unit, or make the line shorter"
+            )
+    delay = array.wordline_res_ohm * array.wordline_cap_f * array.bitlines**2 / 2
+    if delay > read.pulse_s:
+        raise ConfigError(
+            f"array.wordline_res_ohm = {array.wordline_res_ohm:g} and array.wordline_cap_f = {array.wordline_cap_f:g} "
+            f"delay the last of {array.bitlines} bitlines by {delay:.3g} s, expected less than read.pulse_s = "
+            f"{read.pulse_s:g} s: check the units, make tiles narrower, or lengthen the pulse"
+        )
+    if array.closed_wordlines == "cells" and array.wordlines * array.bitlines > _MOST_CELLS:
+        raise ConfigError(
+            f'array.closed_wordlines = "cells" puts all {array.wordlines} x {array.bitlines} cells of a tile into a '
+            f'deck, expected at most {_MOST_CELLS} cells: make tiles smaller, or choose "lumped"'
+        )
+
+
+def _check_sense(sense: Sense, cell: Cell, read: Read) -> None:
+    drop = sense.clamp_ohm * cell.full_scale_a
+    if sense.stage == "resistive" and drop > read.bitline_v:
+        raise ConfigError(
+            f"sense.clamp_ohm = {sense.clamp_ohm:g}: a single full-scale cell would drop {drop:.3g} V on it, expected "
+            f"less than read.bitline_v = {read.bitline_v:g} V: usual are 10 to 1000 ohm; check the unit"
+        )
+    if sense.stage == "transistor" and not _CLAMPED_V[0] <= read.bitline_v <= _CLAMPED_V[1]:
+        raise ConfigError(
+            f'sense.stage = "transistor" holds bitlines at {_CLAMPED_V[0]:g} to {_CLAMPED_V[1]:g} V, where its '
+            f"transistors have room, found read.bitline_v = {read.bitline_v:g}: change it, or choose another stage"
+        )
+
+
+def _check_amplitude(array: Array, sense: Sense) -> None:
+    if array.source_line_wordlines != 1:
+        raise ConfigError(
+            'read.mode = "amplitude" senses the source line of every wordline, expected one each, found '
+            f"array.source_line_wordlines = {array.source_line_wordlines}: set it to 1"
+        )
+    if sense.stage == "transistor":
+        raise ConfigError(
+            'sense.stage = "transistor" cannot hold a line at 0 V, as read.mode = "amplitude" needs: choose "clamp" or '
+            '"resistive"'
+        )

@@ -1,0 +1,240 @@
+"""The sections of a configuration: what each key is, its default, and which values it takes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fidelity = Literal["ideal", "dc", "tran"]
+Process = Literal["tt", "ff", "ss", "fs", "sf"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Array(Section):
+    """One tile: its size, how many wordlines a read opens, and its wires."""
+
+    wordlines: int = Field(256, ge=1, le=65536)
+    """Rows of a tile."""
+    bitlines: int = Field(64, ge=2, le=4096)
+    """Columns of a tile; with encoding "offset" the last one used is the reference column."""
+    encoding: Literal["offset", "differential"] = "offset"
+    """Signed weights: offset, a cell holds weight + zero point and a reference column is subtracted; differential, a
+    pair of bitlines holds positive and negative weights (docs/reading.md)."""
+    open_wordlines: int = Field(9, ge=1, le=48)
+    """Inputs of one read, at most: wordlines opened together, or bitlines with amplitude reads."""
+    bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
+    """Wire resistance of a bitline a cell [ohm]."""
+    bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)
+    """Wire capacitance of a bitline to ground a cell [F]."""
+    coupling_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Capacitance between neighbouring bitlines a cell [F]."""
+    wordline_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a wordline a cell [ohm]; it is driven from bitline 0."""
+    wordline_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a wordline to ground a cell, without the gates [F]."""
+    source_res_ohm: float = Field(0.0, ge=0, le=1e6)
+    """Wire resistance of a source line a cell [ohm]; it runs along the wordlines that share it."""
+    source_cap_f: float = Field(0.0, ge=0, le=1e-9)
+    """Wire capacitance of a source line to ground a cell [F]."""
+    source_line_wordlines: int = Field(2, ge=1, le=65536)
+    """Neighbouring wordlines that share a source line."""
+    source_strap_cells: int = Field(16, ge=1, le=65536)
+    """A strap grounds the source lines before the first bitline and after every so many; with amplitude reads it
+    connects each to its sense stage."""
+    closed_wordlines: Literal["lumped", "cells", "omitted"] = "lumped"
+    """Cells of closed wordlines: their leakage and capacitance as a few elements a bitline, cell by cell (slow), or
+    left out. With amplitude reads those of closed bitlines, whose gates are open, likewise on the source lines."""
+
+
+class Cell(Section):
+    """One flash cell and what its levels mean."""
+
+    card: str = "nor65"
+    """A shipped card's name, or the path of a file of .model and .subckt statements (docs/howto/own-cell.md)."""
+    subcircuit: str | None = None
+    """The card's subcircuit that is the cell; left out, the only one or the one named like the card."""
+    shift_parameter: str | None = None
+    """The subcircuit's parameter that is the threshold shift; left out, the only one besides w and l."""
+    width_m: float = Field(0.1e-6, ge=1e-9, le=1e-3)
+    """Drawn channel width [m]; of a subcircuit its parameter w, if it has one."""
+    length_m: float = Field(0.11e-6, ge=1e-9, le=1e-3)
+    """Drawn channel length [m]; of a subcircuit its parameter l, if it has one."""
+    bits: int = Field(4, ge=1, le=6)
+    """A cell holds levels 0..2^bits - 1."""
+    full_scale_a: float = Field(9.2e-6, ge=1e-12, le=1e-2)
+    """Current of the highest level, nominal read condition [A]."""
+    offset_units: int = Field(8, ge=0, le=64)
+    """Unit currents that level 0 conducts. Clear of the threshold, all levels follow temperature and supply alike, and
+    the reference column takes out what is common; it costs current and range of the converter."""
+
+    @property
+    def levels(self) -> int:
+        return 2**self.bits
+
+    @property
+    def most_units(self) -> int:
+        """Unit currents that the highest level conducts."""
+        return self.levels - 1 + self.offset_units
+
+    @property
+    def unit_a(self) -> float:
+        """Current between neighbouring levels [A]."""
+        return self.full_scale_a / self.most_units
+
+
+class Read(Section):
+    """How activations are applied to the lines of a tile, and a pattern is read (docs/reading.md)."""
+
+    mode: Literal["bit-serial", "pulse-width", "amplitude"] = "bit-serial"
+    """bit-serial: a bit plane a read, each converted; pulse-width: an activation a opens its wordline for a pulses, and
+    the charge of 2^bits - 1 pulses is converted once; amplitude: an activation a puts a / (2^bits - 1) of `bitline_v`
+    on a bitline, and the current of each wordline's source line, held at 0 V, is converted once."""
+    wordline_v: float = Field(4.0, ge=1e-3, le=20)
+    """Control-gate voltage of an open wordline whose input bit is 1, or of all with amplitude reads [V]."""
+    bitline_v: float = Field(0.1, ge=1e-4, le=5)
+    """Voltage at which the sense clamp holds a bitline, or of the highest amplitude [V]."""
+    pulse_s: float = Field(20e-9, ge=1e-12, le=1e-3)
+    """Time a pattern is held: a bit plane's, or a unit pulse; the current is sampled at its end [s]."""
+    rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
+    """Rise and fall time of a wordline, or of a bitline with amplitude reads [s]."""
+
+
+class Sense(Section):
+    """What holds a bitline at its read voltage and measures its current (docs/reading.md). Cells are programmed against
+    an ideal source, whatever the stage."""
+
+    stage: Literal["clamp", "resistive", "transistor"] = "clamp"
+    """An ideal source; the same behind `clamp_ohm`; or a regulated cascode and a current mirror of the transistors of
+    card periph65, at the corner's process."""
+    clamp_ohm: float = Field(100.0, ge=1e-6, le=1e6)
+    """Resistance of the stage "resistive" [ohm]."""
+
+
+class Corner(Section):
+    """Where the arrays are read. Levels are programmed at tt, 27 C and nominal supply, whatever the corner."""
+
+    process: Process = "tt"
+    """The card's section: the cell and its periphery typical (tt), both fast (ff) or slow (ss), or typical with skewed
+    periphery (fs, sf: n-channel first)."""
+    temperature_c: float = Field(27.0, ge=-40, le=125)
+    """Temperature of the circuit [C]."""
+    supply: float = Field(1.0, ge=0.8, le=1.2)
+    """What the read voltages of wordlines and bitlines are multiplied by."""
+
+
+class Adc(Section):
+    """The converter behind every bitline, and what is wrong with it (docs/variation.md)."""
+
+    bits: int | Literal["lossless"] = Field(8)
+    """1 to 16, or "lossless": one code a unit current, unbounded."""
+    range: Literal["cover", "calibrated-layer", "calibrated-column"] = "cover"
+    """What the codes cover: the largest possible column sum, or the largest sum that sample images cause in a layer or
+    in each column of its tiles. A code is a whole number of unit currents, at least one: for "cover" the number that
+    comes closest, else the smallest that reaches the sum."""
+    full_scale_units: float | None = Field(None, ge=1e-3, le=1e9)
+    """Current of the highest code in unit currents, instead of a range that is worked out; with read.mode "pulse-width"
+    its charge is that current for all pulses."""
+    calibration_images: int = Field(64, ge=1, le=65536)
+    """Sample images of a calibrated range: the first that the circuit is given."""
+    offset_lsb: float = Field(0.0, ge=0, le=100)
+    """Sigma of a converter's offset [LSB]."""
+    gain_error: float = Field(0.0, ge=0, le=0.2)
+    """Sigma of a converter's gain, relative."""
+    capacitor_sigma: float = Field(0.0, ge=0, le=0.2)
+    """Relative sigma of a unit capacitor of the successive-approximation converter; makes INL and DNL."""
+    noise_lsb: float = Field(0.0, ge=0, le=100)
+    """Sigma of the noise at a converter's input, drawn for every read [LSB]."""
+
+
+class Trim(Section):
+    """How gain and offset of the converters are set on the finished chip."""
+
+    method: Literal["none", "reference", "calibration"] = "calibration"
+    """none; reference: a tile's LSB follows the current of its reference column with every wordline of a group open;
+    calibration: gain and offset from known reads like those of images, by least squares."""
+    per: Literal["layer", "bitline"] = "bitline"
+    """What has a gain and an offset of its own in a calibration."""
+    reads: int = Field(32, ge=4, le=4096)
+    """Calibration reads of a group, at most."""
+
+
+class Variation(Section):
+    """What makes one chip differ from another, and a cell from what was programmed (docs/variation.md)."""
+
+    chip: int = Field(0, ge=0, lt=2**32)
+    """Number of the virtual chip: with run.seed, decides everything that is drawn."""
+    program_sigma_v: float = Field(0.0, ge=0, le=5)
+    """Sigma of a cell's threshold about its level's as programmed [V]."""
+    program_sigma_rel: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's current as programmed, relative to the current."""
+    program_saturation_a: float | None = Field(None, ge=1e-12, le=1)
+    """Current at which the sigma of `program_sigma_rel` stops growing with the current [A]; left out, never."""
+    verify_band_v: float | None = Field(None, ge=1e-6, le=5)
+    """Programming is repeated until the threshold lies within plus or minus this of its level's [V]; left out, it is
+    not repeated and the sigmas are those of the finished cell."""
+    retention_s: float = Field(0.0, ge=0, le=1e10)
+    """Time since programming [s]."""
+    retention_temperature_c: float = Field(25.0, ge=-55, le=250)
+    """Temperature of that time [degree C]."""
+    retention_loss_decade: float = Field(0.005, ge=0, le=0.5)
+    """Share of a cell's charge lost for each tenfold time at 25 degrees C."""
+    retention_onset_s: float = Field(1800.0, ge=1e-3, le=1e9)
+    """Time at 25 degrees C before which next to nothing is lost [s]."""
+    retention_activation_ev: float = Field(1.1, ge=0, le=3)
+    """Activation energy by which temperature shortens time [eV]."""
+    retention_spread: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's loss of charge, relative to the mean loss."""
+    neutral_shift_v: float = Field(0.0, ge=-20, le=20)
+    """Threshold shift of a cell without charge [V]."""
+    read_sigma_rel: float = Field(0.0, ge=0, le=1)
+    """Sigma of a cell's current from read to read, relative to the current."""
+    read_saturation_a: float | None = Field(None, ge=1e-12, le=1)
+    """Current at which the sigma of `read_sigma_rel` stops growing with the current [A]; left out, never."""
+    telegraph_share: float = Field(0.0, ge=0, le=1)
+    """Share of the cells with an active trap (random telegraph noise)."""
+    telegraph_rel: float = Field(0.01, ge=0, le=1)
+    """Difference between a trap's two states, relative to the cell's current."""
+    sense_gain_sigma: float = Field(0.0, ge=0, le=0.2)
+    """Sigma of a sense stage's gain, relative."""
+    sense_offset_sigma_a: float = Field(0.0, ge=0, le=1e-3)
+    """Sigma of a sense stage's offset current [A]."""
+
+    @property
+    def program_error(self) -> bool:
+        """Whether cells differ from their levels as programmed."""
+        return self.program_sigma_v > 0 or self.program_sigma_rel > 0
+
+    @property
+    def threshold_error(self) -> bool:
+        """Whether cells hold other thresholds than their levels'."""
+        return self.program_error or self.retention_s > 0
+
+
+class Run(Section):
+    """How a run is carried out. `fidelity` decides what is simulated; the rest moves currents by less than the
+    simulator's tolerances, if at all."""
+
+    fidelity: Fidelity = "tran"
+    """ideal integers, ngspice .dc (settled), or ngspice .tran (the reference)."""
+    layers: str = "conv"
+    """Layers on arrays: "conv", "all", or names separated by commas."""
+    workers: int | None = Field(None, ge=1, le=256)
+    """ngspice processes at a time; left out, one a core."""
+    tensor_threads: int = Field(1, ge=1, le=256)
+    """Threads of the command line's tensor work; on two cores one is fastest, by far so beside other work."""
+    patterns_per_deck: int = Field(256, ge=1, le=4096)
+    """Reads in one deck."""
+    timeout_s: float = Field(120.0, gt=0, le=1e6)
+    """Longest time one ngspice run may take [s]."""
+    ngspice: str = "ngspice"
+    """The ngspice program: a name on the PATH, or a path."""
+    audit_reads: int = Field(64, ge=1, le=1024)
+    """Reads of one audit deck, simulated in the order the images cause them."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seeds everything random: chips, noise, and which reads are audited."""
