@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -134,14 +135,20 @@ class Processes:
     def _kill(self, pid: int) -> None:
         with self._lock:
             if pid in self._running:
-                os.killpg(pid, signal.SIGKILL)
+                _kill_group(pid)
 
     def stop(self) -> None:
         """Kill what runs, with its children, and let nothing start any more."""
         with self._lock:
             self._stopped = True
             for pid in self._running:
-                os.killpg(pid, signal.SIGKILL)
+                _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
+    # A process that has ended but is not yet waited for may have no group any more.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processes: Processes) -> Reading:
