@@ -34,7 +34,7 @@ from cosim.netlist.wires import GROUND, Wires
 # The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
 _SETTLING_SHARE = 0.5
 # Errors and times of these against tight tolerances are in docs/performance.md.
-_TRAN_OPTIONS: dict[str, float | str] = {"method": "gear", "bypass": 1}
+_TRAN_OPTIONS: dict[str, float | str] = {"method": "gear", "bypass": 1, "reltol": 5e-4}
 _CAREFUL_OPTIONS: dict[str, float | str] = {"method": "gear", "reltol": 1e-4}
 _DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-6, "bypass": 1}
 _CAREFUL_DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-7}
