@@ -3,12 +3,16 @@
 LeNet-5 on MNIST, nine open wordlines. A cell holds as many bits as a weight. From the bits on at which a code is one
 unit wide and reaches the largest sum, more bits are the same; those are left out. A converter covers the largest sum,
 or is as fine as a unit and clips the few sums above.
+
+Weights have a trained zero point ("asymmetric") but where it says "step": a symmetric quantizer of two bits puts most
+weights at level 2, so that nine open wordlines reach 18 units, which a converter of four bits cannot hold; with a zero
+point of its own a column comes to lie low.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -36,12 +40,14 @@ class _Setting:
 
     Attributes:
         range_units: the largest sum that has a code, or None for the largest that there is.
+        weights: their quantizer.
     """
 
     bits: int
     code_bits: int | str
     range_units: int | None = None
     methods: tuple[str, ...] = ("straight-through", "straight-through with noise")
+    weights: Literal["asymmetric", "step"] = "asymmetric"
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -62,15 +68,27 @@ class _Setting:
         reach = "cover" if self.range_units is None else f"{self.range_units} units"
         return [
             Trial(
-                f"w{bits}a{bits}-{converter}-{method.replace(' ', '-')}-s{seed}",
+                f"w{bits}a{bits}-{self.weights}-{converter}-{method.replace(' ', '-')}-s{seed}",
                 "lenet5",
-                {"weight_bits": bits, "activation_bits": bits, "rounding": rounding, "noise_lsb": noise},
+                {
+                    "weight_bits": bits,
+                    "activation_bits": bits,
+                    "weight_quantizer": self.weights,
+                    "rounding": rounding,
+                    "noise_lsb": noise,
+                },
                 arrays=self.arrays,
                 seed=seed,
                 float_epochs=_FLOAT_EPOCHS,
                 epochs=_EPOCHS,
                 noise_lsb=_NOISE_LSB,
-                shown={"bits": bits, "code_bits": code_bits, "range": reach, "method": method},
+                shown={
+                    "bits": bits,
+                    "weights": self.weights,
+                    "code_bits": code_bits,
+                    "range": reach,
+                    "method": method,
+                },
             )
             for method in self.methods
             for rounding, noise in [_METHODS[method]]
@@ -81,11 +99,13 @@ class _Setting:
 # samples have no gradient to train with (see `PartialSumQuantizer`).
 _PUBLISHED = (
     _Setting(2, "lossless", methods=("straight-through",)),  # without loss a sum has its exact gradient
+    _Setting(2, 4, range_units=15, methods=("straight-through",)),
+    _Setting(2, "lossless", methods=("straight-through",), weights="step"),
     _Setting(2, 4, methods=tuple(_METHODS)),
-    _Setting(2, 4, range_units=15),
 )
 # The others have one.
 _OTHERS = (
+    _Setting(2, 4, range_units=15, methods=("straight-through",), weights="step"),
     _Setting(2, 3),
     _Setting(4, 4),
     *(_Setting(bits, code_bits, methods=("straight-through",)) for bits in (2, 4) for code_bits in (5, 6, 7, 8)),
@@ -95,16 +115,18 @@ _OTHERS = (
 
 
 def _trials(seeds: int) -> list[Trial]:
-    every_seed = [trial for seed in range(seeds) for setting in _PUBLISHED for trial in setting.trials(seed)]
+    every_seed = [trial for setting in _PUBLISHED for seed in range(seeds) for trial in setting.trials(seed)]
     return every_seed + [trial for setting in _OTHERS if not setting.is_lossless for trial in setting.trials(0)]
 
 
 def _table(rows: Rows) -> list[list[str]]:
-    table = [["network", "converter", "trained", "tested without noise", f"with {_NOISE_LSB} codes of noise", "seeds"]]
-    for (bits, code_bits, reach, method), some in grouped(rows, "bits", "code_bits", "range", "method").items():
+    noisy_heading = f"with {_NOISE_LSB} codes of noise"
+    table = [["network", "weights", "converter", "trained", "tested without noise", noisy_heading, "seeds"]]
+    keys = ("bits", "weights", "code_bits", "range", "method")
+    for (bits, weights, code_bits, reach, method), some in grouped(rows, *keys).items():
         converter = code_bits if code_bits == "lossless" else f"{code_bits} bits, {reach}"
         clean, noisy = mean_and_spread(accuracies(some)), mean_and_spread(accuracies(some, "accuracy_noisy"))
-        table.append([f"W{bits}A{bits}", converter, method, clean, noisy, str(len(some))])
+        table.append([f"W{bits}A{bits}", weights, converter, method, clean, noisy, str(len(some))])
     return table
 
 
@@ -113,14 +135,15 @@ def _draw(rows: Rows) -> Figure:
 
     figure = Figure((8, 3.6), layout="constrained")
     for axes, ((bits,), some) in zip(figure.subplots(1, 2), grouped(rows, "bits").items(), strict=True):
-        for (method, reach), points in grouped(some, "method", "range").items():
+        asymmetric = [row for row in some if row["weights"] == "asymmetric"]
+        for (method, reach), points in grouped(asymmetric, "method", "range").items():
             by_bits = {key: cell for (key,), cell in grouped(points, "code_bits").items() if key != "lossless"}
             for key, style in (("accuracy_software", "-"), ("accuracy_noisy", "--")):
                 means = [100 * np.mean(accuracies(cell, key)) for cell in by_bits.values()]
                 label = method + ("" if reach == "cover" else f", {reach}")
                 label += ", tested with noise" if key == "accuracy_noisy" else ""
                 axes.plot(list(by_bits), means, style, marker="o", label=label)
-        lossless = [row["accuracy_software"] for row in some if row["code_bits"] == "lossless"]
+        lossless = [row["accuracy_software"] for row in asymmetric if row["code_bits"] == "lossless"]
         if lossless:
             axes.axhline(100 * float(np.mean(lossless)), color="gray", linewidth=1, label="lossless")
         axes.set(title=f"LeNet-5, W{bits}A{bits}", xlabel="converter bits", ylabel="MNIST test accuracy [%]")
