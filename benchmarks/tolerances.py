@@ -26,6 +26,7 @@ LOST = 0.5
 HALVINGS = 2
 UNTRIMMED = {"trim.method": "none"}
 HOT_STORE = {"variation.retention_temperature_c": 85.0}
+TEN_YEARS = HOT_STORE | {"variation.retention_s": 3.15e8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ def decades(first: float, last: float, a_decade: int) -> tuple[float, ...]:
     return tuple(float(f"{first * 10 ** (step / a_decade):.2g}") for step in range(steps + 1))
 
 
+LOSSES = (0.005, 0.01, 0.02, 0.04, 0.08)
 EFFECTS = (
     Effect("bitline wire [ohm a cell]", "array.bitline_res_ohm", decades(1, 100, 3), {}),
     Effect("bitline wire, untrimmed [ohm a cell]", "array.bitline_res_ohm", decades(1, 100, 3), UNTRIMMED),
@@ -67,6 +69,8 @@ EFFECTS = (
     Effect("cold, untrimmed [C]", "corner.temperature_c", (27, 15, 0, -15, -40), UNTRIMMED),
     Effect("retention at 85 C [s]", "variation.retention_s", decades(1e4, 1e10, 1), HOT_STORE),
     Effect("retention at 85 C, untrimmed [s]", "variation.retention_s", decades(1e3, 1e9, 1), HOT_STORE | UNTRIMMED),
+    Effect("charge lost a decade of time, ten years at 85 C", "variation.retention_loss_decade", LOSSES, TEN_YEARS),
+    Effect("the same, untrimmed", "variation.retention_loss_decade", LOSSES, TEN_YEARS | UNTRIMMED),
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from cosim.netlist import curve_deck
 from cosim.network import Network, load_network
 from cosim.report.cautions import find_cautions
 from cosim.spice import Simulator
-from tests.conftest import make_layer, make_network, random_images
+from tests.conftest import LEVEL_0_OFF, make_layer, make_network, random_images
 from tests.physics.arrays import CARD, decks_for, group_of, nested_currents, random_group, read
 
 AMPLITUDES = ["read.mode=amplitude", "array.source_line_wordlines=1"]
@@ -71,7 +71,7 @@ def test_the_reference_takes_the_square_of_the_amplitude_away(
 
     The square, common to all cells, is gone; velocity saturation, in proportion to the weight, stays.
     """
-    settings = [*IDEAL_WIRES, SETTLED, f"cell.offset_units={offset_units}"]
+    settings = [*IDEAL_WIRES, SETTLED, "cell.full_scale_a=6e-6", f"cell.offset_units={offset_units}"]
     levels = np.arange(offset_units, 16 + offset_units, dtype=np.uint8)[None]
     group, amplitudes = group_of(np.pad(levels, ((0, 63), (0, 0))), 0, 1), np.arange(16)[:, None] / 15
     units = (
@@ -159,7 +159,8 @@ def test_an_ideal_circuit_is_the_integer_network(encoding: str, offset_units: in
 @pytest.mark.parametrize("mode", ["amplitude", "pulse-width"])
 def test_code_errors_of_a_sweep_are_those_of_whole_conversions(mode: str) -> None:
     dataset = Dataset("noise", random_images(3), 1, torch.zeros(3, dtype=torch.int64), digest="none")
-    config = Config.load(None, [*AMPLITUDES, f"read.mode={mode}", "run.fidelity=ideal", "adc.bits=11"])
+    settings = [*AMPLITUDES, *LEVEL_0_OFF, f"read.mode={mode}", "run.fidelity=ideal", "adc.bits=11"]
+    config = Config.load(None, settings)
     assert Bench(make_network(), dataset).measure(config).code_error_max < 1e-6
     coarse = config.with_values({"adc.bits": 8})
     assert 3 < Bench(make_network(), dataset).measure(coarse).code_error_max < 4.001, "half a code of 8 units"

@@ -100,8 +100,9 @@ def test_amplitudes_are_the_activations(dataset: cosim.Dataset, shared_store: Pa
         rows = slice(*read.rows)
         assert read.amplitudes is not None
         assert read.amplitudes.tolist() == found.activations.ravel()[rows].tolist()
-        levels = found.weights.ravel()[rows] + 8
-        assert read.ideal_codes.tolist() == [levels @ read.amplitudes, 8 * read.amplitudes.sum()]
+        reference = 8 + config.cell.offset_units
+        levels = found.weights.ravel()[rows] + reference
+        assert read.ideal_codes.tolist() == [levels @ read.amplitudes, reference * read.amplitudes.sum()]
         # Low amplitudes carry more than their share: V_D^2 / 2 is missing, and goes with the reference.
         assert read.codes == pytest.approx(read.ideal_codes, rel=0.25, abs=1)
         assert read.transient_a == pytest.approx(read.currents_a, rel=1e-3, abs=1e-3 * found.facts["unit_a"])
