@@ -15,7 +15,7 @@ import numpy as np
 import cosim
 
 EXAMPLES = Path(__file__).parent / "examples"
-SETTINGS = ["run.layers=conv1", "array.open_wordlines=4"]
+SETTINGS = ["run.layers=conv1", "array.open_wordlines=4", "trim.method=none"]  # currents as they are
 
 
 def main() -> None:
