@@ -145,7 +145,7 @@ def draw(found: dict[Effect, list[tuple[float, float]]]) -> Figure:
         values, lost = np.array(points).T
         axes.plot(values, lost, marker="o", markersize=3, linewidth=1.2)
         axes.axhline(LOST, color="0.3", linewidth=0.8, linestyle=":")
-        if values.min() > 0 and values.max() / values.min() > 10:
+        if values.min() > 0 and values.max() / values.min() > 20:
             axes.set_xscale("log")
         axes.set_xlabel(effect.title, fontsize=8)
         axes.set_ylim(-0.2, 1.5)
