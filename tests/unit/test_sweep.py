@@ -237,12 +237,14 @@ def test_effects_alone_and_added_up(
     from cosim.evaluate.attribution import EFFECTS
     from cosim.report.attribution_report import attribution_table, write_attribution
 
-    config = DC.with_values({"adc.bits": 4, "corner.temperature_c": 85.0, "adc.noise_lsb": 0.5})
+    config = DC.with_values(
+        {"adc.bits": 4, "corner.temperature_c": 85.0, "adc.noise_lsb": 0.5, "sense.stage": "resistive"}
+    )
     found = cosim.attribute(*digits, config, store=shared_store)
     by_name = {each.name: each for each in found.contributions}
     assert [each.name for each in found.contributions] == [effect.name for effect in EFFECTS]
     present = [name for name, each in by_name.items() if each.keys]
-    assert present == ["cells", "wires", "converter", "noise", "corner", "trimming"]
+    assert present == ["cells", "wires", "sense stage", "converter", "noise", "corner", "trimming"]
     assert by_name["drift"].alone is by_name["drift"].cumulative is None
     assert found.ideal.accuracy == found.accuracy_software.share
     assert found.ideal.code_error_max == 0
