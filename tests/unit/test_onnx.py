@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import cosim
-from cosim.cli import main
 from cosim.errors import NetworkError
 
 
@@ -361,13 +357,17 @@ def test_files_that_are_no_networks(content: bytes, message: str, tmp_path: Path
 
 def test_damaged_files_load_or_are_refused(tmp_path: Path) -> None:
     content = saved(model_of([node("Conv", "x,w,b", "z"), FLATTEN], WEIGHTS), tmp_path).read_bytes()
-    random = np.random.default_rng(1)
+    random, outcomes = np.random.default_rng(1), set[str]()
     for place in range(0, len(content), 3):
         damaged = content[:place] + bytes(random.integers(0, 256, 2, np.uint8)) + content[place + 2 :]
         for name, spoiled in (("cut", content[:place]), ("changed", damaged)):
             (tmp_path / name).write_bytes(spoiled)
-            with contextlib.suppress(NetworkError):  # any other exception fails
+            try:  # any exception but this one fails
                 cosim.load_onnx(tmp_path / name)
+                outcomes.add("loaded")
+            except NetworkError:
+                outcomes.add("refused")
+    assert outcomes == {"loaded", "refused"}
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -402,90 +402,3 @@ def test_names_that_mean_something_in_python_are_changed(tmp_path: Path) -> None
     ]  # fmt: skip
     with torch.no_grad():
         assert torch.allclose(network.forward_float(x), loaded(x), atol=1e-4)
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-def digits_net() -> nn.Module:
-    """A small network, trained for a second."""
-    training = cosim.load_dataset("digits", "train")
-    torch.manual_seed(0)
-    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)
-    logits = nn.Sequential(*layers)
-    optimizer = torch.optim.Adam(logits.parameters(), lr=0.02)
-    for _ in range(60):
-        optimizer.zero_grad()
-        F.cross_entropy(logits(training.real(0, len(training))), training.labels).backward()
-        optimizer.step()
-    return nn.Sequential(*layers, nn.Softmax(1)).eval()
-
-
-def command(arguments: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code or 0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with networks that fit the digits and that do not."""
-    folder = tmp_path_factory.mktemp("onnx")
-    for name, module, shape in (
-        ("net", digits_net(), (1, 1, 8, 8)),
-        ("five", nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), (1, 1, 8, 8)),
-        ("wide", nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), (1, 1, 28, 28)),
-    ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.onnx.export(module, (torch.zeros(shape),), folder / f"{name}.onnx", dynamo=False)
-    return folder
-
-
-def test_the_command_quantizes_and_finetunes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = "--weight-bits 3 --weight-quantizer asymmetric --per-layer --calibration-images 100 --seed 4"
-    assert command(f"quantize net.onnx --dataset digits {options} --out plain.safetensors", folder, monkeypatch) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "in software: relu_1_Relu, maxpool_2_MaxPool, flatten_3_Flatten" in shown
-    assert "left out, since it changes no decision: /5/Softmax" in shown
-    plain = cosim.load_network(folder / "plain.safetensors")
-    assert plain.card["command"] == (
-        "cosim quantize net.onnx --dataset digits --weight-bits 3 --activation-bits 4 --weight-quantizer asymmetric "
-        "--per-layer --calibration-images 100 --epochs 0 --seed 4 --out plain.safetensors"
-    )
-    assert (plain.name, plain.card["dataset"], plain.card["calibration_images"]) == ("plain", "digits", 100)
-    assert [layer.weight_bits for layer in plain.layers] == [3, 3]
-    assert command("quantize net.onnx --dataset digits --epochs 3 --out tuned.safetensors", folder, monkeypatch) == 0
-    card = json.loads((folder / "tuned.json").read_text())["facts"]
-    assert card["method"] == "fine-tuned"
-    assert min(card["accuracy_float"], card["accuracy_software"]) > 0.85
-    assert 0.7 < plain.card["accuracy_software"] < card["accuracy_software"]
-    assert f"quantized {100 * card['accuracy_software']:.2f} %" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("none.onnx --dataset digits --out x.safetensors", "no ONNX file at none.onnx"),
-        ("net.onnx --dataset digit --out x.safetensors", "did you mean 'digits'?"),
-        ("net.onnx --dataset digits --out x.bin", "written as .safetensors"),
-        (
-            "wide.onnx --dataset digits --out x.safetensors",
-            "takes images of shape (1, 28, 28), found (1, 8, 8) in digits",
-        ),
-        ("five.onnx --dataset digits --out x.safetensors", "gives 5 logits, but digits has 10 classes"),
-        ("net.onnx --dataset digits --calibration-images 9999 --out x.safetensors", "ask for 1 to 1348, not 9999"),
-        ("net.onnx --dataset digits --weight-bits 9 --out x.safetensors", "bits must be 1 to 8, found 9"),
-        ("net.onnx --dataset digits --weight-quantizer ternary --out x.safetensors", "weight_quantizer must be one of"),
-    ],
-)
-def test_the_command_on_wrong_input(
-    arguments: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(f"quantize {arguments}", folder, monkeypatch) == 2
-    assert message in capsys.readouterr().err
-    assert not list(folder.glob("x.*"))
