@@ -110,7 +110,12 @@ def train(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="bits, granularity, partial-sums, low-bit or cifar10.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="bits, granularity, partial-sums, partial-sums-cifar10, low-bit or cifar10."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the trials; continued where it exists.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each kind; left out, the study's own.")] = None,
     data: DataFolder = None,

@@ -4,7 +4,17 @@ from cosim.errors import InputError, nearest
 from cosim.studies import bits, cifar10, granularity, low_bit, partial_sums
 from cosim.studies.study import Study, run_study
 
-STUDIES = {module.STUDY.name: module.STUDY for module in (bits, granularity, partial_sums, low_bit, cifar10)}
+STUDIES = {
+    study.name: study
+    for study in (
+        bits.STUDY,
+        granularity.STUDY,
+        partial_sums.STUDY,
+        partial_sums.CIFAR10_STUDY,
+        low_bit.STUDY,
+        cifar10.STUDY,
+    )
+}
 
 
 def study_for(name: str) -> Study:
