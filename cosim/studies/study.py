@@ -93,6 +93,7 @@ def _side_by_side(
             return
         # A fresh interpreter each: torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=progress.quiet)
         try:
             waiting = {pool.submit(work, trial, folder, data, device): trial for trial in trials}
@@ -100,6 +101,11 @@ def _side_by_side(
                 done.result()
                 advance(1, note=waiting[done].label)
                 progress.log(f"{title}: {waiting[done].label} done")
+        except KeyboardInterrupt:
+            # A trial takes minutes to end by itself, and goes on from its last epoch.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

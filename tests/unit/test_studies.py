@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,7 +23,8 @@ from cosim.studies.trial import Trial
 
 def small(seed: int, **changes: object) -> Trial:
     options = {"weight_bits": 2, "activation_bits": 2}
-    return Trial(f"small-{seed}", "digits", options, seed=seed, float_epochs=1, epochs=1, shown={"kind": 1}, **changes)
+    how: dict[str, Any] = {"float_epochs": 1, "epochs": 1, "shown": {"kind": 1}, **changes}
+    return Trial(f"small-{seed}", "digits", options, seed=seed, **how)
 
 
 def toy_study(**changes: object) -> Study:
@@ -57,6 +63,22 @@ def test_a_study_goes_on_behind_a_failure(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert len(run_study(toy_study(), tmp_path, workers=1)) == 2
     assert (tmp_path / "trials" / "small-0.json").read_text() == kept
+
+
+def test_an_interrupted_study_does_not_wait_for_its_trials(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not list(tmp_path.glob("float/*.checkpoint")):
+            time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_study(toy_study(float_epochs=100_000), tmp_path, workers=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not multiprocessing.active_children()
 
 
 def test_another_trial_of_the_same_name_is_run_again(tmp_path: Path) -> None:
