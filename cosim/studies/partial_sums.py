@@ -97,13 +97,16 @@ _MNIST = (
     _Setting(2, 4, every_seed=True),
     _Setting(2, 4, range_units=15, methods=_PLAIN, every_seed=True),
     _Setting(2, 3),
+    _Setting(2, 3, range_units=7, methods=_PLAIN),
     _Setting(2, "lossless", methods=_PLAIN, weights="step", every_seed=True),
     _Setting(2, 4, range_units=15, methods=_PLAIN, weights="step", every_seed=True),
     _Setting(4, "lossless", methods=_PLAIN),
     _Setting(4, 7, methods=_PLAIN),
     _Setting(4, 6),
     _Setting(4, 5),
+    _Setting(4, 5, range_units=62, methods=_PLAIN),
     _Setting(4, 4, every_seed=True),
+    _Setting(4, 4, range_units=60, methods=_PLAIN),
     _Setting(4, 3),
 )
 _CIFAR10 = (
