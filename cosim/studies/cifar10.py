@@ -33,7 +33,7 @@ def _table(rows: Rows) -> list[list[str]]:
                 mean_and_spread(accuracies(some, "accuracy_float")),
                 mean_and_spread(accuracies(some)),
                 mean_and_spread(lost),
-                some[0]["shortened"] or "whole",
+                some[0]["schedule"],
                 some[0]["training_digest"],
             ]
         )

@@ -111,7 +111,7 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
         **training.score(network, test),
         "training_loss": history[-1].loss,
         "training_seconds": round(sum(epoch.seconds for epoch in history)),
-        "shortened": plan.shortened,
+        "schedule": plan.schedule,
         "training_digest": images.digest,
         "torch": torch.__version__,
     }

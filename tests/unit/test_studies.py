@@ -41,6 +41,7 @@ def test_a_study_keeps_its_trials_and_does_not_repeat_them(tmp_path: Path, monke
     rows = run_study(toy_study(), tmp_path, workers=2)
     assert [row["seed"] for row in rows] == [0, 1]
     assert all(0 < row["accuracy_software"] < 1 for row in rows)
+    assert rows[0]["schedule"] == "1 + 1 epochs"  # the trial's, not the recipe's
     assert (tmp_path / "table.md").read_text().startswith("| accuracy |\n| --- |\n| ")
     assert (tmp_path / "plot.png").stat().st_size > 0
     assert (tmp_path / "networks" / "small-0.safetensors").is_file()
@@ -110,7 +111,7 @@ def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(na
         {
             **trial.shown, "seed": trial.seed, "accuracy_float": 0.99, "accuracy_software": 0.98,
             "accuracy_noisy": 0.97,
-            "differing_logits": 0, "shortened": "", "training_digest": "md5:0",
+            "differing_logits": 0, "schedule": "1 + 1 epochs", "training_digest": "md5:0",
         }
         for trial in planned
     ]  # fmt: skip

@@ -49,5 +49,5 @@ RECIPE = Recipe(
     optimizer="sgd",
     weight_decay=5e-4,
     precision="bfloat16",
-    shortened="10 + 3 epochs, for two CPU cores",
+    shortened="for two CPU cores",
 )

@@ -28,7 +28,7 @@ class Recipe:
         dataset: name of the data set.
         build: makes the float network, any module `cosim.quantize` understands.
         float_schedule, quantized_schedule: before and after quantizers go in.
-        shortened: why the schedule is shorter than the network deserves, or nothing; part of every result.
+        shortened: why the schedule is shorter than the network deserves, or nothing.
         optimizer: "adam", or "sgd" with Nesterov momentum 0.9.
         precision: of the convolutions in training; sums, weights and integers stay float32.
     """
@@ -44,3 +44,9 @@ class Recipe:
     weight_decay: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     shortened: str = ""
+
+    @property
+    def schedule(self) -> str:
+        """The epochs in words, and why they are few: part of every result."""
+        epochs = f"{self.float_schedule.epochs} + {self.quantized_schedule.epochs} epochs"
+        return f"{epochs}, shortened {self.shortened}" if self.shortened else epochs

@@ -51,5 +51,5 @@ RECIPE = Recipe(
     optimizer="sgd",
     weight_decay=5e-4,
     precision="bfloat16",
-    shortened="15 + 5 epochs, for two CPU cores",
+    shortened="for two CPU cores",
 )

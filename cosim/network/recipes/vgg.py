@@ -40,5 +40,5 @@ RECIPE = Recipe(
     optimizer="sgd",
     weight_decay=5e-4,
     precision="bfloat16",
-    shortened="8 + 2 epochs, for two CPU cores",
+    shortened="for two CPU cores",
 )
