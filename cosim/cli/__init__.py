@@ -61,5 +61,5 @@ def main() -> None:
         print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
         status = 2
     if status == _INTERRUPTED:
-        print("interrupted: what was simulated is stored, and the next run continues", file=sys.stderr)
+        print("interrupted: what was done is stored, and the next run continues", file=sys.stderr)
     sys.exit(status)

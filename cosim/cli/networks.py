@@ -45,6 +45,13 @@ def train(
     noise_lsb: Annotated[float, typer.Option(metavar="CODES", help="Sense-amplifier noise for --partial-sums.")] = 0.0,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    float_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Before quantizers go in; left out, the recipe's.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="With quantizers; left out, the recipe's.")] = None,
+    rate_factor: Annotated[
+        float, typer.Option(min=1e-6, max=1e6, help="Multiplies the recipe's learning rates.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and distortions.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="For sums on a CPU; another number rounds differently.")] = 1,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
@@ -61,7 +68,7 @@ def train(
     from cosim.network.recipes import recipe_for
     from cosim.network.storage import card_path, check_weights_path
 
-    recipe = recipe_for(name)
+    recipe = recipe_for(name).rescheduled(float_epochs, epochs, rate_factor)
     asked: dict[str, Any] = {
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
@@ -89,6 +96,9 @@ def train(
         "--activation-bits": (activation_bits, 4),
         "--weight-quantizer": (weight_quantizer, "step"),
         "--activation-quantizer": (activation_quantizer, "step"),
+        "--float-epochs": (float_epochs, None),
+        "--epochs": (epochs, None),
+        "--rate-factor": (rate_factor, 1.0),
         "--threads": (threads, 1),
         "--partial-sums": (partial_sums, None),
         "--noise-lsb": (noise_lsb, 0.0),

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError
-from cosim.network.quantizers import SMALLEST_STEP, Quantizer, Shown
+from cosim.network.quantizers import SMALLEST_STEP, Quantizer, Shown, sum_like
 
 Estimator = Literal["expected", "straight-through"]
+_Function = Callable[[Tensor], Tensor]
 
 # Width of the noise in steps at the beginning of training and at its end. From 0.5 on the expected staircase is close
 # to a straight line; below 0.1 hardly a value has a gradient left.
 _WIDE, _NARROW = 0.5, 0.1
 
 
-class _Expected(torch.autograd.Function):
-    """A rounded value, with the gradient of what it would be on average under noise."""
+class _Staircase(torch.autograd.Function):
+    """Values on a grid of integers times a step, with a smoother function E in place of the staircase.
+
+    With q the integer: d v^ / d v = E'(v / s), d v^ / d s = q - (v / s) E'(v / s).
+    """
 
     @staticmethod
-    def forward(ctx, scaled: Tensor, rounded: Tensor, width: float, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(scaled)
-        ctx.width, ctx.low, ctx.high = width, low, high
-        return rounded.clone()
+    def forward(ctx, value: Tensor, step: Tensor, grid: _Function, slope: _Function) -> Tensor:  # type: ignore[no-untyped-def]
+        scaled = value / step
+        integers = grid(scaled)
+        ctx.save_for_backward(scaled, integers, step)
+        ctx.slope = slope
+        return integers * step
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
-        (scaled,) = ctx.saved_tensors
-        return gradient * expected_slope(scaled, ctx.width, ctx.low, ctx.high), None, None, None, None
+        scaled, integers, step = ctx.saved_tensors
+        by_value = gradient * ctx.slope(scaled)
+        by_step = torch.addcmul(gradient * integers, by_value, scaled, value=-1)
+        return by_value, sum_like(by_step, step), None, None
 
 
 def expected_slope(scaled: Tensor, width: float, low: float, high: float) -> Tensor:
@@ -44,9 +53,14 @@ def expected_slope(scaled: Tensor, width: float, low: float, high: float) -> Ten
     """
     slope = torch.zeros_like(scaled)
     for number in range(round(high - low)):
-        above = torch.sigmoid((scaled - (low + number + 0.5)) / width)
-        slope += above * (1 - above)
-    return slope / width
+        above = torch.sigmoid(scaled * (1 / width) - (low + number + 0.5) / width)
+        slope.addcmul_(above, above.neg().add_(1))
+    return slope.div_(width)
+
+
+def _clip_slope(scaled: Tensor, low: float, high: float) -> Tensor:
+    """Derivative of a clip: straight through."""
+    return (scaled >= low) & (scaled <= high)
 
 
 class ExpectedGradientQuantizer(Quantizer):
@@ -59,7 +73,11 @@ class ExpectedGradientQuantizer(Quantizer):
     so that w is a sum of +-2^j and every product of bits an XNOR. Activations lie on 0..2^b - 1. The backward pass sees
     E[v^(v + noise)], which is smooth; the noise narrows from half a step to a tenth while training comes to its end,
     and what the backward pass sees becomes the staircase. With estimator "straight-through" it sees a clip instead.
-    The gradient of the step is that of LSQ.
+    With E' the slope of what it sees, by v / s, and w the integer:
+
+        dv^/dv = E'(v/s),   dv^/ds = w - (v/s) E'(v/s), scaled by 1 / sqrt(N high)
+
+    which is LSQ's gradient of the step where E' is a clip's.
 
     Source: the idea of a backward graph that is smooth and becomes quantized is that of J. Chen et al., "Propagating
     asymptotic-estimated gradients for low bitwidth quantized neural networks", 2020, arXiv 2003.04296; the logistic
@@ -94,15 +112,19 @@ class ExpectedGradientQuantizer(Quantizer):
         sharing = value.numel() / self.step.numel()
         step = self.positive_step()
         step = Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
-        # Staircase in its own steps: from low to high by one.
-        unit, shift = (2, 0.5) if self.signed else (1, 0.0)
-        low, high = (self.low / unit, self.high / unit)
-        scaled = value / (unit * step)
-        rounded = ((scaled.detach() + shift).round() - shift).clamp(low, high)
+        return _Staircase.apply(value, step, self._nearest, self._slope)
+
+    def _nearest(self, scaled: Tensor) -> Tensor:
+        if self.signed:  # nearest odd
+            scaled = (scaled * 0.5 + 0.5).round_().mul_(2).sub_(1)
+            return scaled.clamp_(self.low, self.high)
+        return scaled.round().clamp_(self.low, self.high)
+
+    def _slope(self, scaled: Tensor) -> Tensor:
         if self.estimator == "straight-through":
-            clipped = scaled.clamp(low, high)
-            return Shown.apply(clipped, rounded, 1.0) * (unit * step)
-        return _Expected.apply(scaled, rounded, self.width, low, high) * (unit * step)
+            return _clip_slope(scaled, self.low, self.high)
+        unit = 2 if self.signed else 1  # from one odd integer to the next
+        return expected_slope(scaled / unit, self.width, self.low / unit, self.high / unit)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(SMALLEST_STEP)
@@ -110,8 +132,7 @@ class ExpectedGradientQuantizer(Quantizer):
     def integers(self, value: Tensor) -> Tensor:
         if not self.signed:
             return super().integers(value)
-        odd = 2 * (value / (2 * self.positive_step()) + 0.5).round() - 1
-        return odd.clamp(self.low, self.high).to(torch.int32)
+        return self._nearest(value / self.positive_step()).to(torch.int32)
 
 
 class PowerOfTwoQuantizer(Quantizer):
@@ -147,8 +168,7 @@ class PowerOfTwoQuantizer(Quantizer):
     def quantize(self, value: Tensor) -> Tensor:
         step = self.positive_step()
         step = Shown.apply(step, step, 1 / math.sqrt(value.numel() / self.step.numel() * self.high))
-        scaled = value / step
-        return Shown.apply(scaled.clamp(self.low, self.high), self._powers(scaled.detach()), 1.0) * step
+        return _Staircase.apply(value, step, self._powers, self._slope)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(SMALLEST_STEP)
@@ -158,5 +178,8 @@ class PowerOfTwoQuantizer(Quantizer):
 
     def _powers(self, scaled: Tensor) -> Tensor:
         size = scaled.abs()
-        powers = torch.exp2(size.clamp(1, self.high).log2().round())
-        return torch.where(size < 0.5, torch.zeros_like(size), powers) * scaled.sign()
+        powers = torch.exp2(size.clamp(1, self.high).log2_().round_())
+        return powers.mul_(size >= 0.5).mul_(scaled.sign())
+
+    def _slope(self, scaled: Tensor) -> Tensor:
+        return _clip_slope(scaled, self.low, self.high)

@@ -106,11 +106,16 @@ def concrete_codes(
     nearest = lsb.round().clamp(0, highest).flatten()
     # The codes lie along the first axis, as steps from the nearest.
     steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype)
-    below = torch.sigmoid((steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width)  # noise ends below each code
+    ends = (steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width  # of the noise that leads to each code
+    below = torch.sigmoid(ends)
     steps = steps[:-1]
     grid = steps[:, None] + nearest
     allowed = (grid >= 0) if highest is None else (grid >= 0) & (grid <= highest)
-    probability = (below[1:] - below[:-1]).clamp_min_(1e-12) * allowed
+    # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), the last alike for all codes. As logarithms, or
+    # the codes of a sum far above the highest would all be equally improbable.
+    log_odds = F.logsigmoid(ends[1:]) + F.logsigmoid(-ends[:-1])
+    log_odds = torch.where(allowed, log_odds, -math.inf)
+    probability = (log_odds - log_odds.amax(0)).exp_().clamp_min_(1e-12) * allowed
     # d log p / dx = (below + above - 1) / width, of which the 1 falls out.
     tilt = below[1:] + below[:-1]
     moments = torch.stack([torch.ones_like(steps), steps])

@@ -10,8 +10,10 @@ family, additions and concatenations are understood; what is not is named with i
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, fx, nn
 from cosim.config import Config
 from cosim.errors import NetworkError, nearest
 from cosim.network.export import Exporter
-from cosim.network.fitting import Course, fit, repeatable
+from cosim.network.fitting import Course, fit, pick_device, repeatable
 from cosim.network.layers import Network, SoftwareStep
 from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
 from cosim.network.partial_sum_quantizer import PartialSumQuantizer, Rounding
@@ -119,6 +121,8 @@ def finetune(
     rate: float = 1e-3,
     seed: int = 0,
     calibration_images: int = 512,
+    checkpoint: Path | None = None,
+    device: str = "auto",
     **options: Any,
 ) -> Network:
     """Quantize a trained classifier and train it on for some epochs, quantizers in place.
@@ -129,33 +133,39 @@ def finetune(
     Args:
         module, options: as for `quantize`.
         images: (n, channels, height, width) training images with values in 0..1.
-        labels: (n,) classes.
-        epochs, batch, rate, seed: of the training.
+        labels: (n,) classes, whole numbers from 0.
+        epochs, batch, rate, seed: of the training; rate > 0.
         calibration_images: how many of the first images fit the ranges before.
+        checkpoint: file that keeps the last epoch and that an interrupted training goes on from, or None.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
 
     Raises:
-        NetworkError: as for `quantize`, or training diverged.
+        NetworkError: as for `quantize`; labels that are no classes of the module; or training diverged.
     """
-    if len(images) != len(labels) or min(epochs, batch, calibration_images) < 1:
+    if min(epochs, batch, calibration_images) < 1 or not 0 < rate < math.inf:
         raise NetworkError(
-            f"expected a label an image and epochs, batch, calibration_images >= 1, found {len(labels)} labels for "
-            f"{len(images)} images and {epochs}, {batch}, {calibration_images}"
+            f"expected epochs, batch, calibration_images >= 1 and a rate > 0, found {epochs}, {batch}, "
+            f"{calibration_images} and {rate}"
         )
-    how, calibration = Quantization(**options), images[:calibration_images]
+    _check_images(images, "training images")
+    how, calibration, place = Quantization(**options), images[:calibration_images], pick_device(device)
     prepared = prepare(module, calibration, how)
     before = to_network(prepared, calibration, name, {})
-    course = Course(f"fine-tuning {name}", epochs, rate, batch, norm="keep")
-    with repeatable(seed):
-        fit(prepared, images.__getitem__, labels, course)
+    with torch.no_grad():
+        classes = before(images[:1]).shape[1]
+    _check_labels(labels, len(images), classes)
     facts = {"method": "fine-tuned", **how.facts(), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
-    network = to_network(prepared, calibration, name, facts)
+    course = Course(f"fine-tuning {name}", epochs, rate, batch, norm="keep", checkpoint=checkpoint, identity=facts)
+    with repeatable(seed):
+        fit(prepared, lambda chosen: images[chosen.to(images.device)].to(place), labels.long().to(place), course)
+    network = to_network(prepared.cpu(), calibration, name, facts)
     network.float_weights = before.float_weights
     return network
 
 
 def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) -> fx.GraphModule:
     """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is."""
-    _check_calibration(calibration_images)
+    _check_images(calibration_images, "calibration images")
     traced = _trace(module)
     _calibrate(traced, calibration_images, how)
     return traced
@@ -171,12 +181,23 @@ def to_network(prepared: fx.GraphModule, images: Tensor, name: str, facts: dict[
     return network
 
 
-def _check_calibration(images: Tensor) -> None:
+def _check_images(images: Tensor, what: str) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or not images.is_floating_point():
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise NetworkError(f"calibration images must be float (n, channels, height, width), n > 0, found {found}")
+        raise NetworkError(f"{what} must be float (n, channels, height, width), n > 0, found {found}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise NetworkError("calibration images must have finite values in 0..1: divide them by their full scale")
+        raise NetworkError(f"{what} must have finite values in 0..1: divide them by their full scale")
+
+
+def _check_labels(labels: Tensor, images: int, classes: int) -> None:
+    expected = f"expected {images} labels, whole numbers from 0 to {classes - 1} as the module has logits, found"
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise NetworkError(f"{expected} {found}: give class numbers in a tensor of integers")
+    if len(labels) != images:
+        raise NetworkError(f"{expected} {len(labels)} labels")
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise NetworkError(f"{expected} {int(labels.min())}..{int(labels.max())}: number the classes from 0")
 
 
 def _trace(module: nn.Module) -> fx.GraphModule:

@@ -53,12 +53,12 @@ class _Grid(torch.autograd.Function):
         # range and q outside.
         slope = torch.addcmul(gradient * rounded, inside, value, value=-1)
         if offset is None:
-            return inside, _sum_like(slope, step) / step, None, None, None, None
-        of_offset = _sum_like(gradient, offset) - _sum_like(inside, offset)
-        return inside, (_sum_like(slope, step) - offset * of_offset) / step, of_offset, None, None, None
+            return inside, sum_like(slope, step) / step, None, None, None, None
+        of_offset = sum_like(gradient, offset) - sum_like(inside, offset)
+        return inside, (sum_like(slope, step) - offset * of_offset) / step, of_offset, None, None, None
 
 
-def _sum_like(values: Tensor, like: Tensor) -> Tensor:
+def sum_like(values: Tensor, like: Tensor) -> Tensor:
     """Sum over what `like` is broadcast along, in float32 whatever the precision of the values."""
     if like.ndim == 0:
         return values.sum(dtype=torch.float32)
@@ -116,7 +116,8 @@ class Quantizer(nn.Module, ABC):
             self.cover(value)
             self.started.fill_(True)
             begun = {name: parameter.clone() for name, parameter in self.named_parameters()}
-            best, least = torch.ones(self.shape), torch.full(self.shape, math.inf)
+            best = torch.ones(self.shape, device=value.device)
+            least = torch.full_like(best, math.inf)
             for tried in torch.linspace(0.1, 1.0, 46):
                 self._restore(begun)
                 self.stretch(tried)
@@ -138,7 +139,7 @@ class Quantizer(nn.Module, ABC):
         """The step, above zero whatever the optimiser did to it."""
 
     def is_sound(self) -> bool:
-        """Whether every parameter is finite and not every step has shrunk to nothing."""
+        """Whether every parameter is finite, and a step left: that of a channel may vanish with its weights."""
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
         return finite and bool((self.positive_step() > SMALLEST_STEP).any())
 
@@ -152,7 +153,7 @@ class Quantizer(nn.Module, ABC):
 
     def zero_point(self) -> Tensor:
         """The integer, counted from `low`, that stands for zero."""
-        return torch.full(self.shape, -self.low, dtype=torch.int32)
+        return torch.full(self.shape, -self.low, dtype=torch.int32, device=self.started.device)
 
     def integers(self, value: Tensor) -> Tensor:
         """Integers of `value` as int32, zero standing for zero: integer * step is what `quantize` gives."""
@@ -187,7 +188,8 @@ class LearnedStepQuantizer(Quantizer):
         q = clip(round(v / s), low, high),   v^ = s q
         dv^/ds = q - v/s inside the range, low or high outside, scaled by 1 / sqrt(N high)
 
-    N is the number of values that share a step. With one signed bit `high` is 0, and 1 takes its place.
+    N is the number of values that share a step, for activations those of a batch; the paper counts the features of a
+    layer, a difference of a constant, which Adam does not see. With one signed bit `high` is 0, and 1 takes its place.
 
     Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, equations 1-3 and section 2.2
     (the step starts at 2 mean|v| / sqrt(high)).

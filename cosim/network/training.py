@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosim.datasets import Dataset
-from cosim.errors import MachineError
-from cosim.network.fitting import Course, Epoch, fit, repeatable
+from cosim.network.fitting import Course, Epoch, fit, pick_device, repeatable
 from cosim.network.layers import Network
 from cosim.network.quantize import Quantization, prepare, quantize, to_network
 from cosim.network.recipes import Recipe, Schedule
@@ -100,8 +100,12 @@ def fit_quantized(
     """A float network with quantizers, calibrated and trained on, on the CPU, and its history."""
     with repeatable(seed + 1, threads):
         prepared = prepare(float_net, training.real(0, _CALIBRATION), how)
+        to_network(
+            prepared, training.real(0, 1), recipe.name, {}
+        )  # what no array can hold is said before it is trained
         identity = {
             **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
+            "float_weights": _digest(float_net),
             "quantization": how.facts(),
         }
         course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
@@ -126,6 +130,14 @@ def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, 
         "seed": seed,
         "threads": threads,
     }
+
+
+def _digest(net: nn.Module) -> str:
+    """SHA-256 of a network's parameters and statistics."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _course(
@@ -158,19 +170,6 @@ def _fit(net: nn.Module, recipe: Recipe, data: Dataset, course: Course, device: 
         return recipe.augmentation(images[chosen].to(torch.float32) / data.full_scale)
 
     return fit(net, images_for, labels, course)
-
-
-def pick_device(asked: str) -> torch.device:
-    """The device asked for; "auto" is the GPU where there is one.
-
-    Raises:
-        MachineError: it is not there.
-    """
-    if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if asked not in ("cpu", "cuda") or (asked == "cuda" and not torch.cuda.is_available()):
-        raise MachineError(f"device {asked!r} is not here: choose cpu, or leave it to auto")
-    return torch.device(asked)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -14,7 +14,7 @@ point of its own a column comes to lie low.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class _Setting:
         # An offset in every cell would take most of four code bits.
         return (f"cell.bits={self.bits}", "cell.offset_units=0", f"adc.bits={code}", *limited)
 
-    def trials(self, recipe: str, float_epochs: int, epochs: int, seed: int) -> list[Trial]:
+    def trials(self, recipe: str, seed: int, **schedule: Any) -> list[Trial]:
         bits, code_bits = self.bits, self.code_bits
         converter = f"{code_bits}" if self.range_units is None else f"{code_bits}-range{self.range_units}"
         reach = "cover" if self.range_units is None else f"{self.range_units} units"
@@ -75,8 +75,7 @@ class _Setting:
                 },
                 arrays=self.arrays,
                 seed=seed,
-                float_epochs=float_epochs,
-                epochs=epochs,
+                **schedule,
                 noise_lsb=_NOISE_LSB,
                 shown={
                     "bits": bits,
@@ -122,7 +121,7 @@ def _mnist_trials(seeds: int) -> list[Trial]:
         for seed in range(seeds)
         for setting in _MNIST
         if seed == 0 or setting.every_seed
-        for trial in setting.trials("lenet5", float_epochs=10, epochs=6, seed=seed)
+        for trial in setting.trials("lenet5", seed, float_epochs=10, epochs=6)
     ]
 
 
@@ -131,7 +130,8 @@ def _cifar10_trials(seeds: int) -> list[Trial]:
         trial
         for seed in range(seeds)
         for setting in _CIFAR10
-        for trial in setting.trials("resnet20", float_epochs=10, epochs=2, seed=seed)
+        # At the recipe's rate the second epoch, with the statistics of batch norm fixed, diverges.
+        for trial in setting.trials("resnet20", seed, float_epochs=10, epochs=2, rate_factor=0.1)
     ]
 
 

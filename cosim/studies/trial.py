@@ -21,7 +21,7 @@ from cosim.network.integer_only import IntegerNetwork
 from cosim.network.layers import Network
 from cosim.network.partial_sum_quantizer import PartialSumQuantizer
 from cosim.network.quantize import Quantization, to_network
-from cosim.network.recipes import Recipe, Schedule, recipe_for
+from cosim.network.recipes import Recipe, recipe_for
 from cosim.network.storage import save_network
 
 
@@ -36,6 +36,7 @@ class Trial:
         arrays: configuration overrides of the arrays that digitize partial sums; none for exact sums.
         seed: of both trainings.
         float_epochs, epochs: before and after quantizers go in; None for the recipe's.
+        rate_factor: multiplies the learning rate with quantizers.
         noise_lsb: tested with this noise of the sense amplifiers too, where it is not 0.
         whole_numbers: tested by integers alone too (XNOR and shift).
     """
@@ -47,19 +48,16 @@ class Trial:
     seed: int = 0
     float_epochs: int | None = None
     epochs: int | None = None
+    rate_factor: float = 1.0
     noise_lsb: float = 0.0
     whole_numbers: bool = False
     shown: dict[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Recipe:
         """The recipe with this trial's schedule."""
-        recipe = recipe_for(self.recipe)
-        before, after = recipe.float_schedule, recipe.quantized_schedule
-        return replace(
-            recipe,
-            float_schedule=Schedule(self.float_epochs or before.epochs, before.rate),
-            quantized_schedule=Schedule(self.epochs or after.epochs, after.rate),
-        )
+        recipe = recipe_for(self.recipe).rescheduled(self.float_epochs, self.epochs)
+        slower = recipe.rescheduled(rate_factor=self.rate_factor)
+        return replace(slower, float_schedule=recipe.float_schedule)
 
     def quantization(self) -> Quantization:
         arrays = Config.load(None, self.arrays) if self.arrays else None

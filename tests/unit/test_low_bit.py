@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,11 +69,31 @@ def test_the_backward_pass_uses_the_expected_slope_and_narrows() -> None:
     assert slopes[1][1] < slopes[0][1]
 
 
-def test_straight_through_is_a_clip() -> None:
-    quantizer = started(ExpectedGradientQuantizer(1, signed=True, estimator="straight-through"), 1.0)
-    value = torch.tensor([-2.5, -0.7, 0.3, 2.5], requires_grad=True)
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("estimator", ["expected", "straight-through"])
+def test_gradients_of_value_and_step(estimator: str, signed: bool) -> None:
+    """d v^ / d v = E', d v^ / d s = w - (v/s) E', which is LSQ's where E' is 1 inside the range and 0 outside."""
+    quantizer = started(ExpectedGradientQuantizer(2, signed=signed, estimator=estimator), 0.5)
+    value = torch.tensor([-2.5, -0.7, -0.2, 0.3, 0.9, 2.6], requires_grad=True)
     quantizer(value).sum().backward()
-    assert value.grad.tolist() == [0, 1, 1, 0]
+    scaled, unit, low, high = value.detach() / 0.5, 2 if signed else 1, -3 if signed else 0, 3
+    slope = ((scaled > low) & (scaled < high)).float()
+    if estimator == "expected":
+        slope = expected_slope(scaled / unit, quantizer.width, low / unit, high / unit)
+    assert torch.allclose(value.grad, slope)
+    integers = torch.tensor([-3.0, -1, -1, 1, 1, 3] if signed else [0.0, 0, 0, 1, 2, 3])
+    expected = (integers - scaled * slope).sum() / math.sqrt(6 * 3)
+    assert quantizer.step.grad.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gradients_of_powers_of_two() -> None:
+    """LSQ's: 1 inside the range; w - v/s inside, w outside, scaled by 1 / sqrt(N high)."""
+    quantizer = started(PowerOfTwoQuantizer(3), 0.5)  # 0, 1, 2, 4
+    value = torch.tensor([-2.5, -0.7, -0.2, 0.3, 0.9, 2.6], requires_grad=True)
+    quantizer(value).sum().backward()
+    assert value.grad.tolist() == [0, 1, 1, 1, 1, 0]
+    slopes = [-4, -1 + 1.4, 0 + 0.4, 1 - 0.6, 2 - 1.8, 4]
+    assert quantizer.step.grad.item() == pytest.approx(sum(slopes) / math.sqrt(6 * 4), rel=1e-5)
 
 
 def small(weight_quantizer: str, bits: int) -> tuple[cosim.Network, Tensor]:

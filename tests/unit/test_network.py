@@ -305,14 +305,47 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_diverging_training_stops_with_what_it_saved(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="diverged in epoch"):
+    """The second epoch sees NaN; its predecessor is kept, and goes on to where an undisturbed training comes."""
+    data, kept = toy_data(), tmp_path / "net.checkpoint"
+
+    def fitted(checkpoint: Path | None, *, bad_from: int) -> nn.Module:
+        calls = iter(range(10_000))
+
+        def images_for(chosen: torch.Tensor) -> torch.Tensor:
+            images = data.images[chosen] / 255
+            return images * float("nan") if next(calls) >= bad_from else images
+
+        with fitting.repeatable(0):
+            net = toy_net()
+            fitting.fit(net, images_for, data.labels, fitting.Course("toy", 3, 1e-2, 16, checkpoint=checkpoint))
+        return net
+
+    with pytest.raises(NetworkError, match=r"diverged in epoch 2/3: lower the learning rate .* epochs before are in"):
+        fitted(kept, bad_from=8)
+    resumed, whole = fitted(kept, bad_from=10_000), fitted(None, bad_from=10_000)
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_that_diverges_at_once_is_told() -> None:
+    with pytest.raises(NetworkError, match="diverged in epoch 1/3"):
         train(recipe(1e30), toy_data())
-    train(recipe(epochs=2), toy_data(), checkpoints=tmp_path / "net")
-    wild = replace(recipe(epochs=2), quantized_schedule=Schedule(8, 1e30))
-    (tmp_path / "net.quantized.checkpoint").unlink()
-    with pytest.raises(NetworkError, match=r"lower the learning rate"):
-        train(wild, toy_data(), checkpoints=tmp_path / "net")
-    assert (tmp_path / "net.float.checkpoint").exists()
+
+
+def test_quantizers_are_not_trained_on_from_another_float_network(tmp_path: Path) -> None:
+    train(recipe(), toy_data(), checkpoints=tmp_path / "net")
+    (tmp_path / "net.float.checkpoint").unlink()
+    with pytest.raises(NetworkError, match="differs in float_weights"):
+        train(recipe().rescheduled(float_epochs=5), toy_data(), checkpoints=tmp_path / "net")
+
+
+def test_a_recipe_is_given_another_schedule() -> None:
+    resnet = recipe_for("resnet20")
+    shorter, longer = resnet.rescheduled(10, 2, 0.5), resnet.rescheduled(150, 50)
+    assert shorter.schedule == "10 + 2 epochs, shortened for two CPU cores"
+    assert shorter.float_schedule.rate == resnet.float_schedule.rate / 2
+    assert longer.schedule == "150 + 50 epochs"
+    assert resnet.rescheduled() == resnet
 
 
 def test_a_range_that_became_nothing_is_named() -> None:
@@ -328,8 +361,11 @@ def test_a_range_that_became_nothing_is_named() -> None:
 def test_only_weights_and_clips_decay() -> None:
     prepared = prepare(toy_net(), random_images(8), Quantization(activation_quantizer="clip"))
     optimizer = fitting._optimizer(prepared, fitting.Course("", 1, 1e-3, 1, weight_decay=0.1))
-    decayed, others = (sum(p.numel() for p in group["params"]) for group in optimizer.param_groups)
-    assert decayed == 4 * 9 + 64 * 2 + 2
+    weights, clips, others = (sum(p.numel() for p in group["params"]) for group in optimizer.param_groups)
+    assert (weights, clips) == (4 * 9 + 64 * 2, 2)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.1, 0.0]
+    optimizer = fitting._optimizer(prepared, fitting.Course("", 1, 1e-3, 1))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, fitting.CLIP_DECAY, 0.0]
     assert others == 4 + 4 + 4 + 2 + 4 + 2  # bias, batch norm (2), bias, steps of the weights
 
 

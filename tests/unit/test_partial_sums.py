@@ -147,6 +147,18 @@ def test_concrete_codes_follow_the_noise_of_the_sense_amplifier() -> None:
         assert share == pytest.approx(expected.item(), abs=0.015)
 
 
+def test_concrete_codes_of_sums_beyond_the_converter_are_its_highest() -> None:
+    """p(14) / p(15) is exp(-1 / w) there, however small both are, and does not depend on the sum."""
+    torch.manual_seed(0)
+    noise, sums = 0.4, torch.linspace(18, 80, 50).repeat(2000, 1)
+    codes, _ = next(concrete_codes(sums, noise, 1e-3, 15))
+    ratio = math.exp(-math.pi / (noise * math.sqrt(3)))
+    assert codes.max() == 15
+    assert (codes.round() == 15).double().mean().item() == pytest.approx(1 / (1 + ratio + ratio**2), abs=2e-3)
+    _, slopes = next(concrete_codes(sums, noise, 0.5, 15))
+    assert slopes.abs().max() < 1e-3
+
+
 def test_concrete_slope_is_the_derivative_of_its_sample() -> None:
     sums = torch.linspace(0.05, 14.9, 400, dtype=torch.float64)
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import cosim
 from cosim.errors import NetworkError
+from cosim.network import fitting
+from cosim.network.checkpoint import save_checkpoint
 
 
 def settled(module: nn.Module) -> nn.Module:
@@ -291,9 +293,50 @@ def test_finetuning_gives_back_what_few_bits_cost() -> None:
         assert torch.allclose(tuned.forward_float(noisy), module(noisy), atol=1e-5)
 
 
+def test_finetuning_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy, labels = bright_half()
+    module, kept = settled(plain()), tmp_path / "tuning.checkpoint"
+    whole = cosim.finetune(module, noisy, labels, epochs=3)
+
+    def interrupted(path: Path, *arguments: object) -> None:
+        save_checkpoint(path, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cosim.finetune(module, noisy, labels, epochs=3, checkpoint=kept)
+    monkeypatch.undo()
+    assert torch.equal(cosim.finetune(module, noisy, labels, epochs=3, checkpoint=kept)(noisy), whole(noisy))
+    with pytest.raises(NetworkError, match="differs in rate"):
+        cosim.finetune(module, noisy, labels, epochs=3, rate=0.1, checkpoint=kept)
+
+
 def test_finetuning_that_diverges_stops() -> None:
     noisy, labels = bright_half()
     with pytest.raises(NetworkError, match="fine-tuning network diverged in epoch"):
         cosim.finetune(settled(plain()), noisy, labels, rate=1e30)
-    with pytest.raises(NetworkError, match="expected a label an image"):
-        cosim.finetune(plain(), noisy, labels[:5])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(5, dtype=torch.long), r"expected 256 labels, whole numbers .* found 5 labels"),
+        (torch.full((256,), 10), r"whole numbers from 0 to \d as the module has logits, found 10..10"),
+        (torch.full((256,), -1), r"found -1..-1: number the classes from 0"),
+        (torch.zeros(256), r"found torch.float32 \(256,\): give class numbers"),
+        (torch.zeros(256, 2, dtype=torch.long), r"found torch.int64 \(256, 2\)"),
+        ([0] * 256, r"found list"),
+    ],
+)
+def test_labels_that_are_no_classes(labels: Tensor, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        cosim.finetune(settled(plain()), bright_half()[0], labels)
+
+
+def test_images_and_rates_that_cannot_be_trained_with() -> None:
+    noisy, labels = bright_half()
+    noisy[-1, 0, 0, 0] = float("nan")
+    with pytest.raises(NetworkError, match=r"training images must have finite values in 0..1"):
+        cosim.finetune(plain(), noisy, labels, calibration_images=8)
+    with pytest.raises(NetworkError, match=r"a rate > 0, found .* and nan"):
+        cosim.finetune(plain(), noisy, labels, rate=float("nan"))

@@ -54,6 +54,39 @@ def test_learned_step_is_that_of_the_paper() -> None:
     assert grad(quantizer.step) == pytest.approx(sum(slopes) / math.sqrt(7 * 3), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["step", "threshold", "asymmetric"])
+def test_a_channel_has_the_gradient_it_would_have_alone(kind: str) -> None:
+    """Per channel, N is the number of values of a channel, and ranges do not mix."""
+    steps, offsets = [0.5, 0.25], [-1.0, -0.5]
+    values = torch.tensor([VALUES, [0.3 * value + 0.1 for value in VALUES]])
+
+    def made(channels: int | None, step: Tensor, offset: Tensor) -> Quantizer:
+        quantizer: Quantizer = {
+            "step": lambda: LearnedStepQuantizer(3, signed=True, channels=channels),
+            "threshold": lambda: ThresholdQuantizer(3, signed=True, channels=channels),
+            "asymmetric": lambda: AsymmetricQuantizer(3, channels=channels),
+        }[kind]()
+        quantizer.started.fill_(True)
+        given = {"step": step, "log_threshold": (4 * step).log2(), "offset": offset}
+        for name, parameter in quantizer.named_parameters():
+            parameter.data.copy_(given[name])
+        return quantizer
+
+    together = made(2, torch.tensor(steps).reshape(2, 1, 1, 1), torch.tensor(offsets).reshape(2, 1, 1, 1))
+    both = values.reshape(2, 7, 1, 1).clone().requires_grad_()
+    result = together(both)
+    result.sum().backward()
+    for channel in range(2):
+        alone = made(None, torch.tensor(steps[channel]), torch.tensor(offsets[channel]))
+        value = values[channel].clone().requires_grad_()
+        expected = alone(value)
+        expected.sum().backward()
+        assert torch.allclose(result[channel].flatten(), expected)
+        assert both.grad[channel].flatten().tolist() == value.grad.tolist()
+        for of_channels, of_one in zip(together.parameters(), alone.parameters(), strict=True):
+            assert of_channels.grad[channel].item() == pytest.approx(grad(of_one), rel=1e-5)
+
+
 def test_threshold_is_that_of_the_paper() -> None:
     """TQT, equations 6-8: d v^/d log2 t = s ln 2 (q - v/s) inside, s ln 2 low or s ln 2 high outside."""
     quantizer = started(ThresholdQuantizer(3, signed=True), log_threshold=1.0)  # t = 2, s = 0.5
@@ -126,6 +159,11 @@ def test_a_constant_zero_sample_leaves_a_usable_range() -> None:
     for quantizer in (*symmetric, ClippedQuantizer(4), AsymmetricQuantizer(4)):
         assert torch.isfinite(quantizer(torch.zeros(3, 1, 1, 1))).all()
         assert quantizer.positive_step() > 0
+
+
+def test_quantizers_stay_on_their_device() -> None:
+    for quantizer in (LearnedStepQuantizer(4, signed=True, channels=3), AsymmetricQuantizer(4), ClippedQuantizer(4)):
+        assert quantizer.to("meta").zero_point().device.type == "meta"
 
 
 def test_bits_out_of_range() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import nn
@@ -29,7 +29,7 @@ class Recipe:
         build: makes the float network, any module `cosim.quantize` understands.
         float_schedule, quantized_schedule: before and after quantizers go in.
         shortened: why the schedule is shorter than the network deserves, or nothing.
-        optimizer: "adam", or "sgd" with Nesterov momentum 0.9.
+        optimizer: "adam", or "sgd" with Nesterov momentum.
         precision: of the convolutions in training; sums, weights and integers stay float32.
     """
 
@@ -44,6 +44,20 @@ class Recipe:
     weight_decay: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     shortened: str = ""
+
+    def rescheduled(
+        self, float_epochs: int | None = None, epochs: int | None = None, rate_factor: float = 1.0
+    ) -> Recipe:
+        """The recipe with other epochs before and after quantizers go in, and with rates so many times as large."""
+        before, after = self.float_schedule, self.quantized_schedule
+        float_epochs, epochs = float_epochs or before.epochs, epochs or after.epochs
+        longer = float_epochs > before.epochs or epochs > after.epochs
+        return replace(
+            self,
+            float_schedule=Schedule(float_epochs, rate_factor * before.rate),
+            quantized_schedule=Schedule(epochs, rate_factor * after.rate),
+            shortened="" if longer else self.shortened,
+        )
 
     @property
     def schedule(self) -> str:
