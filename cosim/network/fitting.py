@@ -201,6 +201,7 @@ def _optimizer(net: nn.Module, course: Course) -> torch.optim.Optimizer:
         {"params": clips, "weight_decay": max(course.weight_decay, CLIP_DECAY)},
         {"params": others, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     if course.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=course.rate, momentum=0.9, nesterov=True)
     return torch.optim.Adam(groups, lr=course.rate)
