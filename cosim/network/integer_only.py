@@ -163,6 +163,8 @@ def _steps_between(network: Network) -> list[list[SoftwareStep]]:
         previous = (step.name,)
         if isinstance(operation, LayerSpec):
             between.append([])
+        elif operation.arguments.get("negative_slope", 0) < 0:
+            raise NetworkError(f"step {step.name!r} falls where its input is negative: a slope must be >= 0")
         elif not between:
             raise NetworkError(f"step {step.name!r} stands before the first layer: begin with a layer")
         else:

@@ -149,3 +149,7 @@ def test_what_integers_cannot_express_is_refused() -> None:
     network = cosim.quantize(averaged, torch.rand(4, 1, 6, 6), weight_bits=1, weight_quantizer="odd")
     with pytest.raises(NetworkError, match="needs more than integers"):
         IntegerNetwork(network)
+    falling = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LeakyReLU(-0.5), nn.Flatten(), nn.Linear(32, 2))
+    network = cosim.quantize(falling, torch.rand(4, 1, 6, 6), weight_bits=1, weight_quantizer="odd")
+    with pytest.raises(NetworkError, match="a slope must be >= 0"):
+        IntegerNetwork(network)
