@@ -114,7 +114,8 @@ def fit(net: nn.Module, images_for: Callable[[Tensor], Tensor], labels: Tensor, 
     if course.checkpoint is not None and course.checkpoint.exists():
         done = load_checkpoint(course.checkpoint, net, optimizer, schedule, course.identity)
         history = [Epoch(**epoch) for epoch in done]
-    with progress_bar(course.title, course.epochs * steps) as advance:
+    _check_ranges(net, course.title, "is zero before training: the layer's weights, or all it sees, are zero")
+    with progress_bar(course.title, course.epochs * steps) as advance, torch.enable_grad():
         advance(len(history) * steps)
         for number in range(len(history), course.epochs):
             _set_modes(net, course, number)
@@ -158,7 +159,7 @@ def _epoch(
                 raise NetworkError(f"{course.title} diverged in {place}: {_LOWER}.{_kept(course)}")
             advance(0, note=f"{place} loss {mean:.4f} accuracy {100 * accuracy:.1f} %")
         advance(1)
-    _check_ranges(net, f"{course.title}, {place}", course)
+    _check_ranges(net, f"{course.title}, {place}", f"became zero or NaN: {_LOWER}.{_kept(course)}")
     epoch = Epoch(mean, accuracy, round(time.monotonic() - started, 2))
     left = (course.epochs - number - 1) * epoch.seconds
     reached = f"loss {epoch.loss:.4f} accuracy {100 * epoch.accuracy:.2f} %"
@@ -171,11 +172,11 @@ def _kept(course: Course) -> str:
     return f" The epochs before are in {course.checkpoint}" if kept else ""
 
 
-def _check_ranges(net: nn.Module, place: str, course: Course) -> None:
-    """Refuse quantizers whose range became nothing, or no number."""
+def _check_ranges(net: nn.Module, place: str, what: str) -> None:
+    """Refuse quantizers whose range is nothing, or no number."""
     for name, module in net.named_modules():
         if isinstance(module, Quantizer) and not module.is_sound():
-            raise NetworkError(f"{place}: the range of {name!r} became zero or NaN: {_LOWER}.{_kept(course)}")
+            raise NetworkError(f"{place}: the range of {name!r} {what}")
 
 
 def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:

@@ -142,10 +142,11 @@ def finetune(
     Raises:
         NetworkError: as for `quantize`; labels that are no classes of the module; or training diverged.
     """
-    if min(epochs, batch, calibration_images) < 1 or not 0 < rate < math.inf:
+    counts = (epochs, batch, calibration_images)
+    if not all(isinstance(count, int) and count >= 1 for count in counts) or not 0 < rate < math.inf:
         raise NetworkError(
-            f"expected epochs, batch, calibration_images >= 1 and a rate > 0, found {epochs}, {batch}, "
-            f"{calibration_images} and {rate}"
+            f"expected whole epochs, batch, calibration_images >= 1 and a rate > 0, found {epochs!r}, {batch!r}, "
+            f"{calibration_images!r} and {rate!r}"
         )
     _check_images(images, "training images")
     how, calibration, place = Quantization(**options), images[:calibration_images], pick_device(device)

@@ -280,9 +280,10 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def test_finetuning_gives_back_what_few_bits_cost() -> None:
     noisy, labels = bright_half()
+    torch.manual_seed(0)
     module = settled(Branches())
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    options = {"weight_bits": 2, "activation_bits": 2, "weight_quantizer": "asymmetric"}
+    options = {"weight_bits": 3, "activation_bits": 3, "weight_quantizer": "asymmetric"}
     untrained = cosim.quantize(module, noisy, **options)
     tuned = cosim.finetune(module, noisy, labels, epochs=20, rate=1e-2, **options)
     assert accuracy(tuned, noisy, labels) > max(0.9, accuracy(untrained, noisy, labels))
@@ -340,3 +341,21 @@ def test_images_and_rates_that_cannot_be_trained_with() -> None:
         cosim.finetune(plain(), noisy, labels, calibration_images=8)
     with pytest.raises(NetworkError, match=r"a rate > 0, found .* and nan"):
         cosim.finetune(plain(), noisy, labels, rate=float("nan"))
+    with pytest.raises(NetworkError, match=r"expected whole epochs, .* found 1.5"):
+        cosim.finetune(plain(), noisy, labels, epochs=1.5)  # type: ignore[arg-type]
+
+
+def test_a_dead_layer_is_told_before_it_is_trained() -> None:
+    noisy, labels = bright_half()
+    module = settled(plain())
+    layer = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(NetworkError, match="is zero before training: the layer's weights"):
+        cosim.finetune(module, noisy, labels)
+
+
+def test_finetuning_needs_no_gradients_around_it() -> None:
+    noisy, labels = bright_half()
+    with torch.no_grad():
+        inside = cosim.finetune(settled(plain()), noisy, labels, epochs=1)
+    assert torch.equal(inside(noisy), cosim.finetune(settled(plain()), noisy, labels, epochs=1)(noisy))
