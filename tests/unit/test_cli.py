@@ -101,21 +101,19 @@ def test_characterize_prints_tables_and_writes_a_folder(folder: Path) -> None:
     assert {"transfer.csv", "corners.png"} < {path.name for path in (folder / "cell").iterdir()}
 
 
-def test_train_writes_network_and_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
+def test_train_writes_network_and_card(folder: Path) -> None:
     from cosim.cli.networks import train
-    from cosim.network import load_network, recipes
+    from cosim.network import load_network
 
-    digits = recipes.RECIPES["digits"]
-    short = replace(digits, float_schedule=recipes.Schedule(4, 4e-3), quantized_schedule=recipes.Schedule(3, 1e-3))
-    monkeypatch.setitem(recipes.RECIPES, "digits", short)
-    train("digits", folder / "mine.safetensors", weight_bits=3, activation_bits=2, seed=4)
+    schedule = {"float_epochs": 4, "epochs": 3, "rate_factor": 0.5}
+    train("digits", folder / "mine.safetensors", weight_bits=3, activation_bits=2, seed=4, **schedule)
     network = load_network(folder / "mine.safetensors")
     assert (
         network.card["command"]
-        == "cosim train digits --weight-bits 3 --activation-bits 2 --seed 4 --out mine.safetensors"
+        == "cosim train digits --weight-bits 3 --activation-bits 2 --float-epochs 4 --epochs 3 --rate-factor 0.5 "
+        "--seed 4 --out mine.safetensors"
     )
+    assert network.card["epochs"] == {"float": 4, "quantized": 3}
     assert network.name == "digits-w3a2"
     assert [layer.weight_bits for layer in network.layers] == [3, 3, 3]
     assert network.card["accuracy_software"] > 0.6
