@@ -21,13 +21,16 @@ _AS_LAYER = (
 _REMEDIES = {
     "PReLU": "use nn.PReLU() with one number, which is a LeakyReLU",
     "add": "add two computed tensors of one shape, without alpha",
+    "conv2d": "use nn.Conv2d itself, as a module",
     "div": _AS_LAYER,
     "dropout": "call it with training=self.training, or use nn.Dropout",
+    "linear": "use nn.Linear itself, as a module",
     "log_softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
     "mean": "take it over height and width, (2, 3)",
     "mul": _AS_LAYER,
     "reshape": "flatten with torch.flatten(x, 1)",
     "softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "squeeze": "flatten with torch.flatten(x, 1)",
     "sub": _AS_LAYER,
     "truediv": _AS_LAYER,
     "view": "flatten with torch.flatten(x, 1)",
@@ -48,7 +51,7 @@ class Exporter:
 
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced = traced
-        self.modules = dict(traced.named_modules())
+        self.modules = dict(traced.named_modules(remove_duplicate=False))
         self.names: dict[fx.Node, str] = {}
         self.float_weights: dict[str, tuple[Tensor, Tensor]] = {}
         self.written: list[Step] = []
@@ -115,7 +118,7 @@ class Exporter:
 
 def check_understood(traced: fx.GraphModule) -> None:
     """Raise NetworkError for the first node of a graph, with quantizers or yet without, that no step can be."""
-    modules = dict(traced.named_modules())
+    modules = dict(traced.named_modules(remove_duplicate=False))
     for node in traced.graph.nodes:
         module = modules[str(node.target)] if node.op == "call_module" else None
         if node.op.startswith("call") and not isinstance(module, (QuantizedLayer, nn.Conv2d, nn.Linear, *NORMS)):
@@ -167,7 +170,7 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
         return None
     if name == "add":
         return _Understood("add", {}, tensors) if len(tensors) == 2 else None
-    if name in ("cat", "concat"):
+    if name in ("cat", "concat", "concatenate"):
         parts = node.args[0]
         if isinstance(parts, list | tuple) and given.get("dim") in (1, -3):
             return _Understood("concat", {}, [part for part in parts if isinstance(part, fx.Node)])
@@ -186,6 +189,7 @@ _CALLS: dict[str, tuple[str, ...]] = {
     "add": ("other",),
     "cat": ("dim",),
     "concat": ("dim",),
+    "concatenate": ("dim",),
     "flatten": ("start_dim", "end_dim"),
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
     "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),

@@ -78,9 +78,9 @@ class Quantization:
         quantizer = self.partial_sums()
         if quantizer is not None and stored_bits > quantizer.how.cell_bits:
             raise NetworkError(
-                f"partial sums take weights of one cell, found weights stored in {stored_bits} bits (weight_bits "
-                f"{self.weight_bits}, {self.weight_quantizer!r}) for cells of {quantizer.how.cell_bits}: lower "
-                "weight_bits or raise cell.bits"
+                f"partial sums take weights of one cell, found {stored_bits} bits for cells of "
+                f"{quantizer.how.cell_bits}, as {self.weight_quantizer!r} stores {self.weight_bits}: lower weight_bits "
+                "or raise cell.bits"
             )
 
     def partial_sums(self) -> PartialSumQuantizer | None:
@@ -112,8 +112,9 @@ def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "netw
         under `software` the steps that no array computes, and under `left_out` a softmax at the end.
 
     Raises:
-        NetworkError: the module cannot be traced, holds an operation that is not understood, is not what its graph shows
-            (hooks), or the calibration images do not fit it or leave a layer's input zero; the message names the place.
+        NetworkError: the module cannot be traced, holds an operation that is not understood, does more than its graph
+            shows (hooks), or the calibration images do not fit it or leave a layer's input zero; the message names the
+            place.
     """
     how = Quantization(**options)
     prepared = prepare(module, calibration_images, how)
@@ -232,6 +233,11 @@ def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> Non
         try:
             with torch.no_grad():
                 traced(images)
+        except RuntimeError as error:
+            raise NetworkError(
+                f"the traced network does not run as the module does ({error}): flatten with torch.flatten(x, 1), and "
+                "keep images the first axis"
+            ) from error
         finally:
             handle.remove()
         sample = _sample(key, layer, inputs)

@@ -86,6 +86,8 @@ def _copy(module: nn.Module) -> nn.Module:
     """A copy in float32 and in evaluation mode, its numbers checked."""
     for what, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for key, value in tensors:
+            if nn.parameter.is_lazy(value):
+                raise NetworkError(f"{what} {key!r} is not initialized: run the module once, and train it")
             if value.device.type != "cpu":
                 raise NetworkError(f"{what} {key!r} is on {value.device}, expected cpu: quantize module.cpu()")
             if not torch.isfinite(value).all():
@@ -120,7 +122,7 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
 
 def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     """Bring a graph into plain form; what is left out at its end comes back."""
-    graph, modules = traced.graph, dict(traced.named_modules())
+    graph, modules = traced.graph, dict(traced.named_modules(remove_duplicate=False))
     for node in list(graph.nodes):
         module = modules[str(node.target)] if node.op == "call_module" else None
         _take_by_position(node, module)

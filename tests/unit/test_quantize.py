@@ -279,7 +279,7 @@ def test_options_that_cannot_be() -> None:
 def test_partial_sums_take_weights_of_one_cell(weight_bits: int, weight_quantizer: str, cell_bits: int) -> None:
     how = {"weight_bits": weight_bits, "weight_quantizer": weight_quantizer}
     arrays = cosim.Config.load(None, [f"cell.bits={cell_bits}", "array.open_wordlines=4"])
-    with pytest.raises(NetworkError, match=r"weights of one cell, found weights stored in .*: lower weight_bits or ra"):
+    with pytest.raises(NetworkError, match=rf"one cell, found \d bits for cells of {cell_bits}, .*: lower weight_bits"):
         Quantization(**how, arrays=arrays)
     Quantization(**how)
 

@@ -299,6 +299,12 @@ class Block(nn.Module):
         (Written(lambda s, x: s.last(s.first(x).flatten(1)).softmax(0)), r"node 'softmax' is softmax, .*\(dim=1\)"),
         (Written(lambda s, x: s.last(s.first(x).view(16, -1))), r"do not fit the module|found \(16, .*\) for 8 images"),
         (Written(lambda s, x: s.last(s.first(x).view(8, -1))), r"node 'view' is view, .*: flatten with torch.flatten"),
+        (
+            Written(lambda s, x: s.narrow(s.first(x).view(-1, 72)).view(-1, 6), narrow=nn.Linear(72, 3)),
+            r"does not run as the module does .*: flatten with torch.flatten\(x, 1\)",
+        ),
+        (nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten()), r"parameter '0\.weight' is not initialized: run the module"),
+        (Written(lambda s, x: F.conv2d(x, s.first.weight).flatten(1)), "node 'conv2d' is conv2d, .*use nn.Conv2d its"),
         (Written(lambda s, x: s.last(F.dropout(s.first(x)).flatten(1))), "node 'dropout' is dropout, .*self.training"),
         (
             Written(lambda s, x: s.last((s.first(x) + s.norm.bias[:, None, None]).flatten(1))),
