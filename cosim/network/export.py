@@ -237,8 +237,6 @@ def fold_norm(layer: nn.Conv2d | nn.Linear, norm: _Norm | None) -> tuple[Tensor,
         return torch.ones(outputs), bias
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    gain = 1 / torch.sqrt(norm.running_var + norm.eps)
-    if norm.affine:
-        gain = norm.weight.detach() * gain
-    offset = gain * (bias - norm.running_mean)
-    return gain, offset + norm.bias.detach() if norm.affine else offset
+    weight, shift = (norm.weight, norm.bias) if norm.affine else (torch.ones(outputs), torch.zeros(outputs))
+    gain = (weight / torch.sqrt(norm.running_var + norm.eps)).detach()
+    return gain, (gain * (bias - norm.running_mean) + shift).detach()
