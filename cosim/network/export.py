@@ -11,6 +11,30 @@ from torch import Tensor, fx, nn
 from cosim.errors import NetworkError
 from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name
 from cosim.network.quantized_layer import QuantizedLayer, four_axes, geometry
+from cosim.network.tracing import NORMS, called, function_of
+
+_Norm = nn.BatchNorm1d | nn.BatchNorm2d
+_AS_LAYER = (
+    "write it as nn.Conv2d(channels, channels, 1, groups=channels) with its gain and offset, which goes on the arrays, "
+    "or fold it into a layer"
+)
+_REMEDIES = {
+    "PReLU": "use nn.PReLU() with one number, which is a LeakyReLU",
+    "add": "add two computed tensors of one shape, without alpha",
+    "conv2d": "use nn.Conv2d itself, as a module",
+    "div": _AS_LAYER,
+    "dropout": "call it with training=self.training, or use nn.Dropout",
+    "linear": "use nn.Linear itself, as a module",
+    "log_softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "mean": "take it over height and width, (2, 3)",
+    "mul": _AS_LAYER,
+    "reshape": "flatten with torch.flatten(x, 1)",
+    "softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "squeeze": "flatten with torch.flatten(x, 1)",
+    "sub": _AS_LAYER,
+    "truediv": _AS_LAYER,
+    "view": "flatten with torch.flatten(x, 1)",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,7 @@ class Exporter:
 
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced = traced
-        self.modules = dict(traced.named_modules())
+        self.modules = dict(traced.named_modules(remove_duplicate=False))
         self.names: dict[fx.Node, str] = {}
         self.float_weights: dict[str, tuple[Tensor, Tensor]] = {}
         self.written: list[Step] = []
@@ -41,30 +65,32 @@ class Exporter:
                 self.names[node] = IMAGES
             elif node.op == "output":
                 self._end(node)
-            else:
+            elif node.op != "get_attr":  # a constant: what takes it says that it cannot
                 self._visit(node)
         return self.written, self.float_weights
 
     def _end(self, node: fx.Node) -> None:
         result = node.args[0]
-        if not isinstance(result, fx.Node) or self.names.get(result) != self.written[-1].name:
+        last = self.written[-1].name if self.written else IMAGES
+        if not isinstance(result, fx.Node) or self.names.get(result) != last:
             raise NetworkError("the module must return one tensor, the logits, computed last")
 
     def _visit(self, node: fx.Node) -> None:
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(module, QuantizedLayer):
             self._write_layer(node, module)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, NORMS):
             before = node.args[0]
             if not isinstance(before, fx.Node) or self._norm_of(before) is not module:
-                raise NetworkError(f"batch norm {node.target!r} must be the only user of a convolution right before it")
+                raise NetworkError(
+                    f"batch norm {called(node)} must be the only user of a convolution or linear layer right before "
+                    f"it: {_AS_LAYER}"
+                )
             self.names[node] = self.names[before]
-        elif isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d):
-            self.names[node] = self.names[node.args[0]]  # type: ignore[index]
-        elif node.op == "call_method" and node.target == "size":
-            self.names[node] = ""  # only as an argument of view, which is checked there
         else:
             step = _understand(node, module)
+            if any(source not in self.names for source in step.inputs):
+                raise _not_understood(node, module)
             operation = SoftwareStep(step.kind, step.arguments)
             self._write(node, Step(node.name, operation, tuple(self.names[source] for source in step.inputs)))
 
@@ -81,13 +107,22 @@ class Exporter:
         self.written.append(step)
         self.names[node] = step.name
 
-    def _norm_of(self, node: fx.Node) -> nn.BatchNorm2d | None:
+    def _norm_of(self, node: fx.Node) -> _Norm | None:
         """The batch norm that alone uses a layer's result."""
         if not isinstance(self.modules.get(str(node.target)), QuantizedLayer) or len(node.users) != 1:
             return None
         (user,) = node.users
         module = self.modules.get(str(user.target)) if user.op == "call_module" else None
-        return module if isinstance(module, nn.BatchNorm2d) else None
+        return module if isinstance(module, NORMS) else None
+
+
+def check_understood(traced: fx.GraphModule) -> None:
+    """Raise NetworkError for the first node of a graph, with quantizers or yet without, that no step can be."""
+    modules = dict(traced.named_modules(remove_duplicate=False))
+    for node in traced.graph.nodes:
+        module = modules[str(node.target)] if node.op == "call_module" else None
+        if node.op.startswith("call") and not isinstance(module, (QuantizedLayer, nn.Conv2d, nn.Linear, *NORMS)):
+            _understand(node, module)
 
 
 def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
@@ -109,15 +144,19 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
         case nn.Flatten() if module.start_dim == 1 and module.end_dim == -1:
             return _Understood("flatten", {}, tensors)
     if module is None:
-        plain = getattr(node.target, "__name__", str(node.target))
-        found = _understand_call(node, plain, tensors)
+        found = _understand_call(node, function_of(node), tensors)
         if found is not None:
             return found
-    what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
-    raise NetworkError(
-        f"node {node.name!r} is {what}, which is not understood: use convolutions, linear layers, batch norm behind "
-        "them, pooling, ReLU, ReLU6, LeakyReLU, flatten, additions and concatenations of channels"
+    raise _not_understood(node, module)
+
+
+def _not_understood(node: fx.Node, module: nn.Module | None) -> NetworkError:
+    what = type(module).__name__ if module is not None else function_of(node)
+    usual = (
+        "use convolutions, linear layers, batch norm behind them, pooling, ReLU, ReLU6, LeakyReLU, flatten, additions "
+        "and concatenations of channels"
     )
+    return NetworkError(f"node {called(node)} is {what}, which is not understood: {_REMEDIES.get(what, usual)}")
 
 
 def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Understood | None:
@@ -127,13 +166,11 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
     given = {**dict(zip(_CALLS[name], node.args[1:], strict=False)), **node.kwargs}
     if given.get("return_indices") is False:  # torch writes it down even where nobody asked
         del given["return_indices"]
-    if len(node.args) - 1 > len(_CALLS[name]) or not set(given) <= {*_CALLS[name], "inplace"}:
+    if len(node.args) - 1 > len(_CALLS[name]) or not set(given) <= set(_CALLS[name]):
         return None
-    if name in ("relu", "relu_"):
-        return _Understood("relu", {}, tensors)
-    if name in ("add", "iadd", "add_"):
+    if name == "add":
         return _Understood("add", {}, tensors) if len(tensors) == 2 else None
-    if name in ("cat", "concat"):
+    if name in ("cat", "concat", "concatenate"):
         parts = node.args[0]
         if isinstance(parts, list | tuple) and given.get("dim") in (1, -3):
             return _Understood("concat", {}, [part for part in parts if isinstance(part, fx.Node)])
@@ -141,33 +178,23 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
     if name == "flatten":
         whole = given.get("start_dim") == 1 and given.get("end_dim", -1) == -1
         return _Understood("flatten", {}, tensors[:1]) if whole else None
-    if name in ("view", "reshape"):
-        whole = _is_batch_size(given.get("rows"), node.args[0]) and given.get("columns") == -1
-        return _Understood("flatten", {}, tensors[:1]) if whole else None
     return _Understood(name, {key: value for key, value in given.items() if value is not None}, tensors[:1])
 
 
 # The arguments behind the first that are understood, in their order.
 _CALLS: dict[str, tuple[str, ...]] = {
     "relu": (),
-    "relu_": (),
+    "relu6": (),
+    "leaky_relu": ("negative_slope",),
     "add": ("other",),
-    "iadd": ("other",),
-    "add_": ("other",),
     "cat": ("dim",),
     "concat": ("dim",),
+    "concatenate": ("dim",),
     "flatten": ("start_dim", "end_dim"),
-    "view": ("rows", "columns"),
-    "reshape": ("rows", "columns"),
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
     "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
     "adaptive_avg_pool2d": ("output_size",),
 }
-
-
-def _is_batch_size(value: object, of: object) -> bool:
-    """Whether a node is x.size(0) of the tensor x that it shapes."""
-    return isinstance(value, fx.Node) and value.target == "size" and value.args == (of, 0)
 
 
 def _pooling(module: Any, also: str) -> dict[str, Any]:
@@ -175,7 +202,7 @@ def _pooling(module: Any, also: str) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names}
 
 
-def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -> LayerSpec:
+def layer_spec(name: str, module: QuantizedLayer, norm: _Norm | None) -> LayerSpec:
     """The integers of a quantized layer, the batch norm behind it in scale and bias.
 
     An input whose zero is not the integer 0 adds zero_point * sum(weight) to every sum; that goes to the bias.
@@ -202,7 +229,7 @@ def layer_spec(name: str, module: QuantizedLayer, norm: nn.BatchNorm2d | None) -
     )
 
 
-def fold_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+def fold_norm(layer: nn.Conv2d | nn.Linear, norm: _Norm | None) -> tuple[Tensor, Tensor]:
     """Per-output gain and offset of a layer's bias and of the batch norm behind it, on its running statistics."""
     outputs = layer.weight.shape[0]
     bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(outputs)
@@ -210,5 +237,6 @@ def fold_norm(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None) -> tupl
         return torch.ones(outputs), bias
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    return gain, (gain * (bias - norm.running_mean) + norm.bias).detach()
+    weight, shift = (norm.weight, norm.bias) if norm.affine else (torch.ones(outputs), torch.zeros(outputs))
+    gain = (weight / torch.sqrt(norm.running_var + norm.eps)).detach()
+    return gain, (gain * (bias - norm.running_mean) + shift).detach()

@@ -185,7 +185,7 @@ def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
     net.train()
     for module in net.modules():
         # The circuit runs on the running statistics, so the weights must end up fitting those.
-        if isinstance(module, nn.BatchNorm2d) and (resting or course.norm == "keep"):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (resting or course.norm == "keep"):
             module.eval()
         if isinstance(module, Quantizer):
             module.anneal(epoch / max(1, course.epochs - 1))

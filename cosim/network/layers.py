@@ -131,10 +131,16 @@ class LayerSpec:
                 f"{where}: partial sums take weights of one cell, found {self.weight_bits} bits for cells of "
                 f"{self.partial_sums.cell_bits}: lower the weight bits or raise cell.bits"
             )
-        # The integer sums are held in float32 tensors, which are exact up to 2^24.
-        largest = int(self.weight.to(torch.int64).abs().sum(dim=(1, 2, 3)).max()) * (2**self.activation_bits - 1)
+        # The integer sums are held in float32 tensors, which are exact up to 2^24. Activations are not negative, so
+        # whatever the order of a sum, it stays between that of its negative and that of its positive weights.
+        weight = self.weight.to(torch.int64)
+        reach = max(int(side.clamp_min(0).sum(dim=(1, 2, 3)).max()) for side in (weight, -weight))
+        largest = reach * (2**self.activation_bits - 1)
         if largest >= 2**24:
-            raise NetworkError(f"{where}: sums may reach {largest}, beyond the exact range 2^24: split the layer")
+            raise NetworkError(
+                f"{where}: sums may reach {largest}, beyond the exact range 2^24: lower weight_bits "
+                f"({self.weight_bits}) or activation_bits ({self.activation_bits}), or split the layer"
+            )
 
     @property
     def inputs(self) -> int:

@@ -1,15 +1,13 @@
 """Bring your own network: a float torch module becomes integers for the arrays, fine-tuned or not.
 
-    module -> torch.fx graph -> quantizers around its convolutions and linear layers, their ranges fitted to
-    calibration images -> (training) -> Network
+    module -> torch.fx graph in plain form -> quantizers around its convolutions and linear layers, their ranges fitted
+    to calibration images -> compared with the module -> (training) -> Network
 
-Convolutions of any stride, padding, dilation and groups, linear layers, batch norm behind them, pooling, the ReLU
-family, additions and concatenations are understood; what is not is named with its node.
+What is understood is listed in docs/howto/own-network.md; what is not is named with its node.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from cosim.config import Config
 from cosim.errors import NetworkError, nearest
-from cosim.network.export import Exporter
+from cosim.network.export import Exporter, check_understood
 from cosim.network.fitting import Course, fit, pick_device, repeatable
 from cosim.network.layers import Network, SoftwareStep
 from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
@@ -29,12 +27,17 @@ from cosim.network.partial_sum_quantizer import PartialSumQuantizer, Rounding
 from cosim.network.partial_sums import PartialSums
 from cosim.network.quantized_layer import QuantizedLayer, four_axes
 from cosim.network.quantizers import (
+    SMALLEST_STEP,
     AsymmetricQuantizer,
     ClippedQuantizer,
     LearnedStepQuantizer,
     Quantizer,
     ThresholdQuantizer,
 )
+from cosim.network.tracing import Trace, trace
+
+# Calibration images on which the network is compared with the module, and the float rounding that is let pass.
+_COMPARED, _ROUNDING = 8, 1e-3
 
 WeightQuantizer = Literal["step", "threshold", "asymmetric", "expected", "odd", "power-of-two"]
 ActivationQuantizer = Literal["step", "clip", "expected"]
@@ -70,9 +73,16 @@ class Quantization:
             if not isinstance(bits, int) or not 1 <= bits <= 8:
                 raise NetworkError(f"{name} bits must be 1 to 8, found {bits}")
         # Made once, so that what cannot be made is said before anything is trained.
-        _weight_quantizer(self, 1)
+        stored_bits = _weight_quantizer(self, 1).stored_bits
         _input_quantizer(self, torch.zeros(1))
-        self.partial_sums()
+        PartialSumQuantizer(PartialSums(1, 1, 1.0, None), self.rounding, self.noise_lsb)  # any arrays
+        quantizer = self.partial_sums()
+        if quantizer is not None and stored_bits > quantizer.how.cell_bits:
+            raise NetworkError(
+                f"partial sums take weights of one cell, found {stored_bits} bits for cells of "
+                f"{quantizer.how.cell_bits}, as {self.weight_quantizer!r} stores {self.weight_bits}: lower weight_bits "
+                "or raise cell.bits"
+            )
 
     def partial_sums(self) -> PartialSumQuantizer | None:
         """A quantizer of partial sums, if they are to be digitized."""
@@ -93,17 +103,19 @@ def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "netw
     """Quantize a trained classifier after training.
 
     Args:
-        module: a torch module that maps images (n, channels, height, width) with values in 0..1 to logits.
-        calibration_images: (n, channels, height, width) images as it will see; some hundred will do.
+        module: a torch module that maps images (n, channels, height, width) with values in 0..1 to logits (n, classes),
+            or to their softmax, which is left out. It stays as it is.
+        calibration_images: (n, channels, height, width) float32 images as it will see; some hundred will do.
         options: the attributes of `Quantization`.
 
     Returns:
         the integer network, its float weights beside it, ready for `CircuitNetwork` and `save_network`. Its card lists
-        under `software` the steps that no array computes.
+        under `software` the steps that no array computes, and under `left_out` a softmax at the end.
 
     Raises:
-        NetworkError: the module cannot be traced, holds an operation that is not understood, or the calibration images
-            do not fit it; the message names the place.
+        NetworkError: the module cannot be traced, holds an operation that is not understood, does more than its graph
+            shows (hooks), or the calibration images do not fit it or leave a layer's input zero; the message names the
+            place.
     """
     how = Quantization(**options)
     prepared = prepare(module, calibration_images, how)
@@ -165,11 +177,35 @@ def finetune(
 
 
 def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) -> fx.GraphModule:
-    """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is."""
+    """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is.
+
+    What comes back can be exported, and its float network gives what the module gives.
+
+    Raises:
+        NetworkError: as for `quantize`.
+    """
     _check_images(calibration_images, "calibration images")
-    traced = _trace(module)
-    _calibrate(traced, calibration_images, how)
-    return traced
+    few = calibration_images[:_COMPARED]
+    traced = trace(module, few)
+    check_understood(traced.graph)
+    _calibrate(traced.graph, calibration_images, how)
+    _check_same(to_network(traced.graph, few, "network", {}), few, traced)
+    return traced.graph
+
+
+def _check_same(network: Network, images: Tensor, traced: Trace) -> None:
+    """Refuse a network whose float twin is not the module: what its graph does not show is lost in tracing."""
+    with torch.no_grad():
+        found = traced.ending(network.forward_float(images))
+    difference, largest = math.inf, traced.given.abs().max().item()
+    if found.shape == traced.given.shape:
+        difference = (found - traced.given).abs().max().item()
+    if not difference <= _ROUNDING * largest + 1e-6:
+        raise NetworkError(
+            f"the traced network gives other logits than the module, by up to {difference:.3g} of {largest:.3g}: take "
+            "out forward hooks and random operations, and work on no tensor in place (+=, x[...] = y) that has a "
+            "second name"
+        )
 
 
 def to_network(prepared: fx.GraphModule, images: Tensor, name: str, facts: dict[str, Any]) -> Network:
@@ -179,6 +215,8 @@ def to_network(prepared: fx.GraphModule, images: Tensor, name: str, facts: dict[
     network = Network(name, (channels, height, width), steps, float_weights=float_weights)
     software = [step.name for step in network.steps if isinstance(step.operation, SoftwareStep)]
     network.card = {**facts, "calibration_images": len(images), "software": software}
+    if prepared.meta.get("left_out"):
+        network.card["left_out"] = prepared.meta["left_out"]
     return network
 
 
@@ -186,8 +224,15 @@ def _check_images(images: Tensor, what: str) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or not images.is_floating_point():
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise NetworkError(f"{what} must be float (n, channels, height, width), n > 0, found {found}")
+    if images.dtype != torch.float32 or images.device.type != "cpu":
+        raise NetworkError(
+            f"{what} must be float32 on the cpu, found {images.dtype} on {images.device}: convert them "
+            "with images.float().cpu()"
+        )
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise NetworkError(f"{what} must have finite values in 0..1: divide them by their full scale")
+        raise NetworkError(
+            f"{what} must have finite values in 0..1: divide them by their full scale, and normalize inside the module"
+        )
 
 
 def _check_labels(labels: Tensor, images: int, classes: int) -> None:
@@ -201,27 +246,6 @@ def _check_labels(labels: Tensor, images: int, classes: int) -> None:
         raise NetworkError(f"{expected} {int(labels.min())}..{int(labels.max())}: number the classes from 0")
 
 
-def _trace(module: nn.Module) -> fx.GraphModule:
-    """The module's graph in evaluation mode, on a copy, its parameters checked."""
-    for key, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise NetworkError(f"parameter {key!r} holds NaN or infinite values: train the module again")
-    try:
-        copied = copy.deepcopy(module).eval()
-        # A graph is traced already, and tracing it again would rename its nodes.
-        traced = copied if isinstance(copied, fx.GraphModule) else fx.symbolic_trace(copied)
-    except Exception as error:  # tracing runs the module's own code, which may raise anything
-        raise NetworkError(
-            f"{type(module).__name__} cannot be traced ({error}): take control flow that depends on tensors out of "
-            "forward"
-        ) from error
-    for node in traced.graph.nodes:  # a view of channels-last tensors, which training uses, is refused by torch
-        if node.op == "call_method" and node.target == "view":
-            node.target = "reshape"
-    traced.recompile()
-    return traced
-
-
 def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> None:
     """Put quantizers around the layers of a traced module, each fitted to what those before it let through."""
     layers = [(key, layer) for key, layer in traced.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
@@ -232,22 +256,41 @@ def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> Non
         try:
             with torch.no_grad():
                 traced(images)
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             raise NetworkError(
-                f"calibration images of shape {tuple(images.shape)} do not fit the module: {error}"
+                f"the traced network does not run as the module does ({error}): flatten with torch.flatten(x, 1), and "
+                "keep images the first axis"
             ) from error
         finally:
             handle.remove()
-        if len(inputs) != 1:
-            raise NetworkError(f"layer {key!r} is used {len(inputs)} times: give each use a layer of its own")
+        sample = _sample(key, layer, inputs)
         weight_quantizer = _weight_quantizer(how, layer.weight.shape[0])
-        input_quantizer = _input_quantizer(how, inputs[0])
+        input_quantizer = _input_quantizer(how, sample)
         weight_quantizer.fit(four_axes(layer.weight))
-        input_quantizer.fit(inputs[0])
+        input_quantizer.fit(sample)
         partial_sums = how.partial_sums() if key in on_arrays else None
         parent, _, leaf = key.rpartition(".")
         quantized = QuantizedLayer(layer, weight_quantizer, input_quantizer, partial_sums)
         setattr(traced.get_submodule(parent), leaf, quantized.eval())
+
+
+def _sample(key: str, layer: nn.Conv2d | nn.Linear, inputs: list[Tensor]) -> Tensor:
+    """The one input that a layer was given for the calibration images."""
+    if len(inputs) != 1:
+        raise NetworkError(f"layer {key!r} is used {len(inputs)} times: give each use a layer of its own")
+    (sample,) = inputs
+    axes = 2 if isinstance(layer, nn.Linear) else 4
+    if sample.ndim != axes:
+        raise NetworkError(
+            f"{type(layer).__name__} {key!r} is given {tuple(sample.shape)}, expected {axes} axes: put flatten before "
+            "linear layers"
+        )
+    if not (sample.abs() > SMALLEST_STEP).any():
+        raise NetworkError(
+            f"the input of layer {key!r} is zero for all {len(sample)} calibration images, so that it has no range: "
+            "give images as the network will see, and more of them, or more bits to the layers before"
+        )
+    return sample
 
 
 def _weight_quantizer(how: Quantization, outputs: int) -> Quantizer:

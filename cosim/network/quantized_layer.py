@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosim.errors import NetworkError
 from cosim.network.partial_sum_quantizer import LayerFacts, PartialSumQuantizer
 from cosim.network.quantizers import Quantizer
 
@@ -63,8 +62,7 @@ class QuantizedLayer(nn.Module):
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
-    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        raise NetworkError(f"cannot export {layer}: give padding as numbers, with zeros")
+    """How a kernel moves, as keyword arguments of `conv2d`; padding as numbers, which tracing makes of it."""
     return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
 
 

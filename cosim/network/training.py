@@ -115,7 +115,7 @@ def fit_quantized(
 
 def float_twin(float_net: nn.Module, training: Dataset) -> dict[str, tuple[Tensor, Tensor]] | None:
     """The weights and biases that a float network's layers have with batch norm folded into them."""
-    return quantize(float_net, training.real(0, 1)).float_weights
+    return quantize(float_net, training.real(0, _TEST_BATCH)).float_weights
 
 
 def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, threads: int) -> dict[str, Any]:

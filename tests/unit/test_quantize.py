@@ -14,6 +14,7 @@ import cosim
 from cosim.errors import NetworkError
 from cosim.network import fitting
 from cosim.network.checkpoint import save_checkpoint
+from cosim.network.quantize import Quantization
 
 
 def settled(module: nn.Module) -> nn.Module:
@@ -186,7 +187,7 @@ def test_arguments_of_functions_are_kept(function: Callable[[Tensor], Tensor]) -
     [
         lambda x: torch.add(x, x, alpha=2),
         lambda x: F.avg_pool2d(x, 2, divisor_override=3),
-        lambda x: x.view(32, -1),
+        lambda x: x.view(8, 72),
         lambda x: torch.flatten(x, 1, 2),
         lambda x: torch.cat([x, x], 2),
         lambda x: x + 1,
@@ -215,6 +216,7 @@ class Shared(nn.Module):
         return self.layer(self.layer(x)).flatten(1)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -222,11 +224,18 @@ class Shared(nn.Module):
         (Shared(), "layer 'layer' is used 2 times"),
         (
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid(), nn.Flatten()),
-            "node '_1' is Sigmoid, which is not understood",
+            "node '1' is Sigmoid, which is not understood",
         ),
         (nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 3), nn.Flatten()), "batch norm '0' must be the only user"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.Flatten()), "give padding as numbers"),
-        (nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten()), r"calibration images of shape \(64, 1, 6, 6\) do not fit"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, (3, 4), padding="same"), nn.Flatten()),
+            "convolution '0' pads its two sides unequally, .*: use an odd kernel",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten()),
+            "convolution '0' pads with 'reflect'",
+        ),
+        (nn.Sequential(nn.Conv2d(2, 2, 3), nn.Flatten()), r"calibration images of shape \(8, 1, 6, 6\) do not fit"),
         (nn.Sequential(nn.Flatten(), nn.ReLU()), "no convolution or linear layer"),
     ],
 )
@@ -261,6 +270,30 @@ def test_options_that_cannot_be() -> None:
         cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
     with pytest.raises(NetworkError, match="bits must be 1 to 8, found 12"):
         cosim.quantize(plain(), images(), weight_bits=12)
+    for wrong in ({"rounding": "bogus"}, {"noise_lsb": -3.0}, {"rounding": "concrete"}):  # with arrays and without
+        with pytest.raises(NetworkError, match=r"rounding must be|noise_lsb must be >= 0"):
+            cosim.quantize(plain(), images(), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("weight_bits", "weight_quantizer", "cell_bits"), [(5, "step", 4), (4, "power-of-two", 4), (2, "odd", 2)]
+)
+def test_partial_sums_take_weights_of_one_cell(weight_bits: int, weight_quantizer: str, cell_bits: int) -> None:
+    how = {"weight_bits": weight_bits, "weight_quantizer": weight_quantizer}
+    arrays = cosim.Config.load(None, [f"cell.bits={cell_bits}", "array.open_wordlines=4"])
+    with pytest.raises(NetworkError, match=rf"one cell, found \d bits for cells of {cell_bits}, .*: lower weight_bits"):
+        Quantization(**how, arrays=arrays)
+    Quantization(**how)
+
+
+def test_sums_beyond_the_exact_range_are_refused_before_training() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(36 * 100, 3))
+    wide = torch.rand(8, 100, 6, 6)
+    module[1].weight.data.fill_(1.0)
+    with pytest.raises(NetworkError, match=r"beyond the exact range 2\^24: lower weight_bits \(8\) or activation_bits"):
+        cosim.finetune(module, wide, torch.zeros(8, dtype=torch.int64), epochs=10**9, weight_bits=8, activation_bits=8)
+    module[1].weight.data[:, ::2] = -1.0  # sums of either sign are half as large
+    cosim.quantize(module, wide, weight_bits=8, activation_bits=6)
 
 
 def bright_half() -> tuple[Tensor, Tensor]:
