@@ -9,30 +9,28 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
+from cosim.network.channel_affine import ChannelAffine, norm_gain_and_offset
 from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name
 from cosim.network.quantized_layer import QuantizedLayer, four_axes, geometry
 from cosim.network.tracing import NORMS, called, function_of
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
-_AS_LAYER = (
-    "write it as nn.Conv2d(channels, channels, 1, groups=channels) with its gain and offset, which goes on the arrays, "
-    "or fold it into a layer"
-)
+_AFFINE = "calculate with numbers, or with constant tensors of (1, channels, 1, 1)"
 _REMEDIES = {
     "PReLU": "use nn.PReLU() with one number, which is a LeakyReLU",
     "add": "add two computed tensors of one shape, without alpha",
     "conv2d": "use nn.Conv2d itself, as a module",
-    "div": _AS_LAYER,
+    "div": _AFFINE,
     "dropout": "call it with training=self.training, or use nn.Dropout",
     "linear": "use nn.Linear itself, as a module",
     "log_softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
     "mean": "take it over height and width, (2, 3)",
-    "mul": _AS_LAYER,
+    "mul": _AFFINE,
     "reshape": "flatten with torch.flatten(x, 1)",
     "softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
     "squeeze": "flatten with torch.flatten(x, 1)",
-    "sub": _AS_LAYER,
-    "truediv": _AS_LAYER,
+    "sub": _AFFINE,
+    "truediv": _AFFINE,
     "view": "flatten with torch.flatten(x, 1)",
 }
 
@@ -79,13 +77,9 @@ class Exporter:
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(module, QuantizedLayer):
             self._write_layer(node, module)
-        elif isinstance(module, NORMS):
+        elif isinstance(module, NORMS):  # those that no layer takes in are no longer batch norms
             before = node.args[0]
-            if not isinstance(before, fx.Node) or self._norm_of(before) is not module:
-                raise NetworkError(
-                    f"batch norm {called(node)} must be the only user of a convolution or linear layer right before "
-                    f"it: {_AS_LAYER}"
-                )
+            assert isinstance(before, fx.Node)
             self.names[node] = self.names[before]
         else:
             step = _understand(node, module)
@@ -135,6 +129,8 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
             return _Understood("relu6", {}, tensors)
         case nn.LeakyReLU():
             return _Understood("leaky_relu", {"negative_slope": module.negative_slope}, tensors)
+        case ChannelAffine():
+            return _Understood("affine", {"gain": module.gain.tolist(), "offset": module.offset.tolist()}, tensors)
         case nn.MaxPool2d() if not module.return_indices:
             return _Understood("max_pool2d", _pooling(module, "dilation"), tensors)
         case nn.AvgPool2d() if module.divisor_override is None:
@@ -235,8 +231,5 @@ def fold_norm(layer: nn.Conv2d | nn.Linear, norm: _Norm | None) -> tuple[Tensor,
     bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(outputs)
     if norm is None:
         return torch.ones(outputs), bias
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    weight, shift = (norm.weight, norm.bias) if norm.affine else (torch.ones(outputs), torch.zeros(outputs))
-    gain = (weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    return gain, (gain * (bias - norm.running_mean) + shift).detach()
+    gain, offset = norm_gain_and_offset(norm)
+    return gain, gain * bias + offset

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError, nearest
+from cosim.network.channel_affine import channel_affine
 from cosim.network.partial_sums import Columns, PartialSums, digitized_sums
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -200,6 +201,7 @@ _SOFTWARE: dict[str, Callable[..., Tensor]] = {
     "max_pool2d": F.max_pool2d,
     "avg_pool2d": F.avg_pool2d,
     "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
+    "affine": lambda x, gain, offset: channel_affine(x, torch.tensor(gain).to(x), torch.tensor(offset).to(x)),
     "add": lambda x, y: x + y,
     "concat": lambda *parts: torch.cat(parts, 1),
 }
@@ -208,7 +210,8 @@ _SOFTWARE: dict[str, Callable[..., Tensor]] = {
 @dataclass(frozen=True)
 class SoftwareStep:
     """A step that stays in software, with its arguments: relu, relu6, leaky_relu, flatten, max_pool2d, avg_pool2d,
-    adaptive_avg_pool2d as in torch, add (two inputs) and concat (of channels, any number of inputs)."""
+    adaptive_avg_pool2d as in torch, affine (a gain and an offset a channel, or one for all), add (two inputs) and
+    concat (of channels, any number of inputs)."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -329,7 +332,7 @@ class Network(nn.Module):
 
         self.check_images(images)
         with torch.autocast(images.device.type, enabled=False):  # integers are exact in float32 only
-            return self._run(images, compute)
+            return self._run(images.float(), compute)
 
     def _run(self, images: Tensor, compute: Callable[[LayerSpec, Tensor], Tensor]) -> Tensor:
         """The last step's result, with `compute` for the layers; results are dropped after their last use."""
@@ -361,7 +364,7 @@ class Network(nn.Module):
                 return F.linear(x, weight[:, :, 0, 0], bias)
             return F.conv2d(x, weight, bias, padding=layer.padding, **layer.geometry())
 
-        return self._run(images, compute)
+        return self._run(images.float(), compute)
 
 
 def _steps(given: Sequence[Step | LayerSpec | SoftwareStep]) -> list[Step]:

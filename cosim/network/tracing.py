@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from cosim.errors import NetworkError
+from cosim.network.channel_affine import ChannelAffine, arithmetic_as_affine, norm_as_affine
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # What in-place functions are called without in-place; methods lose their last "_".
@@ -133,11 +134,13 @@ def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
     ending = _leave_out_ending(traced, modules)
     for node in list(graph.nodes):
         if node.op == "call_module":
-            _rewrite_module(traced, node, modules[str(node.target)])
+            _rewrite_module(traced, node, modules)
         elif function_of(node) in ("view", "reshape") and _flattens(node):
             node.op, node.target, node.args, node.kwargs = "call_function", torch.flatten, (node.args[0], 1), {}
         elif function_of(node) == "mean":
             _rewrite_mean(graph, node)
+        elif (found := arithmetic_as_affine(node, traced)) is not None:
+            _put_affine(traced, node, *found)
     graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
     traced.recompile()
@@ -231,8 +234,15 @@ def _argument(node: fx.Node, place: int, name: str) -> Any:
     return node.args[place] if len(node.args) > place else node.kwargs.get(name)
 
 
-def _rewrite_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Write padding of a convolution as numbers and PReLU as LeakyReLU."""
+def _put_affine(traced: fx.GraphModule, node: fx.Node, source: fx.Node, affine: ChannelAffine) -> None:
+    name = f"{node.name}_affine"
+    traced.add_submodule(name, affine)
+    node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+
+
+def _rewrite_module(traced: fx.GraphModule, node: fx.Node, modules: dict[str, nn.Module]) -> None:
+    """Write padding of a convolution as numbers, PReLU as LeakyReLU, batch norm that is behind no layer as a gain."""
+    module = modules[str(node.target)]
     if isinstance(module, nn.Conv2d):
         if module.padding_mode != "zeros":
             raise NetworkError(
@@ -243,6 +253,12 @@ def _rewrite_module(traced: fx.GraphModule, node: fx.Node, module: nn.Module) ->
         raise NetworkError(
             f"batch norm {called(node)} keeps no running statistics: train it with track_running_stats=True"
         )
+    elif isinstance(module, NORMS):
+        before = node.args[0]
+        assert isinstance(before, fx.Node)
+        layer = modules.get(str(before.target)) if before.op == "call_module" else None
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or len(before.users) != 1:
+            _put_affine(traced, node, before, norm_as_affine(module))
     elif isinstance(module, nn.PReLU) and module.num_parameters == 1:
         parent, _, leaf = str(node.target).rpartition(".")
         setattr(traced.get_submodule(parent), leaf, nn.LeakyReLU(module.weight.item()))

@@ -203,6 +203,13 @@ def test_images_that_are_not_in_0_to_1(images: torch.Tensor, message: str) -> No
         make_network()(images)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_in_another_precision(dtype: torch.dtype) -> None:
+    network, images = cosim.load_network("digits-w4a4"), torch.arange(64).reshape(1, 1, 8, 8) / 64  # exact in all
+    assert torch.equal(network(images.to(dtype)), network(images))
+    assert torch.equal(network.forward_float(images.to(dtype)), network.forward_float(images))
+
+
 def test_images_of_another_shape_are_named() -> None:
     with pytest.raises(NetworkError, match=r"takes images of shape \(1, 6, 6\), found \(1, 28, 28\)"):
         make_network()(random_images(1, (1, 28, 28)))
