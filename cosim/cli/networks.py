@@ -109,7 +109,7 @@ def train(
     options += [f"--set {shlex.quote(override)}" for override in overrides or []]
     command = " ".join(["cosim train", name, *options, f"--seed {seed} --out {shlex.quote(out.name)}"])
     network.card = {"command": command, **network.card, **score(network, test)}
-    cosim.save_network(network, out)
+    cosim.save_network(network, out, force=force)
     for phase in ("float", "quantized"):
         checkpoint_path(stem, phase).unlink(missing_ok=True)
     console.print(
@@ -205,7 +205,7 @@ def quantize(
         **score(network, test),
         "torch": torch.__version__,
     }
-    cosim.save_network(network, out)
+    cosim.save_network(network, out, force=force)
     console.print(
         f"float {100 * network.card['accuracy_float']:.2f} %, quantized {100 * network.card['accuracy_software']:.2f} %"
     )
