@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, console
+from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, check_classes, console
 from cosim.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -223,9 +223,4 @@ def _check_fit(module: fx.GraphModule, dataset: cosim.Dataset) -> None:
             f"the network takes images of shape {takes}, found {found} in {dataset.name}: choose the data set it was "
             "trained on"
         )
-    gives, classes = module.meta["classes"], int(dataset.labels.max()) + 1
-    if gives < classes:
-        raise NetworkError(
-            f"the network gives {gives} logits, but {dataset.name} has {classes} classes: choose the data set it was "
-            "trained on"
-        )
+    check_classes(module.meta["classes"], dataset)

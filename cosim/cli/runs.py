@@ -21,6 +21,7 @@ from cosim.cli.shared import (
     StoreFolder,
     app,
     console,
+    load_test_images,
     make_circuit,
     use_threads,
     with_named,
@@ -111,8 +112,7 @@ def infer(
     check_outputs(out, json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
-    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
-    loaded.check_images(test.real(0, 1))
+    test = load_test_images(loaded, dataset, data).head(images)
     use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record.facts["wall_seconds"] = time.monotonic() - started
@@ -196,14 +196,14 @@ def probe(
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
         network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [])
-        test = cosim.load_dataset(dataset or network.card.get("dataset", "mnist"), "test", data)
+        test = load_test_images(network, dataset, data)
     else:
         if config or overrides or dataset:
             raise ConfigError("a run has its own configuration and data set: leave --config, --set and --dataset out")
         network = cosim.load_network(record.facts["network_source"])
         settings = cosim.Config.from_dict(record.facts["config"])
         test = cosim.load_dataset(record.facts["dataset"], "test", data).head(record.facts["images"])
-    network.check_images(test.real(0, 1))
+        network.check_images(test.real(0, 1))
     found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
     for table in probe_tables(found):
         console.print(table)

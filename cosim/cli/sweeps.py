@@ -18,6 +18,7 @@ from cosim.cli.shared import (
     StoreFolder,
     app,
     console,
+    load_test_images,
     use_threads,
 )
 from cosim.errors import ConfigError, SimulationError
@@ -112,8 +113,7 @@ def _loaded(
     import cosim
 
     loaded = cosim.load_network(network)
-    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
-    loaded.check_images(test.real(0, 1))
+    test = load_test_images(loaded, dataset, data).head(images)
     use_threads(settings)
     return loaded, test
 

@@ -321,6 +321,41 @@ def test_public_names_can_be_used() -> None:
         _ = package.Circuit
 
 
+@pytest.mark.parametrize(
+    ("shape", "outputs", "status", "message"),
+    [
+        ((1, 8, 8), 10, 0, "caution  the card names no data set: test images of digits, since they have the network's"),
+        ((1, 8, 8), 4, 2, "the network gives 4 logits, but digits has 10 classes: choose the data set"),
+        ((2, 8, 8), 10, 2, "and those with images of its shape (2, 8, 8) are: none; from Python, cosim.compare"),
+    ],
+)
+def test_the_data_set_of_a_card_that_names_none(
+    shape: tuple[int, int, int], outputs: int, status: int, message: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import torch
+    from torch import nn
+
+    from cosim.network import quantize
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(shape[0], 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, outputs)
+    )
+    save_network(quantize(module, torch.rand(8, *shape)), tmp_path / "net.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COSIM_STORE", str(tmp_path / "store"))
+    for arguments in ("infer net.safetensors --images 5 --fidelity ideal", "attribute net.safetensors --images 5"):
+        if arguments.startswith("attribute") and status == 0:
+            continue  # simulates
+        monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert (end.value.code or 0) == status
+        told = capsys.readouterr()
+        assert message in " ".join((told.err if status else told.out).split()).replace("caution ", "caution  ")
+
+
 def test_saving_a_network_needs_the_right_suffix(tmp_path: Path) -> None:
     from cosim.errors import NetworkError
 
