@@ -77,8 +77,8 @@ def load_test_images(network: cosim.Network, dataset: str | None, data: Path | N
     check_classes(network(test.real(0, 1)).shape[1], test)
     if named is None:
         console.print(
-            f"caution  the card names no data set: test images of {test.name}, since they have the network's shape {takes}; "
-            "--dataset names another",
+            f"caution  the card names no data set: test images of {test.name}, since they have the network's shape "
+            f"{takes}; --dataset names another",
             style="yellow",
             highlight=False,
             markup=False,
