@@ -168,6 +168,8 @@ def _load_cifar10(split: Split, folder: Path | None) -> Dataset:
 
 
 _LOADERS = {"mnist": _load_mnist, "digits": _load_digits, "cifar10": _load_cifar10}
+# (channels, height, width) of an image.
+IMAGE_SHAPES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar10": (3, 32, 32)}
 
 
 def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -> Dataset:

@@ -50,6 +50,12 @@ def _check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path} is a directory, but a file is to be written there: choose another name")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path.absolute().parent} is no directory: create it, or choose another place")
+    _check_writable(path.absolute().parent)
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written to: change its permissions, or choose another place")
 
 
 def write_whole(path: Path, content: bytes | str, *, scratch: Path | None = None) -> None:
@@ -86,24 +92,48 @@ def disk_error(error: OSError, path: Path) -> MachineError | OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}; check the path and its permissions")
 
 
+def check_folder(path: Path | None, *, force: bool = False) -> None:
+    """Refuse early a folder that cannot be written into, or (unless `force`) holds something; None is none.
+
+    Raises:
+        OutputError: what is wrong with it.
+    """
+    if path is None:
+        return
+    try:
+        if os.path.lexists(path) and not path.is_dir():
+            raise OutputError(f"{path} is a file, but a folder is to be made there: choose another name")
+        if not force and _taken(path):
+            raise OutputError(
+                f"{path} exists and is not empty: choose another folder, or pass --force to write into it"
+            )
+        nearest = path.absolute()
+        while not os.path.lexists(nearest):
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise OutputError(f"{nearest} is a file, so that no folder can be made in it: choose another place")
+        _check_writable(nearest)
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def new_folder(named: Path | None, otherwise: Path, *, force: bool = False) -> Path:
     """An empty folder, made if need be: the one named, or the first of `otherwise`, `otherwise`-2, ... that is empty.
 
     Raises:
-        OutputError: the named folder holds something and `force` is not given, or a folder cannot be made.
+        OutputError: as `check_folder`, or the folder cannot be made.
         MachineError: the disk is full.
     """
-
-    def taken(path: Path) -> bool:
-        return path.exists() and (not path.is_dir() or any(path.iterdir()))
-
     number = 1
     path = named or otherwise
-    while named is None and taken(path):
+    while named is None and _taken(path):
         number += 1
         path = otherwise.with_name(f"{otherwise.name}-{number}")
-    if not force and taken(path):
-        raise OutputError(f"{path} exists and is not empty: choose another folder, or pass --force to write into it")
+    check_folder(path, force=force)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -57,8 +57,14 @@ def main() -> None:
         status = end.code
     except KeyboardInterrupt:
         status = _INTERRUPTED
-    except OSError as error:  # standard output is full or closed
-        print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None:  # standard output is full or closed
+            print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        else:
+            print(
+                f"error: cannot use {error.filename}: {error.strerror}; check the path and its permissions",
+                file=sys.stderr,
+            )
         status = 2
     if status == _INTERRUPTED:
         print("interrupted: what was done is stored, and the next run continues", file=sys.stderr)

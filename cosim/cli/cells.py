@@ -25,11 +25,12 @@ def characterize(
     """Measure a cell: curves, levels and their linearity, and what temperature, process and supply do to them."""
     import cosim
     from cosim.evaluate.characterization import characterize
-    from cosim.files import new_folder
+    from cosim.files import check_folder, new_folder
     from cosim.report.cell_plots import write_cell_plots
     from cosim.report.cell_tables import cell_corner_table, cell_table, write_cell_tables
     from cosim.spice import Simulator, Store
 
+    check_folder(out, force=force)
     settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}))
     measured = characterize(settings, Simulator(settings.run, Store(store)))
     folder = new_folder(out, out, force=force)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, console
+from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, check_classes, console
 from cosim.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import cosim
 
 WeightBits = Annotated[int, typer.Option(metavar="BITS", help="1 to 8.")]
+WeightQuantizerName = Annotated[
+    str, typer.Option(metavar="NAME", help="step, threshold, asymmetric, expected, odd or power-of-two.")
+]
+ActivationQuantizerName = Annotated[str, typer.Option(metavar="NAME", help="step, clip or expected.")]
 
 
 @app.command()
@@ -31,10 +35,8 @@ def train(
     data: DataFolder = None,
     weight_bits: WeightBits = 4,
     activation_bits: WeightBits = 4,
-    weight_quantizer: Annotated[
-        str, typer.Option(metavar="NAME", help="step, threshold, asymmetric, expected, odd or power-of-two.")
-    ] = "step",
-    activation_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step, clip or expected.")] = "step",
+    weight_quantizer: WeightQuantizerName = "step",
+    activation_quantizer: ActivationQuantizerName = "step",
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="One weight range a layer, not one a channel.")
     ] = False,
@@ -109,7 +111,7 @@ def train(
     options += [f"--set {shlex.quote(override)}" for override in overrides or []]
     command = " ".join(["cosim train", name, *options, f"--seed {seed} --out {shlex.quote(out.name)}"])
     network.card = {"command": command, **network.card, **score(network, test)}
-    cosim.save_network(network, out)
+    cosim.save_network(network, out, force=force)
     for phase in ("float", "quantized"):
         checkpoint_path(stem, phase).unlink(missing_ok=True)
     console.print(
@@ -158,7 +160,8 @@ def quantize(
     data: DataFolder = None,
     weight_bits: WeightBits = 4,
     activation_bits: WeightBits = 4,
-    weight_quantizer: Annotated[str, typer.Option(metavar="NAME", help="step, threshold or asymmetric.")] = "step",
+    weight_quantizer: WeightQuantizerName = "step",
+    activation_quantizer: ActivationQuantizerName = "step",
     per_channel: Annotated[
         bool, typer.Option("--per-channel/--per-layer", help="One range for each output's weights, or one a layer.")
     ] = True,
@@ -167,16 +170,28 @@ def quantize(
     seed: Annotated[int, typer.Option(min=0, help="Chooses calibration images; fixes fine-tuning.")] = 0,
     force: Force = False,
 ) -> None:
-    """Quantize a network of an ONNX file on a data set, fine-tuned or not, and write its weights and card."""
+    """Quantize a network of an ONNX file on a data set, fine-tuned or not, and write its weights and card.
+
+    An interrupted fine-tuning continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
+    """
     from cosim.files import check_outputs
+    from cosim.network.quantize import Quantization
     from cosim.network.storage import card_path, check_weights_path
 
+    options: dict[str, Any] = {
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "weight_quantizer": weight_quantizer,
+        "activation_quantizer": activation_quantizer,
+        "per_channel": per_channel,
+    }
+    Quantization(**options)
     check_weights_path(out)
     check_outputs(out, card_path(out), force=force)
     import torch
 
     import cosim
-    from cosim.network.training import score
+    from cosim.network.training import checkpoint_path, score
 
     module = cosim.load_onnx(file)
     training, test = cosim.load_dataset(dataset, "train", data), cosim.load_dataset(dataset, "test", data)
@@ -184,19 +199,32 @@ def quantize(
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
     training = replace(training, images=training.images[order], labels=training.labels[order])
     calibration = training.head(calibration_images)
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    how: dict[str, Any] = {"name": out.stem, **bits, "weight_quantizer": weight_quantizer, "per_channel": per_channel}
+    float_digest = _digest(module)
+    # What finetune does not tell apart by itself: the network it begins with, and the images.
+    begun = hashlib.sha256(f"{float_digest} {training.digest} {len(calibration)}".encode()).hexdigest()[:8]
+    checkpoint = checkpoint_path(out.with_suffix(""), f"finetuned-{begun}")
     if epochs:
-        images, settings = training.real(0, len(training)), {**how, "calibration_images": len(calibration)}
-        network = cosim.finetune(module, images, training.labels, epochs=epochs, seed=seed, **settings)
+        network = cosim.finetune(
+            module,
+            training.real(0, len(training)),
+            training.labels,
+            name=out.stem,
+            epochs=epochs,
+            seed=seed,
+            calibration_images=len(calibration),
+            checkpoint=checkpoint,
+            **options,
+        )
     else:
-        network = cosim.quantize(module, calibration.real(0, len(calibration)), **how)
+        network = cosim.quantize(module, calibration.real(0, len(calibration)), name=out.stem, **options)
     network.card = {
         "command": f"cosim quantize {shlex.quote(file.name)} --dataset {dataset} --weight-bits {weight_bits} "
         f"--activation-bits {activation_bits} --weight-quantizer {weight_quantizer} "
+        f"--activation-quantizer {activation_quantizer} "
         f"--per-{'channel' if per_channel else 'layer'} --calibration-images {calibration_images} --epochs {epochs} "
         f"--seed {seed} --out {shlex.quote(out.name)}",
         "onnx_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "float_sha256": float_digest,
         "dataset": test.name,
         "training_digest": training.digest,
         **network.card,
@@ -205,7 +233,8 @@ def quantize(
         **score(network, test),
         "torch": torch.__version__,
     }
-    cosim.save_network(network, out)
+    cosim.save_network(network, out, force=force)
+    checkpoint.unlink(missing_ok=True)
     console.print(
         f"float {100 * network.card['accuracy_float']:.2f} %, quantized {100 * network.card['accuracy_software']:.2f} %"
     )
@@ -213,6 +242,14 @@ def quantize(
     if module.meta["left_out"]:
         console.print(f"left out, since it changes no decision: {', '.join(module.meta['left_out'])}", highlight=False)
     console.print(f"wrote {out} and {card_path(out)}", highlight=False)
+
+
+def _digest(module: fx.GraphModule) -> str:
+    """SHA-256 of a loaded module's weights, which may lie in files beside the ONNX file."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_fit(module: fx.GraphModule, dataset: cosim.Dataset) -> None:
@@ -223,9 +260,4 @@ def _check_fit(module: fx.GraphModule, dataset: cosim.Dataset) -> None:
             f"the network takes images of shape {takes}, found {found} in {dataset.name}: choose the data set it was "
             "trained on"
         )
-    gives, classes = module.meta["classes"], int(dataset.labels.max()) + 1
-    if gives < classes:
-        raise NetworkError(
-            f"the network gives {gives} logits, but {dataset.name} has {classes} classes: choose the data set it was "
-            "trained on"
-        )
+    check_classes(module.meta["classes"], dataset)

@@ -21,6 +21,7 @@ from cosim.cli.shared import (
     StoreFolder,
     app,
     console,
+    load_test_images,
     make_circuit,
     use_threads,
     with_named,
@@ -49,17 +50,18 @@ def demo(
     """
     import cosim
     from cosim.datasets import find_mnist
-    from cosim.files import new_folder
+    from cosim.files import check_folder, new_folder
     from cosim.report import layer_table, summary_table, write_page
 
+    check_folder(out or Path("runs"), force=force or out is None)
     started = time.monotonic()
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
     circuit = make_circuit(name, config, overrides, store)
     test = cosim.load_dataset(dataset).head(images)
     use_threads(circuit.config)
-    out = new_folder(out, Path("runs/demo"), force=force)
     record = cosim.infer(circuit, test)
     record.facts["wall_seconds"] = time.monotonic() - started
+    out = new_folder(out, Path("runs/demo"), force=force)
     record.save(out / "run.h5")
     write_page(record, out / "report.html")
     comparison = cosim.compare_record(record)
@@ -110,8 +112,7 @@ def infer(
     check_outputs(out, json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
-    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
-    loaded.check_images(test.real(0, 1))
+    test = load_test_images(loaded, dataset, data).head(images)
     use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record.facts["wall_seconds"] = time.monotonic() - started
@@ -187,30 +188,30 @@ def probe(
     import cosim
     from cosim.evaluate import RunRecord
     from cosim.evaluate.probe import probe
-    from cosim.files import new_folder
+    from cosim.files import check_folder, new_folder
     from cosim.report.probe_report import probe_tables, write_probe
 
+    check_folder(out, force=force)
     place = _place(at)
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
         network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [])
-        test = cosim.load_dataset(dataset or network.card.get("dataset", "mnist"), "test", data)
+        test = load_test_images(network, dataset, data)
     else:
         if config or overrides or dataset:
             raise ConfigError("a run has its own configuration and data set: leave --config, --set and --dataset out")
         network = cosim.load_network(record.facts["network_source"])
         settings = cosim.Config.from_dict(record.facts["config"])
         test = cosim.load_dataset(record.facts["dataset"], "test", data).head(record.facts["images"])
-    network.check_images(test.real(0, 1))
-    folder = None if out is None else new_folder(out, out, force=force)
+        network.check_images(test.real(0, 1))
     found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
     for table in probe_tables(found):
         console.print(table)
     if record is not None and not (found.logits == record.logits_circuit[image]).all():
         console.print(f"caution  {source} has other logits for this image: its network or cosim has changed since")
-    if folder is not None:
-        written = ", ".join(path.name for path in write_probe(found, folder))
-        console.print(f"wrote {written} into {folder}", highlight=False)
+    if out is not None:
+        written = ", ".join(path.name for path in write_probe(found, new_folder(out, out, force=force)))
+        console.print(f"wrote {written} into {out}", highlight=False)
 
 
 def _place(text: str) -> tuple[int, int]:

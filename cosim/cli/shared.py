@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from cosim.errors import DatasetError, NetworkError
+
 if TYPE_CHECKING:  # the library is imported by the commands that need it, so that --help is quick
     import cosim
 
@@ -30,7 +32,8 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a configuration key, as array.open_wordlines=9; repeatable."),
 ]
 DatasetName = Annotated[
-    str | None, typer.Option("--dataset", metavar="NAME", help="mnist or digits; left out, the one it was trained on.")
+    str | None,
+    typer.Option("--dataset", metavar="NAME", help="mnist, digits or cifar10; left out, as the card or shape says."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 StoreFolder = Annotated[
@@ -49,6 +52,48 @@ def make_circuit(
 
     settings = cosim.Config.load(config, overrides or [])
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
+
+
+def load_test_images(network: cosim.Network, dataset: str | None, data: Path | None) -> cosim.Dataset:
+    """The test images named, else those the card names, else, which is said, the only ones of the network's shape.
+
+    Raises:
+        DatasetError: neither option nor card names a data set, and its shape does not tell which.
+        NetworkError: the network takes other images, or does not tell their classes apart.
+    """
+    import cosim
+    from cosim.datasets import IMAGE_SHAPES
+
+    named, takes = dataset or network.card.get("dataset"), tuple(network.input_shape)
+    fitting = [known for known, shape in IMAGE_SHAPES.items() if shape == takes]
+    if named is None and len(fitting) != 1:
+        remedy = "name one with --dataset" if fitting else "from Python, cosim.compare takes images of your own"
+        raise DatasetError(
+            f"the card of network {network.name!r} names no data set, and those with images of its shape {takes} are: "
+            f"{', '.join(fitting) or 'none'}; {remedy}"
+        )
+    test = cosim.load_dataset(named or fitting[0], "test", data)
+    network.check_images(test.real(0, 1))
+    check_classes(network(test.real(0, 1)).shape[1], test)
+    if named is None:
+        console.print(
+            f"caution  the card names no data set: test images of {test.name}, since they have the network's shape "
+            f"{takes}; --dataset names another",
+            style="yellow",
+            highlight=False,
+            markup=False,
+        )
+    return test
+
+
+def check_classes(logits: int, dataset: cosim.Dataset) -> None:
+    """Raise NetworkError unless so many logits tell the classes of a data set apart."""
+    classes = int(dataset.labels.max()) + 1
+    if logits < classes:
+        raise NetworkError(
+            f"the network gives {logits} logits, but {dataset.name} has {classes} classes: choose the data set it was "
+            "trained on"
+        )
 
 
 def use_threads(settings: cosim.Config) -> None:

@@ -18,6 +18,7 @@ from cosim.cli.shared import (
     StoreFolder,
     app,
     console,
+    load_test_images,
     use_threads,
 )
 from cosim.errors import ConfigError, SimulationError
@@ -54,14 +55,15 @@ def sweep(
     """
     import cosim
     from cosim.evaluate.sweep import check_axes
-    from cosim.files import new_folder
+    from cosim.files import check_folder, new_folder
     from cosim.report.sweep_plots import write_sweep_plots
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
 
+    check_folder(out, force=force or (out / "points").is_dir())
     settings, axes = cosim.Config.load(config, overrides or []), _axes(over or [])
     check_axes(axes, seeds)
     loaded, test = _loaded(network, dataset, data, images, settings)
-    folder = new_folder(out, out, force=force or (out / "points").is_dir())
+    folder = new_folder(out, out, force=True)
     result = cosim.sweep(loaded, test, settings, over=axes, seeds=seeds, folder=folder, store=store, again=force)
     result.save(folder / "sweep.h5")
     written = [folder / "sweep.h5", write_sweep_table(result, folder / "table.md"), *write_sweep_plots(result, folder)]
@@ -91,17 +93,17 @@ def attribute(
 ) -> None:
     """Go from the ideal network to the configured circuit one effect at a time, each alone and cumulatively."""
     import cosim
-    from cosim.files import new_folder
+    from cosim.files import check_folder, new_folder
     from cosim.report.attribution_report import attribution_table, write_attribution
 
+    check_folder(out, force=force)
     settings = cosim.Config.load(config, overrides or [])
     loaded, test = _loaded(network, dataset, data, images, settings)
-    folder = None if out is None else new_folder(out, out, force=force)
     found = cosim.attribute(loaded, test, settings, store=store)
-    written = [] if folder is None else write_attribution(found, folder)
+    written = [] if out is None else write_attribution(found, new_folder(out, out, force=force))
     console.print(attribution_table(found))
     if written:
-        console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)
+        console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)
 
 
 def _loaded(
@@ -111,8 +113,7 @@ def _loaded(
     import cosim
 
     loaded = cosim.load_network(network)
-    test = cosim.load_dataset(dataset or loaded.card.get("dataset", "mnist"), "test", data).head(images)
-    loaded.check_images(test.real(0, 1))
+    test = load_test_images(loaded, dataset, data).head(images)
     use_threads(settings)
     return loaded, test
 

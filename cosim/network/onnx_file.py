@@ -2,8 +2,8 @@
 
     file -> ModelProto, checked -> operators, each a torch module or function -> torch.fx graph
 
-A file is data from anywhere: it is read with the onnx library's parser and checker, nothing in it is run, and other
-files that it names are not opened.
+A file is data from anywhere: it is read with the onnx library's parser and checker, nothing in it is run, and of other
+files that it names only those right beside it are read, for weights.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch import Tensor, fx, nn
 from cosim.errors import NetworkError
 from cosim.files import is_file
 from cosim.network.layers import IMAGES
+from cosim.network.onnx_external import LARGEST_FILE_BYTES, fetch_external
 from cosim.network.onnx_operators import MODULES, OnnxNode, bias_of, loaded, plain, type_name
 
-LARGEST_FILE_BYTES = 1 << 30
 MOST_NODES = 10_000
 OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
 _STANDARD = ("", "ai.onnx")
@@ -36,7 +36,10 @@ _SUPPORTED = sorted([*MODULES, *_MONOTONE, "Add", "Concat", "Constant", "Dropout
 _FLATTEN = "flatten with torch.flatten(x, 1) instead of a view by x.size(0), and export again"
 _REMEDIES = {
     "Shape": _FLATTEN,
+    "Gather": _FLATTEN,
+    "Squeeze": _FLATTEN,
     "Unsqueeze": _FLATTEN,
+    "ReduceMax": "export it again with dynamo=False, which writes MaxPool",
     "Transpose": "export it again with constants folded",
     "Pad": "give the padding to the convolution or pooling behind it, and export again",
     "DequantizeLinear": "export the float network, which cosim quantizes",
@@ -51,12 +54,13 @@ def load_onnx(path: str | Path) -> fx.GraphModule:
     """The network in an ONNX file as a torch module in evaluation mode, for `quantize` and `finetune`.
 
     Understood are, of opset 7 and newer and in float32: Conv (2d), Gemm, MatMul and Add with constants,
-    BatchNormalization, Relu, Clip to 0..6, LeakyRelu, MaxPool, AveragePool, GlobalAveragePool, Flatten, Reshape to
-    (images, features), Add, Concat of channels, and Identity, Dropout and Constant, which leave no trace. A Softmax or
-    LogSoftmax at the very end is left out: it is monotone, so no decision changes, and the module returns logits.
+    BatchNormalization, Relu, Clip to 0..6, LeakyRelu, MaxPool, AveragePool, GlobalAveragePool, ReduceMean over height
+    and width, Flatten, Reshape to (images, features), Add, Concat of channels, and Identity, Dropout and Constant,
+    which leave no trace. A Softmax or LogSoftmax at the very end is left out: it is monotone, so no decision changes,
+    and the module returns logits.
 
     Args:
-        path: one file with its weights inside, at most 1 GiB.
+        path: a file of at most 1 GiB with its weights inside, or in files beside it (`.onnx.data`), at most 1 GiB more.
 
     Returns:
         a module that maps float32 images (n, channels, height, width) to logits (n, classes). Submodules and nodes are
@@ -108,31 +112,17 @@ def _check(model: ModelProto, path: Path) -> None:
             )
     if model.graph.sparse_initializer:
         raise NetworkError(f"{path} has sparse weights, expected dense ones: export them dense")
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise NetworkError(
-                f"weights {plain(tensor.name)!r} of {path} lie in another file, which is not opened: save the network "
-                "as one file, with onnx.save(onnx.load(FILE), ONE_FILE)"
-            )
     for proto in model.graph.node:
         if proto.domain not in _STANDARD or proto.op_type not in _SUPPORTED:
             raise NetworkError(
                 f"{OnnxNode(proto, {}, ()).where} is not understood: "
                 f"{_REMEDIES.get(proto.op_type, 'replace it and export again')} (supported: {', '.join(_SUPPORTED)})"
             )
+    fetch_external(model, path)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise NetworkError(f"{path} breaks the rules of ONNX ({plain(error, 200)}): export it again") from error
-
-
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor that is stored in a model, in weights and in attributes."""
-    yield from model.graph.initializer
-    for node in model.graph.node:
-        for given in node.attribute:
-            yield given.t
-            yield from given.tensors
 
 
 def _names(model: ModelProto) -> Iterator[str | bytes]:
@@ -290,11 +280,13 @@ class _Builder:
         return _Value(self.graph.create_node("call_module", name, value.node.args, name=name), value.example)
 
     def _module(self, node: OnnxNode, module: nn.Module, value: _Value) -> _Value:
-        without_data = {key: tensor.to("meta") for key, tensor in module.state_dict().items()}
-        example = torch.func.functional_call(module.eval(), without_data, (value.example,))
-        name = self._name(node)
-        self.modules[name] = module
-        return _Value(self.graph.create_node("call_module", name, (value.node,), name=name), example)
+        for part in module if isinstance(module, nn.Sequential) else (module,):
+            without_data = {key: tensor.to("meta") for key, tensor in part.state_dict().items()}
+            example = torch.func.functional_call(part.eval(), without_data, (value.example,))
+            name = self._name(node)
+            self.modules[name] = part
+            value = _Value(self.graph.create_node("call_module", name, (value.node,), name=name), example)
+        return value
 
     def _call(
         self, node: OnnxNode, function: Callable[..., Tensor], arguments: tuple[Any, ...], like: Tensor

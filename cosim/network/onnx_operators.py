@@ -213,6 +213,16 @@ def _global_average_pool(node: OnnxNode) -> nn.Module:
     return nn.AdaptiveAvgPool2d(1)
 
 
+def _reduce_mean(node: OnnxNode) -> nn.Module:
+    """The mean over height and width is global average pooling, flattened where these axes do not stay."""
+    given = node.attributes(axes=None, keepdims=1, noop_with_empty_axes=0)  # axes: an attribute before opset 18
+    axes = node.constant(1).tolist() if node.has(1) else given["axes"]
+    if len(node.shape) != 4 or sorted(axis % 4 for axis in axes or ()) != [2, 3]:
+        raise node.wrong("axes 2 and 3, height and width", axes, "use AdaptiveAvgPool2d(1)")
+    pool = nn.AdaptiveAvgPool2d(1)
+    return pool if given["keepdims"] else nn.Sequential(pool, nn.Flatten())
+
+
 def _flatten(node: OnnxNode) -> nn.Module:
     axis = node.attributes(axis=1)["axis"]
     if axis not in (1, 1 - len(node.shape)):
@@ -221,11 +231,14 @@ def _flatten(node: OnnxNode) -> nn.Module:
 
 
 def _reshape(node: OnnxNode) -> nn.Module:
-    node.attributes({"allowzero": 0})
+    zero_is_empty = node.attributes(allowzero=0)["allowzero"]
     wanted = node.constant(1).tolist()
     features = torch.Size(node.shape[1:]).numel()
-    # The first axis may be written as 0 (as it is), -1, or the one image that a network was exported for.
-    if wanted not in ([0, -1], [1, -1], [-1, features], [0, features], [1, features]):
+    if zero_is_empty and 0 in wanted:
+        raise node.wrong("allowzero = 0 with a shape that holds 0", wanted, "flatten with torch.flatten(x, 1)")
+    # The first axis may be written as 0 (as it is), -1, or the number of images that a network was exported for.
+    flat = len(wanted) == 2 and wanted[0] >= -1 and wanted[1] == features
+    if not flat and wanted not in ([0, -1], [1, -1]):
         raise node.wrong(f"shape (-1, {features})", wanted, "flatten with torch.flatten(x, 1)")
     return nn.Flatten()
 
@@ -271,7 +284,7 @@ def _padding(
     return pads[0], pads[1]
 
 
-# Operator to what makes its module; the module takes the first input, the others are constants.
+# Operator to what makes its module, a Sequential for several in a row; the first input goes in, others are constants.
 MODULES: dict[str, Callable[[OnnxNode], nn.Module]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
@@ -283,6 +296,7 @@ MODULES: dict[str, Callable[[OnnxNode], nn.Module]] = {
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
+    "ReduceMean": _reduce_mean,
     "Relu": _relu,
     "Reshape": _reshape,
 }

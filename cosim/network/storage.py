@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from cosim.errors import NetworkError, nearest
+from cosim.errors import NetworkError, OutputError, nearest
 from cosim.files import is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
 from cosim.network.partial_sums import PartialSums
@@ -103,10 +104,21 @@ def check_weights_path(path: Path) -> None:
         raise NetworkError(f"networks are written as .safetensors, found {path.name!r}: rename it")
 
 
-def save_network(network: Network, path: Path) -> None:
-    """Write `path` (.safetensors) and its card; each is written whole."""
+def save_network(network: Network, path: str | Path, *, force: bool = False) -> None:
+    """Write `path` (.safetensors) and its card beside it (.json); each is written whole.
+
+    Args:
+        force: replace whatever lies there; else only weights in safetensors and the card of a network are replaced.
+
+    Raises:
+        NetworkError: `path` does not end in .safetensors.
+        OutputError: something else lies where a file is to be written, or it cannot be written.
+        MachineError: the disk is full.
+    """
     path = Path(path)
     check_weights_path(path)
+    if not force:
+        _check_replaceable(path)
     tensors: dict[str, Tensor] = {}
     for layer in network.layers:
         narrow = layer.weight.to(torch.int8)  # asymmetric 8-bit weights reach -255..255
@@ -132,6 +144,25 @@ def save_network(network: Network, path: Path) -> None:
     }
     write_whole(path, weights)
     write_whole(card_path(path), json.dumps(card, indent=2) + "\n")
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise OutputError where weights, or their card, would replace something else."""
+    remedy = "choose another name, or pass force=True to replace it"
+    if os.path.lexists(path):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise OutputError(f"{path} exists and holds no weights in safetensors: {remedy}") from error
+    card = card_path(path)
+    if os.path.lexists(card):
+        try:
+            replaceable = json.loads(card.read_bytes())["format"] == FORMAT
+        except (LookupError, OSError, RecursionError, TypeError, ValueError):
+            replaceable = False
+        if not replaceable:
+            raise OutputError(f"{card} exists and is not the card of a network, which would replace it: {remedy}")
 
 
 def _entry_for(step: LayerSpec | SoftwareStep) -> dict[str, Any]:

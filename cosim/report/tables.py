@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.table import Table
 
 from cosim.evaluate import Accuracy, Comparison, RunRecord
 from cosim.report import provenance, wording
+
+_LABEL_WIDTH = 20  # longer names of quantities or layers break
 
 
 def summary_table(comparison: Comparison) -> Table:
@@ -42,13 +49,9 @@ def summary_table(comparison: Comparison) -> Table:
     return table
 
 
-def layer_table(comparison: Comparison) -> Table:
-    """Each array layer, a column, against ideal integers; errors count every read."""
-    table = Table(title="array layers against ideal integers")
-    table.add_column("", style="bold")
+def layer_table(comparison: Comparison) -> LayerTable:
+    """Each array layer against ideal integers; errors count every read."""
     layers = comparison.layers
-    for layer in layers:
-        table.add_column(escape(layer.name), justify="right")
     rows = {
         "tiles": [str(layer.tiles) for layer in layers],
         "groups of wordlines": [str(layer.groups) for layer in layers],
@@ -70,9 +73,61 @@ def layer_table(comparison: Comparison) -> Table:
         rows["trimmed gain, mean"] = [f"{layer.trim_gain:.4f}" for layer in layers]
         rows["trimmed gain, spread"] = [f"{layer.trim_gain_spread:.4f}" for layer in layers]
         rows["trimmed offset, mean [LSB]"] = [f"{layer.trim_offset_lsb:+.4f}" for layer in layers]
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    return table
+    return LayerTable("array layers against ideal integers", [layer.name for layer in layers], rows)
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """A column a layer; where that is too wide, a row a layer, in as many tables as it takes.
+
+    Attributes:
+        values: quantity to its value in each layer.
+    """
+
+    title: str
+    layers: list[str]
+    values: dict[str, list[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        across = zip(self.layers, *self.values.values(), strict=True)
+        widths = [_LABEL_WIDTH, *(max(map(cell_len, column)) for column in across)]
+        if _table_width(widths) <= options.max_width:
+            yield self._by_columns()
+        else:
+            yield from self._by_rows(options.max_width)
+
+    def _by_columns(self) -> Table:
+        table = Table(title=self.title)
+        table.add_column("", style="bold")
+        for layer in self.layers:
+            table.add_column(escape(layer), justify="right", no_wrap=True)
+        for quantity, values in self.values.items():
+            table.add_row(quantity, *values)
+        return table
+
+    def _by_rows(self, room: int) -> Iterator[Table]:
+        """Quantities side by side as long as there is room; headings break between words."""
+        name_width = min(max(map(cell_len, self.layers)), _LABEL_WIDTH)
+        widths = {
+            quantity: max(map(cell_len, [*quantity.split(), *values])) for quantity, values in self.values.items()
+        }
+        waiting = list(self.values)
+        while waiting:
+            shown = [waiting.pop(0)]
+            while waiting and _table_width([name_width, *(widths[key] for key in (*shown, waiting[0]))]) <= room:
+                shown.append(waiting.pop(0))
+            table = Table(title=self.title)
+            table.add_column("layer", style="bold", max_width=name_width, overflow="fold")
+            for quantity in shown:
+                table.add_column(escape(quantity), justify="right", max_width=widths[quantity])
+            for number, layer in enumerate(self.layers):
+                table.add_row(escape(layer), *(self.values[quantity][number] for quantity in shown))
+            yield table
+
+
+def _table_width(columns: Sequence[int]) -> int:
+    """Of a table with columns so wide: each has a blank at both sides and a line behind it, and a line comes first."""
+    return 1 + sum(width + 3 for width in columns)
 
 
 def disagreement_table(record: RunRecord, limit: int = 20) -> Table:

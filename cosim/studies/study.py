@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosim import progress
-from cosim.files import write_whole
+from cosim.datasets import load_dataset
+from cosim.files import check_folder, new_folder, write_whole
 from cosim.studies.trial import Trial, run_trial, train_float
 
 if TYPE_CHECKING:
@@ -58,10 +59,18 @@ def run_study(
 
     Returns:
         the results, in the order of the trials.
+
+    Raises:
+        OutputError: the folder cannot be made or written into.
+        DatasetError: a data set that is needed is not here; then the folder is not made.
     """
+    check_folder(folder, force=True)
     trials = study.trials(seeds or study.seeds)
-    folder.mkdir(parents=True, exist_ok=True)
     missing = [trial for trial in trials if trial.result(folder) is None]
+    for name in sorted({trial.plan().dataset for trial in missing}):
+        load_dataset(name, "train", data)
+        load_dataset(name, "test", data)
+    new_folder(folder, folder, force=True)
     first = {trial.float_stem(folder): trial for trial in missing}
     workers = workers or len(os.sched_getaffinity(0))
     # Float networks first: trials that share one would train it twice.

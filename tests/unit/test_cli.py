@@ -130,6 +130,12 @@ def test_store_shows_and_clears(folder: Path) -> None:
     assert not list((place / "results").iterdir())
 
 
+FOLDER_COMMANDS = (
+    "demo", "netlist digits-w4a4", "characterize", "study bits", "sweep digits-w4a4 --over adc.bits=4",
+    "attribute digits-w4a4", "probe digits-w4a4 --image 0 --layer conv1 --at 0,0 --channel 0",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,10 +168,25 @@ def test_store_shows_and_clears(folder: Path) -> None:
         ("netlist digits-w4a4 --out store", "is not empty"),
         ("demo --images 5 --out store", "is not empty: choose another folder, or pass --force"),
         ("netlist digits-w4a4", "Missing option '--out'"),
-        ("characterize --card nor66 --out cell", "no card 'nor66': did you mean 'nor65'"),
-        ("characterize --out cell --set cell.full_scale_a=1e-4", "the card reaches"),
+        ("characterize --card nor66 --out other", "no card 'nor66': did you mean 'nor65'"),
+        ("characterize --out other --set cell.full_scale_a=1e-4", "the card reaches"),
         ("characterize --out store", "is not empty: choose another folder, or pass --force"),
         ("demos", "No such command 'demos'"),
+        *(
+            (f"{command} --out run.json", "run.json is a file, but a folder is to be made there: choose another name")
+            for command in FOLDER_COMMANDS
+        ),
+        *(
+            (f"{command} --out run.json/below", "run.json is a file, so that no folder can be made in it: choose")
+            for command in FOLDER_COMMANDS
+        ),
+        *(
+            (f"{command} --out {'n' * 300}", "File name too long; check the path and its permissions")
+            for command in FOLDER_COMMANDS
+        ),
+        ("study partial-sums-cifar10 --data . --out new/studies", "data_batch_1.bin: No such file or directory; name"),
+        ("sweep mnist-w4a4 --over adc.bits=4 --data . --out new/sweep", "found neither: name the MNIST folder"),
+        ("attribute mnist-w4a4 --data . --out new/effects", "found neither: name the MNIST folder"),
     ],
 )
 def test_wrong_input_ends_with_status_2_and_a_reason(
@@ -174,17 +195,44 @@ def test_wrong_input_ends_with_status_2_and_a_reason(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COSIM_STORE", str(folder / "store"))
     monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
-    before = {
-        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "store" not in path.parts
-    }
+
+    def found() -> dict[Path, int | None]:
+        paths = [path for path in folder.rglob("*") if "store" not in path.parts]
+        return {path: path.stat().st_mtime_ns if path.is_file() else None for path in paths}
+
+    before = found()
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
-    after = {
-        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "store" not in path.parts
-    }
-    assert after == before, "nothing may be written"
+    assert found() == before, "nothing may be written, and no folder made"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not bind the superuser
+    for arguments in ("study bits --out below", "train digits --out x.safetensors", "infer digits-w4a4 --out x.h5"):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert f"{folder} cannot be written to: change its permissions, or" in capsys.readouterr().err
+
+
+def test_a_file_in_the_way_is_not_told_as_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "some/file")
+
+    monkeypatch.setattr("cosim.cli.app", fail)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == (
+        "error: cannot use some/file: Permission denied; check the path and its permissions\n"
+    )
 
 
 def test_a_failing_simulator_ends_with_status_3(folder: Path) -> None:
@@ -269,6 +317,41 @@ def test_public_names_can_be_used() -> None:
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Circuit'"):
         _ = package.Circuit
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "status", "message"),
+    [
+        ((1, 8, 8), 10, 0, "caution  the card names no data set: test images of digits, since they have the network's"),
+        ((1, 8, 8), 4, 2, "the network gives 4 logits, but digits has 10 classes: choose the data set"),
+        ((2, 8, 8), 10, 2, "and those with images of its shape (2, 8, 8) are: none; from Python, cosim.compare"),
+    ],
+)
+def test_the_data_set_of_a_card_that_names_none(
+    shape: tuple[int, int, int], outputs: int, status: int, message: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import torch
+    from torch import nn
+
+    from cosim.network import quantize
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(shape[0], 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, outputs)
+    )
+    save_network(quantize(module, torch.rand(8, *shape)), tmp_path / "net.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COSIM_STORE", str(tmp_path / "store"))
+    for arguments in ("infer net.safetensors --images 5 --fidelity ideal", "attribute net.safetensors --images 5"):
+        if arguments.startswith("attribute") and status == 0:
+            continue  # simulates
+        monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert (end.value.code or 0) == status
+        told = capsys.readouterr()
+        assert message in " ".join((told.err if status else told.out).split()).replace("caution ", "caution  ")
 
 
 def test_saving_a_network_needs_the_right_suffix(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 import cosim
 from cosim.datasets import Dataset
-from cosim.errors import MachineError, NetworkError
+from cosim.errors import MachineError, NetworkError, OutputError
 from cosim.network import fitting, load_network, save_network, shipped_networks
 from cosim.network.augment import Augmentation
 from cosim.network.checkpoint import save_checkpoint
@@ -32,6 +32,21 @@ def test_round_trip_through_safetensors(tmp_path: Path) -> None:
     again = load_network(tmp_path / "tiny.safetensors")
     assert torch.equal(network(images), again(images))
     assert torch.equal(network.forward_float(images), again.forward_float(images))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+@pytest.mark.parametrize("content", ['{"my": "settings"}', "[1, 2]", "precious", ""])
+def test_saving_replaces_networks_and_nothing_else(suffix: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    other = path.with_suffix(suffix)
+    other.write_text(content)
+    what = "is not the card of a network, which would replace it" if suffix == ".json" else "holds no weights in"
+    with pytest.raises(OutputError, match=rf"net\{suffix} exists and {what}.*pass force=True to replace it"):
+        save_network(make_network(), path)
+    assert [file.read_text() for file in tmp_path.iterdir()] == [content]
+    save_network(make_network(), path, force=True)
+    save_network(make_network(seed=5), path)  # a network may be replaced as it is
+    assert torch.equal(load_network(path).layers[0].weight, make_network(seed=5).layers[0].weight)
 
 
 @pytest.mark.parametrize("name", shipped_networks())

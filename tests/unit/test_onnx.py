@@ -211,10 +211,16 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
         ([node("AveragePool", "x", "z", kernel_shape=[3, 3], pads=[1, 1, 1, 1]), FLATTEN], {}, 17),
         ([node("AveragePool", "x", "z", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1), FLATTEN], {}, 17),
         ([node("GlobalAveragePool", "x", "z"), FLATTEN], {}, 17),
+        ([node("ReduceMean", "x", "y", axes=[2, 3], keepdims=0)], {}, 17),
+        ([node("ReduceMean", "x", "z", axes=[-1, -2]), FLATTEN], {}, 13),
+        ([node("ReduceMean", "x,a", "y", keepdims=0)], {"a": np.array([-1, 2])}, 18),
+        ([node("ReduceMean", "x,a", "z", keepdims=1, noop_with_empty_axes=0), FLATTEN], {"a": np.array([2, 3])}, 20),
         ([node("Concat", "x,x", "z", axis=-3), FLATTEN], {}, 17),
         ([node("Identity", "x", "a"), node("Dropout", "a", "z"), FLATTEN], {}, 17),
         ([node("Reshape", "x,s", "y")], {"s": np.array([0, -1])}, 17),
         ([node("Reshape", "x,s", "y")], {"s": np.array([-1, 98])}, 17),
+        ([node("Reshape", "x,s", "y", allowzero=1)], {"s": np.array([-1, 98])}, 18),
+        ([node("Reshape", "x,s", "y", allowzero=1)], {"s": np.array([3, 98])}, 18),
         ([node("Constant", "", "s", value_ints=[-1, 98]), node("Reshape", "x,s", "y")], {}, 17),
         ([node("Flatten", "x", "z"), node("Gemm", "z,m,c", "y")], MATRIX, 17),
         ([node("Flatten", "x", "z"), node("Gemm", "z,t", "y", transB=1)], MATRIX, 17),
@@ -247,6 +253,7 @@ def test_operators_compute_what_onnx_says(nodes: list, constants: dict, opset: i
     [
         ([node("Sigmoid", "x", "z"), FLATTEN], {}, r"node 'the Sigmoid' \(Sigmoid\) is not understood.*supported: Add"),
         ([node("Shape", "x", "s"), node("Reshape", "x,s", "y")], {}, r"\(Shape\) is not understood: flatten with"),
+        ([node("ReduceMax", "x", "z"), FLATTEN], {}, r"is not understood: export it again with dynamo=False, which"),
         ([helper.make_node("Sigmoid", ["x"], ["z"]), FLATTEN], {}, r"node 'z' \(Sigmoid\) is not understood"),
         ([helper.make_node("Relu", ["x"], ["z"], domain="mine"), FLATTEN], {}, r"node 'z' \(mine.Relu\) is not unders"),
         ([helper.make_node("Bad\x1b[2J", ["x"], ["z"]), FLATTEN], {}, r"\(Bad\?\[2J\) is not understood"),
@@ -269,6 +276,12 @@ def test_operators_compute_what_onnx_says(nodes: list, constants: dict, opset: i
         ([node("MaxPool", "x", "z", kernel_shape=[2]), FLATTEN], {}, "two kernel_shape, for height and width"),
         ([node("Flatten", "x", "y", axis=2)], {}, "expected axis = 1, found 2"),
         ([node("Reshape", "x,s", "y")], {"s": np.array([-1, 7])}, r"expected shape \(-1, 98\), found \[-1, 7\]"),
+        ([node("Reshape", "x,s", "y", allowzero=1)], {"s": np.array([0, 98])},
+         r"expected allowzero = 0 with a shape that holds 0, found \[0, 98\]: flatten with torch.flatten"),
+        ([node("Reshape", "x,s", "y")], {"s": np.array([3, -1])}, r"expected shape \(-1, 98\), found \[3, -1\]"),
+        ([node("ReduceMean", "x", "z", axes=[1, 2]), FLATTEN], {},
+         r"'the ReduceMean' \(ReduceMean\): expected axes 2 and 3, height and width, found \[1, 2\]: use Adaptive"),
+        ([node("ReduceMean", "x", "z"), FLATTEN], {}, "expected axes 2 and 3, height and width, found None"),
         ([node("Concat", "x,x", "z", axis=2), FLATTEN], {}, "expected axis = 1, found 2: concatenate channels"),
         ([node("Add", "x,b", "z"), FLATTEN], {"b": numbers(1)}, "a bias right behind MatMul, found a constant"),
         ([node("GlobalAveragePool", "x", "a"), node("Add", "a,x", "z"), FLATTEN], {}, "both must have one shape"),
@@ -327,11 +340,57 @@ def test_weights_of_another_type(kind: type, tmp_path: Path) -> None:
         cosim.load_onnx(saved(model, tmp_path))
 
 
-def test_weights_in_another_file_are_not_opened(tmp_path: Path) -> None:
-    model = model_of([node("Conv", "x,w", "z"), FLATTEN], WEIGHTS)
-    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    with pytest.raises(NetworkError, match=r"weights 'w' of .*net.onnx lie in another file, which is not opened"):
-        cosim.load_onnx(tmp_path / "net.onnx")
+def in_two_files(folder: Path) -> onnx.ModelProto:
+    """A model whose weights lie in net.onnx.data, as torch's default exporter writes them; the file net.onnx too."""
+    model = model_of([node("Conv", "x,w,b", "z"), FLATTEN], WEIGHTS)
+    onnx.save(model, folder / "net.onnx", save_as_external_data=True, location="net.onnx.data", size_threshold=0)
+    return onnx.load(folder / "net.onnx", load_external_data=False)
+
+
+def place(model: onnx.ModelProto, **entries: str) -> None:
+    """Say where the first weights lie, in other words."""
+    tensor = model.graph.initializer[0]
+    found = {entry.key: entry.value for entry in tensor.external_data} | entries
+    del tensor.external_data[:]
+    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in found.items())
+
+
+def test_weights_in_a_file_beside_are_read(tmp_path: Path) -> None:
+    in_two_files(tmp_path)
+    one = model_of([node("Conv", "x,w,b", "z"), FLATTEN], WEIGHTS)
+    (tmp_path / "one.onnx").write_bytes(one.SerializeToString())
+    x = torch.from_numpy(numbers(3, 2, 7, 7))
+    with torch.no_grad():
+        found, expected = cosim.load_onnx(tmp_path / "net.onnx")(x), cosim.load_onnx(tmp_path / "one.onnx")(x)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"location": "../net.onnx.data"}, r"lie in '../net.onnx.data', expected a file right beside it: export "),
+        ({"location": "/etc/passwd"}, "lie in '/etc/passwd', expected a file right beside it.*external_data=False"),
+        ({"location": "below/net.onnx.data"}, "expected a file right beside it"),
+        ({"location": ".."}, "expected a file right beside it"),
+        ({"location": ""}, "expected a file right beside it"),
+        ({"location": "a\0b"}, "expected a file right beside it"),
+        ({"location": "none.data"}, r"lie in .*none.data, which cannot be read \(No such file or directory\): put "),
+        ({"location": "link.data"}, "link.data, which cannot be read"),
+        ({"location": "folder"}, "folder, expected a plain file|folder, which cannot be read"),
+        ({"offset": "-4"}, "have no valid place in .*net.onnx.data: export the network again"),
+        ({"length": "many"}, "have no valid place in"),
+        ({"offset": "4096"}, r"end at byte \d+ of .*net.onnx.data, which has \d+: export the network again"),
+        ({"length": str(3 << 30)}, "need more than 1024 MiB: take a smaller network"),
+        ({"length": "8"}, "is damaged|breaks the rules of ONNX"),
+    ],
+)
+def test_weights_that_do_not_lie_beside(entries: dict[str, str], message: str, tmp_path: Path) -> None:
+    model = in_two_files(tmp_path)
+    (tmp_path / "link.data").symlink_to(tmp_path / "net.onnx.data")
+    (tmp_path / "folder").mkdir()
+    place(model, **entries)
+    with pytest.raises(NetworkError, match=message):
+        cosim.load_onnx(saved(model, tmp_path))
 
 
 def test_weights_that_are_shorter_than_their_shape(tmp_path: Path) -> None:

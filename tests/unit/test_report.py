@@ -23,6 +23,7 @@ from cosim.evaluate.record import AuditRecord, RunRecord, Waveform
 from cosim.readout import GroupReads
 from cosim.report import find_cautions, layer_table, summary_table, wording, write_page
 from cosim.report.page import render_page
+from cosim.report.tables import LayerTable
 
 NASTY = '<script>alert("x")</script> & $q_1$ {{ 7 * 7 }}'
 IMAGES = 40
@@ -279,12 +280,16 @@ def test_audit_that_fails_and_unsettled_currents_are_called_out(ideal: RunRecord
     assert "still move by up to 0.7 LSB" in text
 
 
-def printed(table: Table) -> str:
-    """The table as a terminal shows it, white space folded."""
-    console = Console(width=200, force_terminal=False)
+def on_terminal(table: Table | LayerTable, width: int) -> str:
+    console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
         console.print(table)
-    return re.sub(r"[^\S\n]+", " ", capture.get())
+    return capture.get()
+
+
+def printed(table: Table | LayerTable) -> str:
+    """The table as a terminal shows it, white space folded."""
+    return re.sub(r"[^\S\n]+", " ", on_terminal(table, 200))
 
 
 @pytest.mark.parametrize("name", ["a[/b]", "[bold]a[/bold]", "[/]"])
@@ -311,6 +316,36 @@ def test_layer_table_counts_clipped_codes_and_knows_no_correlation(ideal: RunRec
     text = printed(layer_table(replace(comparison, layers=layers)))
     assert re.search(r"codes clipped by the converter │ 4,321\b", text)
     assert re.search(r"correlation │ - ", text)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_many_layers_are_a_row_each_and_no_number_breaks(ideal: RunRecord, width: int) -> None:
+    comparison = cosim.compare_record(ideal)
+    first = replace(comparison.layers[0], reads=12_345_678, differing_codes=123_456, conversions=987_654_321)
+    layers = tuple(replace(first, name=f"features_{number}_conv") for number in range(14))
+    text = on_terminal(layer_table(replace(comparison, layers=layers)), width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    for layer in layers:
+        assert any(line.startswith(f"│ {layer.name} ") and "12,345,678" in line for line in lines)
+    for number in ("987,654,321", "123,456 (0.012 %)", f"{first.error_rms_lsb:.4f}", f"{first.error_mean_lsb:+.4f}"):
+        assert text.count(number) >= 14, number
+    assert "…" not in text
+
+
+def test_few_layers_are_a_column_each(ideal: RunRecord) -> None:
+    lines = on_terminal(layer_table(cosim.compare_record(ideal)), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"│ reads +│ +[\d,]+ │", line) for line in lines)
+
+
+def test_long_names_of_layers_fold(ideal: RunRecord) -> None:
+    comparison = cosim.compare_record(ideal)
+    layers = tuple(replace(layer, name=f"{number}{'x' * 60}") for number, layer in enumerate(comparison.layers))
+    text = on_terminal(layer_table(replace(comparison, layers=layers)), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "correlation" in text
+    assert "…" not in text
 
 
 def test_clipped_codes_and_overlapping_levels_are_said_everywhere(ideal: RunRecord) -> None:
