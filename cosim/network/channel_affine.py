@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import operator
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-_ADDING, _MULTIPLYING = ("add", "sub"), ("mul", "truediv", "div")
+Kind = Literal["add", "sub", "mul", "div"]
+# By the names of operators, functions and methods.
+_KINDS: dict[str, Kind] = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div"}
 
 
 class ChannelAffine(nn.Module):
@@ -48,37 +51,43 @@ def norm_gain_and_offset(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor,
 
 def arithmetic_as_affine(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, ChannelAffine] | None:
     """What an operation of a tensor and a constant is applied to, and what it does; None for any other node."""
-    name = getattr(node.target, "__name__", str(node.target))
-    if name not in (*_ADDING, *_MULTIPLYING) or len(node.args) != 2 or node.kwargs:
+    kind = _KINDS.get(getattr(node.target, "__name__", str(node.target)))
+    if kind is None or len(node.args) != 2 or node.kwargs:
         return None
-    (first, second), numbers = node.args, [_constant(value, traced) for value in node.args]
-    if isinstance(first, fx.Node) and numbers[0] is None and numbers[1] is not None:
-        x, number = first, numbers[1]
-        one, zero = torch.ones(1), torch.zeros(1)
-        gain = number if name == "mul" else 1 / number if name in _MULTIPLYING else one
-        offset = number if name == "add" else -number if name == "sub" else zero
-    elif (
-        isinstance(second, fx.Node) and numbers[1] is None and numbers[0] is not None and name not in ("truediv", "div")
-    ):
-        x, number = second, numbers[0]
-        gain = number if name == "mul" else torch.full((1,), -1.0 if name == "sub" else 1.0)
-        offset = torch.zeros(1) if name == "mul" else number
-    else:
+    numbers = [_constant(value, traced) for value in node.args]
+    for place, (x, number) in enumerate(zip(node.args, reversed(numbers), strict=True)):
+        if isinstance(x, fx.Node) and number is not None and numbers[place] is None:
+            affine = affine_of(kind, number, number_first=place == 1)
+            return None if affine is None else (x, affine)
+    return None
+
+
+def affine_of(kind: Kind, number: Tensor, *, number_first: bool) -> ChannelAffine | None:
+    """x + number and so on, or number + x where `number_first`; None for number / x and for what is not finite."""
+    one, zero = torch.ones(1), torch.zeros(1)
+    if kind == "div" and number_first:
         return None
-    if not (torch.isfinite(gain).all() and torch.isfinite(offset).all()):
-        return None
-    return x, ChannelAffine(gain, offset)
+    gain, offset = {
+        "add": (one, number),
+        "sub": (-one, number) if number_first else (one, -number),
+        "mul": (number, zero),
+        "div": (1 / number, zero),
+    }[kind]
+    return ChannelAffine(gain, offset) if torch.isfinite(gain).all() and torch.isfinite(offset).all() else None
+
+
+def numbers_a_channel(value: Tensor) -> Tensor | None:
+    """A tensor that is broadcast over (n, channels, height, width) as one number, or one a channel; (numbers,) float.
+
+    Channels are the third axis from the end: (channels, 1, 1) or (1, channels, 1, 1).
+    """
+    a_channel = value.ndim in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[-3] == value.numel()
+    return value.detach().flatten().float() if value.numel() == 1 or a_channel else None
 
 
 def _constant(value: object, traced: fx.GraphModule) -> Tensor | None:
-    """A number, or a constant tensor of one value or one a channel, as (values,); None for anything else."""
     if isinstance(value, fx.Node) and value.op == "get_attr":
         value = operator.attrgetter(str(value.target))(traced)
     if isinstance(value, int | float):
         return torch.tensor([float(value)])
-    if not isinstance(value, Tensor):
-        return None
-    # Channels are the third axis from the end: (channels, 1, 1) and (1, channels, 1, 1).
-    single = value.numel() == 1
-    a_channel = value.ndim in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[-3] == value.numel()
-    return value.detach().flatten().float() if single or a_channel else None
+    return numbers_a_channel(value) if isinstance(value, Tensor) else None

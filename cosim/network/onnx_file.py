@@ -26,13 +26,13 @@ from cosim.errors import NetworkError
 from cosim.files import is_file
 from cosim.network.layers import IMAGES
 from cosim.network.onnx_external import LARGEST_FILE_BYTES, fetch_external
-from cosim.network.onnx_operators import MODULES, OnnxNode, bias_of, loaded, plain, type_name
+from cosim.network.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, plain, type_name
 
 MOST_NODES = 10_000
 OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
 _STANDARD = ("", "ai.onnx")
 _MONOTONE = ("LogSoftmax", "Softmax")
-_SUPPORTED = sorted([*MODULES, *_MONOTONE, "Add", "Concat", "Constant", "Dropout", "Identity"])
+_SUPPORTED = sorted([*MODULES, *_MONOTONE, *ARITHMETIC, "Concat", "Constant", "Dropout", "Identity"])
 _FLATTEN = "flatten with torch.flatten(x, 1) instead of a view by x.size(0), and export again"
 _REMEDIES = {
     "Shape": _FLATTEN,
@@ -219,7 +219,7 @@ class _Builder:
         for name in proto.input:
             if name and name not in self.values and name not in self.constants:
                 raise node.wrong("inputs of inference", f"{plain(name)!r}, of training", "export for evaluation")
-        if not values or (proto.op_type != "Add" and proto.input[0] not in self.values):
+        if not values or (proto.op_type not in ARITHMETIC and proto.input[0] not in self.values):
             raise node.wrong("something computed from the images", "constants alone", "export with constants folded")
         try:
             return self._compute(node, values)
@@ -240,8 +240,10 @@ class _Builder:
             case "Softmax" | "LogSoftmax":
                 self._leave_out(node)
                 return values[0]
-            case "Add" if len(values) == 1:
+            case "Add" if len(values) == 1 and self._is_product(values[0]):
                 return self._add_bias(node, values[0])
+            case kind if kind in ARITHMETIC and len(values) == 1:
+                return self._module(node, affine(node), values[0])
             case "Add":
                 if examples[0].shape != examples[1].shape:
                     raise ValueError("both must have one shape")
@@ -253,6 +255,8 @@ class _Builder:
                 if len(values) != len(node.proto.input):
                     raise node.wrong("computed tensors", "a constant", "take it out")
                 return self._call(node, torch.cat, (nodes, 1), torch.cat(examples, 1))
+            case "Sub" | "Mul" | "Div":
+                raise node.wrong("a tensor and a constant", "two computed tensors", "add or concatenate them")
         return self._module(node, MODULES[node.proto.op_type](node), values[0])
 
     def _leave_out(self, node: OnnxNode) -> None:
@@ -264,12 +268,16 @@ class _Builder:
             )
         self.left_out.append(plain(node.proto.name or node.proto.op_type))
 
+    def _is_product(self, value: _Value) -> bool:
+        """Whether a value is that of MatMul, which has no bias yet."""
+        layer = self.modules.get(str(value.node.target)) if value.node.op == "call_module" else None
+        return isinstance(layer, nn.Linear) and layer.bias is None
+
     def _add_bias(self, node: OnnxNode, value: _Value) -> _Value:
         """A linear layer with bias in place of a product and a constant; the product goes if nothing else needs it."""
-        layer = self.modules.get(str(value.node.target)) if value.node.op == "call_module" else None
+        layer = self.modules[str(value.node.target)]
+        assert isinstance(layer, nn.Linear)
         place = 1 if node.proto.input[1] in self.constants else 0
-        if not isinstance(layer, nn.Linear) or layer.bias is not None:
-            raise node.wrong("a second computed tensor, or a bias right behind MatMul", "a constant", "fold it")
         made = loaded(
             nn.Linear(layer.in_features, layer.out_features, device="meta"),
             weight=layer.weight.detach(),

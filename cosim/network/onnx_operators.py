@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError
+from cosim.network.channel_affine import Kind, affine_of, numbers_a_channel
 
 _AS_FLOAT = "export the network in float32, in evaluation mode"
 
@@ -114,6 +115,22 @@ def bias_of(node: OnnxNode, place: int, outputs: int) -> Tensor:
     if values.numel() not in (1, outputs) or (values.ndim and values.numel() != values.shape[-1]):
         raise node.wrong(f"a bias of shape ({outputs},)", tuple(values.shape), "add one number an output")
     return values.reshape(-1).expand(outputs).contiguous()
+
+
+def affine(node: OnnxNode) -> nn.Module:
+    """An operation of a computed tensor and a constant, one number or one a channel."""
+    node.attributes()
+    place = 1 if node.proto.input[1] in node.constants else 0
+    values = node.weights(place)
+    numbers = numbers_a_channel(values)
+    if numbers is None and len(node.shape) == 2 and values.shape[-1:] == node.shape[1:] == (values.numel(),):
+        numbers = values.flatten()
+    if numbers is None or (len(numbers) != 1 and len(numbers) != node.shape[1]):
+        raise node.wrong("a constant of one number, or one a channel", tuple(values.shape), "fold it into a layer")
+    made = affine_of(ARITHMETIC[node.proto.op_type], numbers, number_first=place == 0)
+    if made is None:
+        raise node.wrong("a gain and an offset", "a division by a tensor or by zero", "take it out")
+    return made
 
 
 def _conv(node: OnnxNode) -> nn.Module:
@@ -283,6 +300,9 @@ def _padding(
         )
     return pads[0], pads[1]
 
+
+# What an operator with a constant does.
+ARITHMETIC: dict[str, Kind] = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 
 # Operator to what makes its module, a Sequential for several in a row; the first input goes in, others are constants.
 MODULES: dict[str, Callable[[OnnxNode], nn.Module]] = {

@@ -71,7 +71,8 @@ class Quantization:
     def __post_init__(self) -> None:
         for name, bits in (("weight", self.weight_bits), ("activation", self.activation_bits)):
             if type(bits) is not int or not 1 <= bits <= 8:
-                raise NetworkError(f"{name} bits must be 1 to 8, an int, found {bits!r}")
+                found = bits if type(bits) is int else f"{bits!r}, which is no int"
+                raise NetworkError(f"{name} bits must be 1 to 8, found {found}")
         # Made once, so that what cannot be made is said before anything is trained.
         stored_bits = _weight_quantizer(self, 1).stored_bits
         _input_quantizer(self, torch.zeros(1))

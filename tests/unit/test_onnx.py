@@ -183,6 +183,7 @@ FLATTEN = node("Flatten", "z", "y", axis=1)
 WEIGHTS = {"w": numbers(4, 2, 3, 3), "b": numbers(4)}
 NORM = {name: numbers(2) for name in "gom"} | {"v": np.abs(numbers(2)) + 0.1}
 MATRIX = {"m": numbers(98, 3), "t": numbers(3, 98), "c": numbers(3)}
+CHANNELS = {"n": numbers(2, 1, 1), "w": 2 + numbers(1, 2, 1, 1) ** 2, "k": np.float32(0.3), "f": numbers(98)}
 SIX = {"low": np.float32(0), "high": np.float32(6)}
 
 
@@ -202,6 +203,9 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
         ([node("Conv", "x,w", "z", group=2), FLATTEN], {"w": numbers(6, 1, 2, 3)}, 17),
         ([node("Conv", "x,w", "a"), node("Add", "a,a", "z"), FLATTEN], WEIGHTS, 17),
         ([node("BatchNormalization", "x,g,o,m,v", "z", epsilon=1e-3), FLATTEN], NORM, 15),
+        ([node("Sub", "x,n", "a"), node("Div", "a,w", "z"), FLATTEN], CHANNELS, 17),
+        ([node("Sub", "w,x", "a"), node("Mul", "k,a", "b"), node("Add", "b,n", "z"), FLATTEN], CHANNELS, 17),
+        ([node("Flatten", "x", "z"), node("Mul", "z,f", "a"), node("Sub", "a,k", "y")], CHANNELS, 17),
         ([node("Clip", "x,low,high", "z"), FLATTEN], SIX, 17),
         ([node("Clip", "x", "z", min=0.0, max=6.0), FLATTEN], {}, 9),
         ([node("LeakyRelu", "x", "z"), FLATTEN], {}, 17),
@@ -283,7 +287,9 @@ def test_operators_compute_what_onnx_says(nodes: list, constants: dict, opset: i
          r"'the ReduceMean' \(ReduceMean\): expected axes 2 and 3, height and width, found \[1, 2\]: use Adaptive"),
         ([node("ReduceMean", "x", "z"), FLATTEN], {}, "expected axes 2 and 3, height and width, found None"),
         ([node("Concat", "x,x", "z", axis=2), FLATTEN], {}, "expected axis = 1, found 2: concatenate channels"),
-        ([node("Add", "x,b", "z"), FLATTEN], {"b": numbers(1)}, "a bias right behind MatMul, found a constant"),
+        ([node("Add", "x,b", "z"), FLATTEN], {"b": numbers(7)}, r"one number, or one a channel, found \(7,\): fold it"),
+        ([node("Div", "b,x", "z"), FLATTEN], {"b": numbers(1)}, "found a division by a tensor or by zero"),
+        ([node("Mul", "x,x", "z"), FLATTEN], {}, "a tensor and a constant, found two computed tensors"),
         ([node("GlobalAveragePool", "x", "a"), node("Add", "a,x", "z"), FLATTEN], {}, "both must have one shape"),
         ([node("Flatten", "x", "y"), node("Softmax", "y", "s"), node("Relu", "s", "t")], {}, "at the very end"),
         ([node("Identity", "b", "z"), node("Relu", "z", "y")], {"b": numbers(1)}, "found constants alone"),

@@ -268,8 +268,8 @@ def test_calibration_images_that_cannot_be(calibration: Tensor, message: str) ->
 def test_options_that_cannot_be() -> None:
     with pytest.raises(NetworkError, match="weight_quantizer must be one of step, threshold, asymmetric"):
         cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
-    for bits, shown in ((12, "12"), ("4", "'4'"), (True, "True"), (2.0, "2.0")):
-        with pytest.raises(NetworkError, match=f"bits must be 1 to 8, an int, found {shown}"):
+    for bits, shown in ((12, "12"), ("4", "'4', which is no int"), (True, "True, which"), (2.0, "2.0, which")):
+        with pytest.raises(NetworkError, match=f"bits must be 1 to 8, found {shown}"):
             cosim.quantize(plain(), images(), weight_bits=bits)
     for wrong in ({"rounding": "bogus"}, {"noise_lsb": -3.0}, {"rounding": "concrete"}):  # with arrays and without
         with pytest.raises(NetworkError, match=r"rounding must be|noise_lsb must be >= 0"):
