@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ def load_checkpoint(
         return list(facts["history"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise NetworkError(f"{path} is the checkpoint of another network ({error}): {remedy}") from error
+
+
+def digest_of(net: nn.Module) -> str:
+    """SHA-256 of a network's parameters and statistics, for the identity of what begins with them."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from cosim.config import Config
 from cosim.errors import NetworkError, nearest
+from cosim.network.checkpoint import digest_of
 from cosim.network.export import Exporter, check_understood
 from cosim.network.fitting import Course, fit, pick_device, repeatable
 from cosim.network.layers import Network, SoftwareStep
@@ -169,7 +170,10 @@ def finetune(
         classes = before(images[:1]).shape[1]
     _check_labels(labels, len(images), classes)
     facts = {"method": "fine-tuned", **how.facts(), "epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
-    course = Course(f"fine-tuning {name}", epochs, rate, batch, norm="keep", checkpoint=checkpoint, identity=facts)
+    begun = {"module": digest_of(module), "images": len(images), "calibration_images": len(calibration)}
+    course = Course(
+        f"fine-tuning {name}", epochs, rate, batch, norm="keep", checkpoint=checkpoint, identity={**facts, **begun}
+    )
     with repeatable(seed):
         fit(prepared, lambda chosen: images[chosen.to(images.device)].to(place), labels.long().to(place), course)
     network = to_network(prepared.cpu(), calibration, name, facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosim.datasets import Dataset
+from cosim.network.checkpoint import digest_of
 from cosim.network.fitting import Course, Epoch, fit, pick_device, repeatable
 from cosim.network.layers import Network
 from cosim.network.quantize import Quantization, prepare, quantize, to_network
@@ -105,7 +105,7 @@ def fit_quantized(
         )  # what no array can hold is said before it is trained
         identity = {
             **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
-            "float_weights": _digest(float_net),
+            "float_weights": digest_of(float_net),
             "quantization": how.facts(),
         }
         course = _course(recipe, recipe.quantized_schedule, "quantized", checkpoints, identity)
@@ -130,14 +130,6 @@ def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, 
         "seed": seed,
         "threads": threads,
     }
-
-
-def _digest(net: nn.Module) -> str:
-    """SHA-256 of a network's parameters and statistics."""
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _course(

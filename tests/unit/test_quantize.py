@@ -344,6 +344,8 @@ def test_finetuning_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert torch.equal(cosim.finetune(module, noisy, labels, epochs=3, checkpoint=kept)(noisy), whole(noisy))
     with pytest.raises(NetworkError, match="differs in rate"):
         cosim.finetune(module, noisy, labels, epochs=3, rate=0.1, checkpoint=kept)
+    with pytest.raises(NetworkError, match="differs in module"):
+        cosim.finetune(settled(plain()), noisy, labels, epochs=3, checkpoint=kept)
 
 
 def test_finetuning_that_diverges_stops() -> None:
