@@ -19,7 +19,7 @@ from cosim.config import Config
 from cosim.errors import OutputError
 from cosim.network import save_network
 from cosim.spice import Simulator, Store, default_store
-from tests.conftest import make_network
+from tests.conftest import make_layer, make_network
 from tests.spice.test_driver import small_deck
 
 
@@ -103,6 +103,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     operations = [step.operation for step in network.steps]
     operations.insert(5, SoftwareStep("max_pool2d", {"kernel_size": 2}))
+    operations[-1] = make_layer(outputs=10, inputs=4, kernel=(1, 1), kind="linear", name="linear3")
     network.steps = chain(operations)
     path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
     save_network(network, path)
