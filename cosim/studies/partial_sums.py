@@ -111,7 +111,6 @@ _MNIST = (
 _CIFAR10 = (
     _Setting(2, "lossless", methods=_PLAIN),
     _Setting(2, 4, range_units=15, methods=_PLAIN),
-    _Setting(2, 4, methods=_PLAIN),
 )
 
 
