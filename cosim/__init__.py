@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
     from cosim.evaluate.attribution import Attribution, attribute
     from cosim.evaluate.sweep import SweepResult, sweep
-    from cosim.network import LayerSpec, Network, SoftwareStep, finetune, load_network, quantize, save_network
+    from cosim.network import (
+        LayerSpec,
+        Network,
+        Quantization,
+        SoftwareStep,
+        finetune,
+        load_network,
+        quantize,
+        save_network,
+    )
     from cosim.network.onnx_file import load_onnx
 
 # Where each public name lives. They are imported when first used, since torch alone takes a second and the
@@ -42,7 +51,16 @@ _HOMES = {
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
     "cosim.evaluate.attribution": ("Attribution", "attribute"),
     "cosim.evaluate.sweep": ("SweepResult", "sweep"),
-    "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "finetune", "load_network", "quantize", "save_network"),
+    "cosim.network": (
+        "LayerSpec",
+        "Network",
+        "Quantization",
+        "SoftwareStep",
+        "finetune",
+        "load_network",
+        "quantize",
+        "save_network",
+    ),
     "cosim.network.onnx_file": ("load_onnx",),
 }
 
@@ -57,6 +75,7 @@ __all__ = [
     "LayerSpec",
     "MachineError",
     "Network",
+    "Quantization",
     "RunRecord",
     "SimulationError",
     "SoftwareStep",

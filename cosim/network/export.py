@@ -17,13 +17,22 @@ from cosim.network.tracing import NORMS, called, function_of
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 _AFFINE = "calculate with numbers, or with constant tensors of (1, channels, 1, 1)"
 _REMEDIES = {
+    "AvgPool2d": "leave divisor_override out",
+    "Flatten": "flatten everything behind the images, nn.Flatten()",
+    "Hardtanh": "clip from 0 to 6, as nn.ReLU6 does",
+    "MaxPool2d": "leave return_indices out",
     "PReLU": "use nn.PReLU() with one number, which is a LeakyReLU",
+    "adaptive_avg_pool2d": "give output_size alone",
     "add": "add two computed tensors of one shape, without alpha",
+    "avg_pool2d": "leave divisor_override out",
+    "cat": "concatenate channels, dim=1",
     "conv2d": "use nn.Conv2d itself, as a module",
     "div": _AFFINE,
     "dropout": "call it with training=self.training, or use nn.Dropout",
+    "flatten": "flatten everything behind the images, torch.flatten(x, 1)",
     "linear": "use nn.Linear itself, as a module",
     "log_softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "max_pool2d": "leave return_indices out",
     "mean": "take it over height and width, (2, 3)",
     "mul": _AFFINE,
     "reshape": "flatten with torch.flatten(x, 1)",
@@ -125,7 +134,7 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
     match module:
         case nn.ReLU():
             return _Understood("relu", {}, tensors)
-        case nn.ReLU6():
+        case nn.ReLU6() | nn.Hardtanh(min_val=0, max_val=6):
             return _Understood("relu6", {}, tensors)
         case nn.LeakyReLU():
             return _Understood("leaky_relu", {"negative_slope": module.negative_slope}, tensors)

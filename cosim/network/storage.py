@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,8 @@ from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
 from cosim.network.partial_sums import PartialSums
 
 FORMAT = "cosim-network-1"
+# Numbers of an image.
+_LARGEST_IMAGE = 1 << 24
 _GEOMETRY = ("stride", "padding", "dilation")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -249,6 +252,11 @@ def _float_weights(names: list[str], tensors: dict[str, Tensor], path: Path) -> 
 
 def _try(network: Network) -> None:
     """Raise NetworkError unless a blank image goes through the network, and through its float twin, to logits."""
+    if math.prod(network.input_shape) > _LARGEST_IMAGE:  # a damaged card must not fill the memory
+        raise NetworkError(
+            f"network {network.name!r} takes images of shape {tuple(network.input_shape)}, expected at most "
+            f"{_LARGEST_IMAGE} numbers: write the card again"
+        )
     blank = torch.zeros(1, *network.input_shape)
     with torch.no_grad():
         results = [network(blank)] + ([network.forward_float(blank)] if network.float_weights else [])

@@ -104,6 +104,14 @@ def test_a_card_that_is_none(files: tuple[Path, Path], text: str) -> None:
         load_network(files[0])
 
 
+def test_a_card_of_huge_images(files: tuple[Path, Path]) -> None:
+    files[1].write_text(
+        files[1].read_text().replace('"input_shape": [\n    1,\n    6,\n    6', '"input_shape": [1, 8000, 8000')
+    )
+    with pytest.raises(NetworkError, match=r"images of shape \(1, 8000, 8000\), expected at most 16777216 numbers"):
+        load_network(files[0])
+
+
 def test_a_tensor_the_card_names_must_be_there(files: tuple[Path, Path]) -> None:
     card = json.loads(files[1].read_text())
     card["steps"][0]["layer"] = "conv7"
