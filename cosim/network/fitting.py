@@ -40,8 +40,8 @@ class Course:
         weight_decay: L2 on the weights of layers and on trained clips, on nothing else; on clips at least
             `CLIP_DECAY`, without which they never shrink.
         precision: of the convolutions.
-        norm: whether batch norm takes statistics of the batch: "train" does until the last tenth of the epochs, "keep"
-            never.
+        norm: whether batch norm takes statistics of the batch: "train" does until the last tenth of the epochs, at
+            least the last, "keep" never.
         checkpoint: file to continue from and to save every epoch in, or None.
         identity: what a checkpoint must agree on to be continued.
     """
