@@ -26,17 +26,20 @@ class _Grid(torch.autograd.Function):
     """Rounds to the grid; straight through for the value, exact for step and offset up to the rounding.
 
     Written for few passes over memory, which are what fake quantization costs: one step for all values is the common
-    case, and there the value's gradient is that of a clip. The range ends `margin` steps beyond low and high.
+    case, and there the value's gradient is that of a clip. The range ends `margin` steps beyond low and high; `scale`
+    multiplies the gradients of step and offset.
     """
 
     @staticmethod
-    def forward(ctx, value: Tensor, step: Tensor, offset: Tensor | None, low: int, high: int, margin: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, value: Tensor, step: Tensor, offset: Tensor | None, low: int, high: int, margin: float, scale: float
+    ) -> Tensor:
         rounded = (value if offset is None else value - offset) / step
         rounded = rounded.round_().clamp_(low, high).mul_(step)
         if offset is not None:
             rounded += offset
         ctx.save_for_backward(value, rounded, step, offset)
-        ctx.low, ctx.high = low - margin, high + margin
+        ctx.low, ctx.high, ctx.scale = low - margin, high + margin, scale
         return rounded
 
     @staticmethod
@@ -53,9 +56,10 @@ class _Grid(torch.autograd.Function):
         # range and q outside.
         slope = torch.addcmul(gradient * rounded, inside, value, value=-1)
         if offset is None:
-            return inside, sum_like(slope, step) / step, None, None, None, None
+            return inside, sum_like(slope, step) / step * ctx.scale, None, None, None, None, None
         of_offset = sum_like(gradient, offset) - sum_like(inside, offset)
-        return inside, (sum_like(slope, step) - offset * of_offset) / step, of_offset, None, None, None
+        of_step = (sum_like(slope, step) - offset * of_offset) / step
+        return inside, of_step * ctx.scale, of_offset * ctx.scale, None, None, None, None
 
 
 def sum_like(values: Tensor, like: Tensor) -> Tensor:
@@ -209,10 +213,8 @@ class LearnedStepQuantizer(Quantizer):
         self.step.data.mul_(factor)
 
     def quantize(self, value: Tensor) -> Tensor:
-        sharing = value.numel() / self.step.numel()
-        step = self.positive_step()
-        step = Shown.apply(step, step, 1 / math.sqrt(sharing * max(self.high, 1)))
-        return _Grid.apply(value, step, None, self.low, self.high, 0.0)
+        scale = 1 / math.sqrt(value.numel() / self.step.numel() * max(self.high, 1))
+        return _Grid.apply(value, self.positive_step(), None, self.low, self.high, 0.0, scale)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(SMALLEST_STEP)
@@ -241,7 +243,7 @@ class ThresholdQuantizer(Quantizer):
         self.log_threshold.data.add_(factor.log2())
 
     def quantize(self, value: Tensor) -> Tensor:
-        return _Grid.apply(value, self.positive_step(), None, self.low, self.high, 0.5)
+        return _Grid.apply(value, self.positive_step(), None, self.low, self.high, 0.5, 1.0)
 
     def positive_step(self) -> Tensor:
         return torch.exp2(self.log_threshold) / (2**self.bits / 2 if self.low < 0 else 2**self.bits)
@@ -311,8 +313,8 @@ class AsymmetricQuantizer(Quantizer):
     def quantize(self, value: Tensor) -> Tensor:
         scale = 1 / math.sqrt(value.numel() / self.step.numel() * self.high)
         step = self.positive_step()
-        offset = Shown.apply(self.offset, -self.zero_point() * step.detach(), scale)
-        return _Grid.apply(value, Shown.apply(step, step, scale), offset, self.low, self.high, 0.0)
+        offset = Shown.apply(self.offset, -self.zero_point() * step.detach(), 1.0)
+        return _Grid.apply(value, step, offset, self.low, self.high, 0.0, scale)
 
     def positive_step(self) -> Tensor:
         return self.step.abs().clamp_min(SMALLEST_STEP)
