@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosim.network.quantize import Quantization, prepare
-from cosim.network.recipes import RECIPES, Recipe
+from cosim.training.quantize import Quantization, prepare
+from cosim.training.recipes import RECIPES, Recipe
 
 SHAPES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar10": (3, 32, 32)}
 

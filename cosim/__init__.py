@@ -2,14 +2,19 @@
 
 A trained network goes in at the top, each package does one thing to it, an accuracy comes out at the bottom:
 
-    network    PyTorch or ONNX in -> LayerSpec: integer weights, scales, zero points, geometry
+    arithmetic bit planes, chunks of a kernel, codes: the integers that all others agree on
+    network    the quantized network, LayerSpec: integer weights, scales, zero points, geometry
+    importers  PyTorch or ONNX in -> a graph in plain form
+    training   quantizers, fitting, recipes: graph -> network
     mapping    LayerSpec -> TilePlan: unrolling, tiling, levels, activations as patterns
     device     cards; level -> threshold shift, programmed to current
     netlist    TilePlan + shifts + patterns -> Deck
     spice      Deck -> bitline currents: ngspice, worker pool, store of results
     readout    currents -> codes -> partial sums -> layer output
     evaluate   CircuitNetwork, a torch module; runs, records, comparison
+    experiments  many circuits on the same images; one value, one cell taken apart
     report     tables and pages from stored results
+    studies    trainings and circuits behind the figures of docs/studies
     reference  oracles for tests: exact integer MVM, nodal array solver
 
     import cosim
@@ -28,19 +33,11 @@ if TYPE_CHECKING:
     from cosim.datasets import Dataset, load_dataset
     from cosim.errors import CosimError, InputError, MachineError, SimulationError
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
-    from cosim.evaluate.attribution import Attribution, attribute
-    from cosim.evaluate.sweep import SweepResult, sweep
-    from cosim.network import (
-        LayerSpec,
-        Network,
-        Quantization,
-        SoftwareStep,
-        finetune,
-        load_network,
-        quantize,
-        save_network,
-    )
-    from cosim.network.onnx_file import load_onnx
+    from cosim.experiments.attribution import Attribution, attribute
+    from cosim.experiments.sweep import SweepResult, sweep
+    from cosim.importers.onnx_file import load_onnx
+    from cosim.network import LayerSpec, Network, SoftwareStep, load_network, save_network
+    from cosim.training import Quantization, finetune, quantize
 
 # Where each public name lives. They are imported when first used, since torch alone takes a second and the
 # command line should answer --help at once.
@@ -49,19 +46,11 @@ _HOMES = {
     "cosim.datasets": ("Dataset", "load_dataset"),
     "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
-    "cosim.evaluate.attribution": ("Attribution", "attribute"),
-    "cosim.evaluate.sweep": ("SweepResult", "sweep"),
-    "cosim.network": (
-        "LayerSpec",
-        "Network",
-        "Quantization",
-        "SoftwareStep",
-        "finetune",
-        "load_network",
-        "quantize",
-        "save_network",
-    ),
-    "cosim.network.onnx_file": ("load_onnx",),
+    "cosim.experiments.attribution": ("Attribution", "attribute"),
+    "cosim.experiments.sweep": ("SweepResult", "sweep"),
+    "cosim.importers.onnx_file": ("load_onnx",),
+    "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "load_network", "save_network"),
+    "cosim.training": ("Quantization", "finetune", "quantize"),
 }
 
 __all__ = [

@@ -24,7 +24,7 @@ def characterize(
 ) -> None:
     """Measure a cell: curves, levels and their linearity, and what temperature, process and supply do to them."""
     import cosim
-    from cosim.evaluate.characterization import characterize
+    from cosim.experiments.characterization import characterize
     from cosim.files import check_folder, new_folder
     from cosim.report.cell_plots import write_cell_plots
     from cosim.report.cell_tables import cell_corner_table, cell_table, write_cell_tables

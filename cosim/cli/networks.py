@@ -66,9 +66,9 @@ def train(
     from cosim.config import Config
     from cosim.errors import ConfigError
     from cosim.files import check_outputs
-    from cosim.network.quantize import Quantization
-    from cosim.network.recipes import recipe_for
     from cosim.network.storage import card_path, check_weights_path
+    from cosim.training.quantize import Quantization
+    from cosim.training.recipes import recipe_for
 
     recipe = recipe_for(name).rescheduled(float_epochs, epochs, rate_factor)
     asked: dict[str, Any] = {
@@ -87,7 +87,7 @@ def train(
     check_weights_path(out)
     check_outputs(out, card_path(out), force=force)
     import cosim
-    from cosim.network.training import checkpoint_path, score, train
+    from cosim.training.train import checkpoint_path, score, train
 
     training = cosim.load_dataset(recipe.dataset, "train", data)
     test = cosim.load_dataset(recipe.dataset, "test", data)
@@ -175,8 +175,8 @@ def quantize(
     An interrupted fine-tuning continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
     """
     from cosim.files import check_outputs
-    from cosim.network.quantize import Quantization
     from cosim.network.storage import card_path, check_weights_path
+    from cosim.training.quantize import Quantization
 
     options: dict[str, Any] = {
         "weight_bits": weight_bits,
@@ -191,7 +191,7 @@ def quantize(
     import torch
 
     import cosim
-    from cosim.network.training import checkpoint_path, score
+    from cosim.training.train import checkpoint_path, score
 
     module = cosim.load_onnx(file)
     training, test = cosim.load_dataset(dataset, "train", data), cosim.load_dataset(dataset, "test", data)

@@ -187,7 +187,7 @@ def probe(
     """Take one output value apart: patch, patterns, cells, waveform, codes, partial sums, and what software has."""
     import cosim
     from cosim.evaluate import RunRecord
-    from cosim.evaluate.probe import probe
+    from cosim.experiments.probe import probe
     from cosim.files import check_folder, new_folder
     from cosim.report.probe_report import probe_tables, write_probe
 

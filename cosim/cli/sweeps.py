@@ -54,7 +54,7 @@ def sweep(
     status is 3.
     """
     import cosim
-    from cosim.evaluate.sweep import check_axes
+    from cosim.experiments.sweep import check_axes
     from cosim.files import check_folder, new_folder
     from cosim.report.sweep_plots import write_sweep_plots
     from cosim.report.sweep_tables import sweep_table, write_sweep_table

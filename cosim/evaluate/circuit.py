@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cosim.arithmetic.partial_sums import check_digitized
 from cosim.config import Config
 from cosim.device import CellVariation, load_card
 from cosim.errors import ConfigError, nearest
@@ -19,7 +20,6 @@ from cosim.evaluate.programming import close_cells, level_slopes, program_cell
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
-from cosim.network.partial_sums import check_digitized
 from cosim.spice import Reading, Simulator, Store, Usage
 
 

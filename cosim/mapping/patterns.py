@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosim.arithmetic.bit_planes import bit_planes, plane_patterns, pulse_planes
 from cosim.errors import MachineError
 from cosim.mapping.plan import ENUMERATED_WORDLINES, TilePlan
-from cosim.network.bit_planes import bit_planes, plane_patterns, pulse_planes
 
 
 def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosim.arithmetic.bit_planes import pattern_kernels
+from cosim.arithmetic.partial_sums import reference_level_for
 from cosim.config import Array, Cell
 from cosim.errors import NetworkError
 from cosim.network import LayerSpec
-from cosim.network.bit_planes import pattern_kernels
-from cosim.network.partial_sums import reference_level_for
 
 # Up to this many wordlines every pattern of a group is worth a table entry of its own.
 ENUMERATED_WORDLINES = 12

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Literal
-
-import torch
-from torch import Tensor, fx, nn
-
-Kind = Literal["add", "sub", "mul", "div"]
-# By the names of operators, functions and methods.
-_KINDS: dict[str, Kind] = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div"}
+from torch import Tensor, nn
 
 
 class ChannelAffine(nn.Module):
@@ -31,63 +23,3 @@ def channel_affine(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     """gain x + offset for x (n, channels, ...)."""
     shape = (-1, *(1 for _ in x.shape[2:]))
     return x * gain.reshape(shape) + offset.reshape(shape)
-
-
-def norm_as_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> ChannelAffine:
-    """Batch norm on its running statistics."""
-    return ChannelAffine(*norm_gain_and_offset(norm))
-
-
-def norm_gain_and_offset(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What batch norm does to a channel, on its running statistics, (channels,) each."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    gain = torch.rsqrt(norm.running_var + norm.eps)
-    offset = -gain * norm.running_mean
-    if norm.affine:
-        gain, offset = gain * norm.weight, offset * norm.weight + norm.bias
-    return gain.detach(), offset.detach()
-
-
-def arithmetic_as_affine(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, ChannelAffine] | None:
-    """What an operation of a tensor and a constant is applied to, and what it does; None for any other node."""
-    kind = _KINDS.get(getattr(node.target, "__name__", str(node.target)))
-    if kind is None or len(node.args) != 2 or node.kwargs:
-        return None
-    numbers = [_constant(value, traced) for value in node.args]
-    for place, (x, number) in enumerate(zip(node.args, reversed(numbers), strict=True)):
-        if isinstance(x, fx.Node) and number is not None and numbers[place] is None:
-            affine = affine_of(kind, number, number_first=place == 1)
-            return None if affine is None else (x, affine)
-    return None
-
-
-def affine_of(kind: Kind, number: Tensor, *, number_first: bool) -> ChannelAffine | None:
-    """x + number and so on, or number + x where `number_first`; None for number / x and for what is not finite."""
-    one, zero = torch.ones(1), torch.zeros(1)
-    if kind == "div" and number_first:
-        return None
-    gain, offset = {
-        "add": (one, number),
-        "sub": (-one, number) if number_first else (one, -number),
-        "mul": (number, zero),
-        "div": (1 / number, zero),
-    }[kind]
-    return ChannelAffine(gain, offset) if torch.isfinite(gain).all() and torch.isfinite(offset).all() else None
-
-
-def numbers_a_channel(value: Tensor) -> Tensor | None:
-    """A tensor that is broadcast over (n, channels, height, width) as one number, or one a channel; (numbers,) float.
-
-    Channels are the third axis from the end: (channels, 1, 1) or (1, channels, 1, 1).
-    """
-    a_channel = value.ndim in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[-3] == value.numel()
-    return value.detach().flatten().float() if value.numel() == 1 or a_channel else None
-
-
-def _constant(value: object, traced: fx.GraphModule) -> Tensor | None:
-    if isinstance(value, fx.Node) and value.op == "get_attr":
-        value = operator.attrgetter(str(value.target))(traced)
-    if isinstance(value, int | float):
-        return torch.tensor([float(value)])
-    return numbers_a_channel(value) if isinstance(value, Tensor) else None

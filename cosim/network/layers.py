@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosim.arithmetic.partial_sums import Columns, PartialSums, digitized_sums
 from cosim.errors import NetworkError, nearest
 from cosim.network.channel_affine import channel_affine
-from cosim.network.partial_sums import Columns, PartialSums, digitized_sums
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 

@@ -19,10 +19,10 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
+from cosim.arithmetic.partial_sums import PartialSums
 from cosim.errors import NetworkError, OutputError, nearest
 from cosim.files import is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
-from cosim.network.partial_sums import PartialSums
 
 FORMAT = "cosim-network-1"
 # Numbers of an image.

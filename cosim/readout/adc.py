@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cosim.arithmetic.partial_sums import decision_offset
 from cosim.config import Config
 from cosim.device import chip_generator
-from cosim.network.partial_sums import decision_offset
 
 
 @dataclass(frozen=True, eq=False)

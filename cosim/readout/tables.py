@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cosim.arithmetic.bit_planes import add_partial_sums
 from cosim.mapping import Group, ReadScheme, TilePlan, input_states
-from cosim.network.bit_planes import add_partial_sums
 from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
 

@@ -10,8 +10,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from cosim.evaluate.attribution import Attribution
-from cosim.evaluate.bench import Outcome
+from cosim.experiments.attribution import Attribution
+from cosim.experiments.bench import Outcome
 from cosim.files import write_whole
 from cosim.report import wording
 from cosim.report.figures import COLOURS, label, new_axes, write_png

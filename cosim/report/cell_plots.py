@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cosim.config import Corner
-from cosim.evaluate.characterization import Characterization
+from cosim.experiments.characterization import Characterization
 from cosim.report.figures import label, new_axes, write_png
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from cosim.evaluate.characterization import THRESHOLD_A, Characterization
+from cosim.experiments.characterization import THRESHOLD_A, Characterization
 from cosim.files import write_whole
 from cosim.report import provenance
 

@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from cosim.evaluate.probe import Probe, ProbedRead, ProbedWave
+from cosim.experiments.probe import Probe, ProbedRead, ProbedWave
 from cosim.files import write_whole
 from cosim.report.figures import COLOURS, label, style, write_png
 from cosim.report.vcd import vcd_text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosim.evaluate.sweep_result import CHIPS, SweepResult
+from cosim.experiments.sweep_result import CHIPS, SweepResult
 from cosim.report.figures import COLOURS, label, new_axes, write_png
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from cosim.evaluate.sweep_result import SweepResult
+from cosim.experiments.sweep_result import SweepResult
 from cosim.files import write_whole
 from cosim.report import provenance, wording
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cosim.evaluate.probe import Probe
+from cosim.experiments.probe import Probe
 
 _TICK_S = 1e-15
 _FIRST, _LAST = "!", "~"

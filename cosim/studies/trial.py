@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import cosim.network.training as training
+import cosim.training.train as training
 from cosim.config import Config
 from cosim.datasets import Dataset, load_dataset
 from cosim.files import write_whole
 from cosim.network.integer_only import IntegerNetwork
 from cosim.network.layers import Network
-from cosim.network.partial_sum_quantizer import PartialSumQuantizer
-from cosim.network.quantize import Quantization, to_network
-from cosim.network.recipes import Recipe, recipe_for
 from cosim.network.storage import save_network
+from cosim.training.partial_sum_quantizer import PartialSumQuantizer
+from cosim.training.quantize import Quantization, to_network
+from cosim.training.recipes import Recipe, recipe_for
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from cosim.config import Config
 from cosim.datasets import Dataset, load_dataset
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.evaluate.bench import Bench
 from cosim.evaluate.programming import program_cell
+from cosim.experiments.bench import Bench
 from cosim.mapping import ReadScheme, plan_tiles
 from cosim.netlist import curve_deck
 from cosim.network import Network, load_network

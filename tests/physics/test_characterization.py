@@ -11,7 +11,7 @@ import pytest
 
 from cosim.config import Config, Corner
 from cosim.device import load_card
-from cosim.evaluate.characterization import THRESHOLD_A, Characterization, characterize
+from cosim.experiments.characterization import THRESHOLD_A, Characterization, characterize
 from cosim.netlist import curve_deck
 from cosim.report.cell_plots import write_cell_plots
 from cosim.report.cell_tables import cell_corner_table, cell_table, write_cell_tables

@@ -334,7 +334,7 @@ def test_the_data_set_of_a_card_that_names_none(
     import torch
     from torch import nn
 
-    from cosim.network import quantize
+    from cosim.training import quantize
 
     torch.manual_seed(0)
     module = nn.Sequential(

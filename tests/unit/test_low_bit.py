@@ -14,8 +14,8 @@ from cosim.config import Config
 from cosim.errors import NetworkError
 from cosim.network.integer_only import IntegerNetwork, bitwise_sums, kind_of
 from cosim.network.layers import integer_mvm
-from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer, expected_slope
-from cosim.network.quantizers import Quantizer
+from cosim.training.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer, expected_slope
+from cosim.training.quantizers import Quantizer
 
 
 def started(quantizer: Quantizer, step: float) -> Quantizer:

@@ -15,14 +15,15 @@ from torch import nn
 import cosim
 from cosim.datasets import Dataset
 from cosim.errors import MachineError, NetworkError, OutputError
-from cosim.network import fitting, load_network, save_network, shipped_networks
-from cosim.network.augment import Augmentation
-from cosim.network.checkpoint import save_checkpoint
-from cosim.network.quantize import Quantization, prepare, to_network
-from cosim.network.quantized_layer import QuantizedLayer
-from cosim.network.quantizers import LearnedStepQuantizer
-from cosim.network.recipes import RECIPES, Recipe, Schedule, recipe_for
-from cosim.network.training import accuracy, train
+from cosim.network import load_network, save_network, shipped_networks
+from cosim.training import fitting
+from cosim.training.augment import Augmentation
+from cosim.training.checkpoint import save_checkpoint
+from cosim.training.quantize import Quantization, prepare, to_network
+from cosim.training.quantized_layer import QuantizedLayer
+from cosim.training.quantizers import LearnedStepQuantizer
+from cosim.training.recipes import RECIPES, Recipe, Schedule, recipe_for
+from cosim.training.train import accuracy, train
 from tests.conftest import make_layer, make_network, random_images
 
 

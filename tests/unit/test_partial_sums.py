@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cosim
+from cosim.arithmetic.partial_sums import PartialSums, decision_offset
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
-from cosim.network.partial_sum_quantizer import PartialSumQuantizer, concrete_codes
-from cosim.network.partial_sums import PartialSums, decision_offset
-from cosim.network.quantized_layer import QuantizedLayer, four_axes
-from cosim.network.quantizers import AsymmetricQuantizer, LearnedStepQuantizer, Quantizer
+from cosim.training.partial_sum_quantizer import PartialSumQuantizer, concrete_codes
+from cosim.training.quantized_layer import QuantizedLayer, four_axes
+from cosim.training.quantizers import AsymmetricQuantizer, LearnedStepQuantizer, Quantizer
 
 TWO_BITS = ["cell.bits=2"]
 LAYERS = {

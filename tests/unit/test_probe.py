@@ -15,7 +15,7 @@ import torch
 import cosim
 from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, NetworkError
-from cosim.evaluate.probe import Probe, probe
+from cosim.experiments.probe import Probe, probe
 from cosim.report.probe_report import probe_tables, write_probe
 from cosim.spice.raw import read_raw
 from tests.conftest import make_layer, make_network, random_images

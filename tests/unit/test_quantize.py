@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import cosim
 from cosim.errors import NetworkError
-from cosim.network import fitting
-from cosim.network.checkpoint import save_checkpoint
-from cosim.network.quantize import Quantization
+from cosim.training import fitting
+from cosim.training.checkpoint import save_checkpoint
+from cosim.training.quantize import Quantization
 
 
 def settled(module: nn.Module) -> nn.Module:

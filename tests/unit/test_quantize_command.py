@@ -15,7 +15,7 @@ from torch import nn
 
 import cosim
 from cosim.cli import main
-from cosim.network import fitting
+from cosim.training import fitting
 
 
 def digits_net(seed: int = 0) -> nn.Module:

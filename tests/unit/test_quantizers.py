@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cosim.errors import NetworkError
-from cosim.network.quantizers import (
+from cosim.training.quantizers import (
     AsymmetricQuantizer,
     ClippedQuantizer,
     LearnedStepQuantizer,

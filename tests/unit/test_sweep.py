@@ -13,8 +13,8 @@ import torch
 import cosim
 from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, InputError
-from cosim.evaluate.bench import Bench, Outcome
-from cosim.evaluate.sweep_result import SweepResult
+from cosim.experiments.bench import Bench, Outcome
+from cosim.experiments.sweep_result import SweepResult
 from cosim.report.sweep_plots import write_sweep_plots
 from cosim.report.sweep_tables import sweep_rows, write_sweep_table
 
@@ -234,7 +234,7 @@ def test_wrong_input_writes_nothing(
 def test_effects_alone_and_added_up(
     digits: tuple[cosim.Network, cosim.Dataset], shared_store: Path, tmp_path: Path
 ) -> None:
-    from cosim.evaluate.attribution import EFFECTS
+    from cosim.experiments.attribution import EFFECTS
     from cosim.report.attribution_report import attribution_table, write_attribution
 
     config = DC.with_values(
@@ -265,7 +265,7 @@ def test_effects_alone_and_added_up(
 
 
 def test_every_key_that_makes_a_circuit_worse_is_of_one_effect() -> None:
-    from cosim.evaluate.attribution import EFFECTS
+    from cosim.experiments.attribution import EFFECTS
 
     keys = [key for effect in EFFECTS for key in effect.ideal]
     assert len(keys) == len(set(keys))

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosim.errors import MachineError, NetworkError
-from cosim.network.checkpoint import load_checkpoint, save_checkpoint
-from cosim.network.quantizers import ClippedQuantizer, Quantizer
 from cosim.progress import log, progress_bar
+from cosim.training.checkpoint import load_checkpoint, save_checkpoint
+from cosim.training.quantizers import ClippedQuantizer, Quantizer
 
 # L2 that the loss of PACT has on its clips, where no other is asked for.
 CLIP_DECAY = 2e-4

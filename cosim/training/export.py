@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
-from cosim.network.channel_affine import ChannelAffine, norm_gain_and_offset
+from cosim.importers.affine import norm_gain_and_offset
+from cosim.importers.tracing import NORMS, called, function_of
+from cosim.network.channel_affine import ChannelAffine
 from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name
-from cosim.network.quantized_layer import QuantizedLayer, four_axes, geometry
-from cosim.network.tracing import NORMS, called, function_of
+from cosim.training.quantized_layer import QuantizedLayer, four_axes, geometry
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 _AFFINE = "calculate with numbers, or with constant tensors of (1, channels, 1, 1)"

@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError
-from cosim.network.channel_affine import Kind, affine_of, numbers_a_channel
+from cosim.importers.affine import Kind, affine_of, numbers_a_channel
 
 _AS_FLOAT = "export the network in float32, in evaluation mode"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError
-from cosim.network.quantizers import SMALLEST_STEP, Quantizer, Shown, sum_like
+from cosim.training.quantizers import SMALLEST_STEP, Quantizer, Shown, sum_like
 
 Estimator = Literal["expected", "straight-through"]
 _Function = Callable[[Tensor], Tensor]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from cosim.network.augment import Augmentation
+from cosim.training.augment import Augmentation
 
 
 @dataclass(frozen=True)

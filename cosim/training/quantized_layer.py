@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosim.network.partial_sum_quantizer import LayerFacts, PartialSumQuantizer
-from cosim.network.quantizers import Quantizer
+from cosim.training.partial_sum_quantizer import LayerFacts, PartialSumQuantizer
+from cosim.training.quantizers import Quantizer
 
 
 class QuantizedLayer(nn.Module):

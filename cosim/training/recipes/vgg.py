@@ -6,8 +6,8 @@ Source of the layout: Simonyan and Zisserman, "Very deep convolutional networks 
 
 from torch import nn
 
-from cosim.network.augment import Augmentation
-from cosim.network.recipes.recipe import Recipe, Schedule
+from cosim.training.augment import Augmentation
+from cosim.training.recipes.recipe import Recipe, Schedule
 
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:

@@ -7,8 +7,8 @@ is a 1x1 convolution.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosim.network.augment import Augmentation
-from cosim.network.recipes.recipe import Recipe, Schedule
+from cosim.training.augment import Augmentation
+from cosim.training.recipes.recipe import Recipe, Schedule
 
 
 class Block(nn.Module):

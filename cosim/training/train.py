@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosim.datasets import Dataset
-from cosim.network.checkpoint import digest_of
-from cosim.network.fitting import Course, Epoch, fit, pick_device, repeatable
 from cosim.network.layers import Network
-from cosim.network.quantize import Quantization, prepare, quantize, to_network
-from cosim.network.recipes import Recipe, Schedule
+from cosim.training.checkpoint import digest_of
+from cosim.training.fitting import Course, Epoch, fit, pick_device, repeatable
+from cosim.training.quantize import Quantization, prepare, quantize, to_network
+from cosim.training.recipes import Recipe, Schedule
 
 # Undistorted training images from which quantizers take their first ranges.
 _CALIBRATION = 1024

@@ -17,17 +17,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from cosim.arithmetic.partial_sums import PartialSums
 from cosim.config import Config
 from cosim.errors import NetworkError, nearest
-from cosim.network.checkpoint import digest_of
-from cosim.network.export import Exporter, check_understood
-from cosim.network.fitting import Course, fit, pick_device, repeatable
+from cosim.importers.tracing import Trace, trace
 from cosim.network.layers import Network, SoftwareStep
-from cosim.network.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
-from cosim.network.partial_sum_quantizer import PartialSumQuantizer, Rounding
-from cosim.network.partial_sums import PartialSums
-from cosim.network.quantized_layer import QuantizedLayer, four_axes
-from cosim.network.quantizers import (
+from cosim.training.checkpoint import digest_of
+from cosim.training.export import Exporter, check_understood
+from cosim.training.fitting import Course, fit, pick_device, repeatable
+from cosim.training.low_bit import ExpectedGradientQuantizer, PowerOfTwoQuantizer
+from cosim.training.partial_sum_quantizer import PartialSumQuantizer, Rounding
+from cosim.training.quantized_layer import QuantizedLayer, four_axes
+from cosim.training.quantizers import (
     SMALLEST_STEP,
     AsymmetricQuantizer,
     ClippedQuantizer,
@@ -35,7 +36,6 @@ from cosim.network.quantizers import (
     Quantizer,
     ThresholdQuantizer,
 )
-from cosim.network.tracing import Trace, trace
 
 # Calibration images on which the network is compared with the module, and the float rounding that is let pass.
 _COMPARED, _ROUNDING = 8, 1e-3

@@ -24,9 +24,9 @@ from torch import Tensor, fx, nn
 
 from cosim.errors import NetworkError
 from cosim.files import is_file
+from cosim.importers.onnx_external import LARGEST_FILE_BYTES, fetch_external
+from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, plain, type_name
 from cosim.network.layers import IMAGES
-from cosim.network.onnx_external import LARGEST_FILE_BYTES, fetch_external
-from cosim.network.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, plain, type_name
 
 MOST_NODES = 10_000
 OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules

@@ -15,8 +15,8 @@ import numpy as np
 from cosim.config import Config, check_value
 from cosim.datasets import Dataset
 from cosim.errors import CardError, ConfigError, NetworkError, SimulationError
-from cosim.evaluate.bench import Bench, Outcome
-from cosim.evaluate.sweep_result import CHIPS, SweepResult
+from cosim.experiments.bench import Bench, Outcome
+from cosim.experiments.sweep_result import CHIPS, SweepResult
 from cosim.files import disk_error, write_whole
 from cosim.network import Network
 from cosim.progress import log, progress_bar

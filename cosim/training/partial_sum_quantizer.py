@@ -1,7 +1,7 @@
 """Training with digitized partial sums in the forward pass, so that a network can run on few code bits.
 
 IMCQ and IMCAQ: Wei et al., IEEE JXCDC 2020, 10.1109/JXCDC.2020.2992306. The sums and codes are those of
-`cosim.network.partial_sums`.
+`cosim.arithmetic.partial_sums`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosim.arithmetic.bit_planes import add_partial_sums
+from cosim.arithmetic.partial_sums import Columns, PartialSums, pattern_states
 from cosim.errors import NetworkError
-from cosim.network.bit_planes import add_partial_sums
-from cosim.network.partial_sums import Columns, PartialSums, pattern_states
-from cosim.network.quantizers import Shown
+from cosim.training.quantizers import Shown
 
 Rounding = Literal["straight-through", "concrete"]
 

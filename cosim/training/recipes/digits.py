@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from cosim.network.augment import Augmentation
-from cosim.network.recipes.recipe import Recipe, Schedule
+from cosim.training.augment import Augmentation
+from cosim.training.recipes.recipe import Recipe, Schedule
 
 
 def build() -> nn.Module:

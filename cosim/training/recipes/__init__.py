@@ -1,8 +1,8 @@
 """Recipes: what each network is made of and how it is trained, one file each."""
 
 from cosim.errors import NetworkError, nearest
-from cosim.network.recipes import alexnet, digits, lenet5, mnist, resnet20, vgg
-from cosim.network.recipes.recipe import Recipe, Schedule
+from cosim.training.recipes import alexnet, digits, lenet5, mnist, resnet20, vgg
+from cosim.training.recipes.recipe import Recipe, Schedule
 
 RECIPES = {module.RECIPE.name: module.RECIPE for module in (mnist, digits, lenet5, alexnet, vgg, resnet20)}
 

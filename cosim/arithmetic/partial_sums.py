@@ -2,7 +2,7 @@
 
 A group of open wordlines sums levels, the converter makes a code of the sum, and codes are added over groups and bit
 planes. What is digitized here is what `cosim.readout` digitizes, so an ideal circuit gives the same codes. Training
-for it: `cosim.network.partial_sum_quantizer`.
+for it: `cosim.training.partial_sum_quantizer`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cosim.arithmetic.bit_planes import add_partial_sums, bit_planes, pattern_kernels, plane_patterns
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
-from cosim.network.bit_planes import add_partial_sums, bit_planes, pattern_kernels, plane_patterns
 
 # Every pattern of a group is a table row, so groups must be small.
 _MOST_WORDLINES = 12

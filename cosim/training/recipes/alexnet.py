@@ -6,8 +6,8 @@ Source of the layout: Krizhevsky et al., "ImageNet classification with deep conv
 
 from torch import nn
 
-from cosim.network.augment import Augmentation
-from cosim.network.recipes.recipe import Recipe, Schedule
+from cosim.training.augment import Augmentation
+from cosim.training.recipes.recipe import Recipe, Schedule
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from cosim.config import Config
 from cosim.datasets import Dataset
-from cosim.evaluate.bench import Bench, Outcome
 from cosim.evaluate.comparison import Accuracy
+from cosim.experiments.bench import Bench, Outcome
 from cosim.network import Network
 from cosim.progress import log, progress_bar
 

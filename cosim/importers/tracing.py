@@ -19,7 +19,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from cosim.errors import NetworkError
-from cosim.network.channel_affine import ChannelAffine, arithmetic_as_affine, norm_as_affine
+from cosim.importers.affine import arithmetic_as_affine, norm_as_affine
+from cosim.network.channel_affine import ChannelAffine
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # What in-place functions are called without in-place; methods lose their last "_".
