@@ -130,11 +130,11 @@ def linearity(simulator: Simulator) -> Iterator[tuple[str, ...]]:
     """Offset; largest deviation of a level from the line through its full amplitude, alone and less level 8 [units];
     what the lowest amplitude carries too much, level 0 and 15 less level 8 [%]."""
     for offset in (0, 8):
-        levels = np.pad(np.arange(16, dtype=np.uint8)[None] + np.uint8(offset), ((0, 63), (0, 0)))
+        held = np.pad(np.arange(16, dtype=np.uint8)[None] + np.uint8(offset), ((0, 63), (0, 0)))
         given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}"]
         decks = decks_for([*given, "array.bitline_res_ohm=0", "run.fidelity=dc"], simulator)
         shares = np.arange(1, 16)[:, None] / 15
-        units = read(simulator, decks.deck(group_of(levels, 0, 1), shares)) / decks.config.cell.unit_a
+        units = read(simulator, decks.deck(group_of(held, 0, 1), shares)) / decks.config.cell.unit_a
         products = units - units[:, 8:9]
         bent = [np.abs(values - shares * values[-1]).max() for values in (units, products)]
         excess = [100 * (15 * products[0, level] / products[-1, level] - 1) for level in (0, 15)]

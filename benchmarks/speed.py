@@ -142,8 +142,8 @@ def bench_deck(folder: Path) -> None:
     config = cosim.Config()
     card, simulator = load_card(config.cell.card), Simulator(config.run, Store(folder / "deck"))
     shifts = program_cell(card, config, simulator)
-    levels = np.random.default_rng(0).integers(0, 16, (9, 33)).astype(np.uint8)
-    group = Group(0, 72, 0, (0, 9), (0, 32), levels)
+    units = np.random.default_rng(0).integers(0, 16, (9, 33)).astype(np.uint8)
+    group = Group(0, 72, 0, (0, 9), (0, 32), units)
     gray, binary = 256 + gray_order(256), 256 + np.arange(256)
     tran = ArrayDecks(card, shifts, config)
     settled = ArrayDecks(card, shifts, cosim.Config.load(None, ["run.fidelity=dc"]))
@@ -169,7 +169,7 @@ def bench_deck(folder: Path) -> None:
             best[name] = min(best[name], reading.seconds)
             errors[name] = float(np.abs(reading.currents - expected).max() / config.cell.unit_a)
     for name, seconds in best.items():
-        say(name, f"{1e6 * seconds / (levels.size * len(gray)):.1f} us", f"{errors[name]:.1e} LSB")
+        say(name, f"{1e6 * seconds / (units.size * len(gray)):.1f} us", f"{errors[name]:.1e} LSB")
     for name in list(forms)[:2]:
         say(f"ratio: {name} / cosim tran", f"{best[name] / best['cosim tran']:.1f}", "at least 1.5, aim 4")
     bench_threads(folder, [tran.deck(group, part, careful=True) for part in np.split(binary, 8)[:4]],

@@ -1,8 +1,8 @@
 """Partial sums as an array's converter sees them, exactly and in software.
 
-A group of open wordlines sums levels, the converter makes a code of the sum, and codes are added over groups and bit
-planes. What is digitized here is what `cosim.readout` digitizes, so an ideal circuit gives the same codes. Training
-for it: `cosim.training.partial_sum_quantizer`.
+A group of open inputs sums what its cells conduct, the converter makes a code of the sum, and codes are added over
+groups and bit planes. What is digitized here is what `cosim.readout` digitizes, so an ideal circuit gives the same
+codes. Training for it: `cosim.training.partial_sum_quantizer`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosim.arithmetic.bit_planes import add_partial_sums, bit_planes, pattern_kernels, plane_patterns
+from cosim.arithmetic.codes import code_units, decision_offset, less_reference, nearest_codes
+from cosim.arithmetic.placement import Chunks, Placement
+from cosim.arithmetic.planes import bit_planes, every_pattern, plane_counts, plane_patterns
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
 
@@ -31,7 +33,7 @@ class PartialSums:
         open_wordlines: rows of the unrolled kernel in one sum, 1 to 12.
         cell_bits: a cell holds levels 0..2^cell_bits - 1, and a weight must fit one cell.
         offset_units: units that level 0 conducts.
-        lsb_units: width of a code in units of a level.
+        lsb_units: width of a code in units.
         highest: the largest code, or None for no limit.
     """
 
@@ -60,20 +62,20 @@ class PartialSums:
             ConfigError: its arrays digitize other sums.
         """
         check_digitized(config)
-        lsb_units, highest = config.code_units()
+        lsb_units, highest = code_units(config)
         return cls(config.array.open_wordlines, config.cell.bits, lsb_units, highest, config.cell.offset_units)
 
     def in_lsb(self, sums: Tensor) -> Tensor:
-        """Sums of levels in units of a code, so that the nearest integer is the code."""
+        """Sums of units as positions in codes, so that the nearest integer is the code."""
         return sums / self.lsb_units + decision_offset(self.lsb_units)
 
     def codes(self, lsb: Tensor) -> Tensor:
         """Codes of what `in_lsb` gives, without noise."""
-        return lsb.round().clamp(0, self.highest)
+        return nearest_codes(lsb, self.highest)
 
 
 def check_digitized(config: Config) -> None:
-    """Refuse arrays that digitize other sums than those of levels, less a reference, a bit plane at a time.
+    """Refuse arrays that digitize other sums than those of cells, less a reference, a bit plane at a time.
 
     Raises:
         ConfigError: the arrays of the configuration are such.
@@ -89,32 +91,23 @@ def check_digitized(config: Config) -> None:
             )
 
 
-def decision_offset(lsb_units: float) -> float:
-    """What a converter adds to a sum before it rounds, in codes.
-
-    Where a code is an even number of units wide, every other whole sum would lie exactly between two codes and the
-    least disturbance decide; such a converter decides half a unit lower.
-    """
-    return 0.5 / lsb_units if lsb_units % 2 == 0 else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """A layer as the columns of an array.
+    """A layer's placement as the columns of an array that is wide enough for it.
 
     Attributes:
-        levels: (streams, outputs / groups + 1, wordlines) float, in units with the offset; the last column is the
-            reference, missing rows hold 0.
-        zero_points: (groups, outputs / groups) float64 units that stand for weight 0.
-        reference_level: of the reference column.
-        kernels: `pattern_kernels` of the layer.
+        units: (streams, outputs / groups + 1, inputs) float32 that cells conduct; the last column is the reference,
+            missing rows hold 0.
+        zero_units: (groups, outputs / groups) float64 that stand for weight 0.
+        reference_units: of the reference column.
+        kernels: `Chunks.pattern_kernels` of the layer.
         geometry: stride, dilation and groups.
         bits: of an activation.
     """
 
-    levels: Tensor
-    zero_points: Tensor
-    reference_level: int
+    units: Tensor
+    zero_units: Tensor
+    reference_units: int
     kernels: Tensor
     geometry: dict[str, Any]
     bits: int
@@ -129,54 +122,56 @@ class Columns:
         bits: int,
     ) -> Columns:
         """Columns of levels (outputs, inputs / groups, kernel height, kernel width) and zero points (outputs,)."""
-        outputs, inputs, height, width = levels.shape
-        groups = geometry["groups"]
-        depth, chunks = inputs * height * width, math.ceil(inputs * height * width / how.open_wordlines)
-        reference_level = reference_level_for(zero_points, 2**how.cell_bits) + how.offset_units
-        flat = levels.reshape(groups, outputs // groups, depth).to(torch.float32) + how.offset_units
-        reference = torch.full_like(flat[:, :1], float(reference_level))
-        columns = F.pad(torch.cat([flat, reference], 1), (0, chunks * how.open_wordlines - depth))
-        columns = columns.reshape(groups, -1, chunks, how.open_wordlines).transpose(1, 2).flatten(0, 1)
-        kernels = pattern_kernels((inputs, height, width), how.open_wordlines, groups).to(levels.device, torch.float32)
-        per_group = zero_points.reshape(groups, -1).to(torch.float64) + how.offset_units
-        return cls(columns, per_group, reference_level, kernels, geometry, bits)
+        chunks = Chunks(tuple(levels.shape[1:]), geometry["groups"], how.open_wordlines)
+        levels = levels.to(torch.float32)
+        placed = Placement.offset(levels, zero_points, how.cell_bits, how.cell_bits, how.offset_units, chunks)
+        assert placed.reference_units is not None
+        columns = placed.units.reshape(chunks.groups, -1, chunks.depth)
+        reference = torch.full_like(columns[:, :1], float(placed.reference_units))
+        units = chunks.cut(torch.cat([columns, reference], 1)).transpose(1, 2).flatten(0, 1)
+        zero_units = placed.zero_units.reshape(chunks.groups, -1).to(torch.float64)
+        kernels = chunks.pattern_kernels().to(levels.device, torch.float32)
+        return cls(units, zero_units, placed.reference_units, kernels, geometry, bits)
 
     @property
     def chunks(self) -> int:
-        return len(self.levels) // len(self.zero_points)
+        """Chunks of a kernel."""
+        return len(self.units) // len(self.zero_units)
 
     def every_sum(self) -> Tensor:
-        """Sums of levels for every pattern of every stream: (streams, patterns, columns)."""
-        return pattern_states(self.levels.shape[2], self.levels.device) @ self.levels.transpose(1, 2)
+        """Sums of units for every pattern of every stream: (streams, patterns, columns)."""
+        return every_pattern(self.units.shape[2], self.units.device) @ self.units.transpose(1, 2)
 
     def rows(self, activations: Tensor) -> Tensor:
         """Which row of a group's table answers each read: (groups, chunks, bits, n, height, width)."""
         patterns = plane_patterns(bit_planes(activations, self.bits), self.kernels, self.geometry).to(torch.int64)
-        slots = 2 ** self.levels.shape[2]
-        rows = patterns.unflatten(2, (len(self.zero_points), self.chunks)).permute(2, 3, 0, 1, 4, 5)
+        slots = 2 ** self.units.shape[2]
+        rows = patterns.unflatten(2, (len(self.zero_units), self.chunks)).permute(2, 3, 0, 1, 4, 5)
         return rows + slots * torch.arange(self.chunks, device=rows.device)[:, None, None, None, None]
 
     def less_reference(self, codes: Tensor) -> Tensor:
         """Partial sums (groups, chunks * patterns, outputs / groups) of codes (streams, patterns, columns)."""
-        grouped = codes.unflatten(0, (len(self.zero_points), self.chunks)).to(torch.float64)
-        reference = grouped[..., -1:] * self.zero_points[:, None, None] / self.reference_level
-        return (grouped[..., :-1] - reference).to(torch.float32).flatten(1, 2)
+        grouped = codes.unflatten(0, (len(self.zero_units), self.chunks)).to(torch.float64)
+        zero_units = self.zero_units[:, None, None]
+        sums = less_reference(grouped[..., :-1], grouped[..., -1:], zero_units, self.reference_units)
+        return sums.to(torch.float32).flatten(1, 2)
 
 
-def pattern_states(wordlines: int, device: torch.device) -> Tensor:
-    """State of each wordline under every pattern: (2^wordlines, wordlines) of 0 and 1, float32."""
-    patterns = torch.arange(2**wordlines, device=device)
-    return ((patterns[:, None] >> torch.arange(wordlines, device=device)) & 1).to(torch.float32)
-
-
-def reference_level_for(zero_points: Tensor, cell_levels: int, place: int = 1) -> int:
-    """The reference column's level: close to the zero points, so that wires take from both alike.
+def add_partial_sums(rows: Tensor, table: Tensor) -> Tensor:
+    """Sum table rows over the chunks of a kernel and, weighted by powers of two, over bit planes.
 
     Args:
-        zero_points: (outputs,) levels that stand for weight 0.
-        place: what a unit of the most significant slice counts.
+        rows: (chunks, bits, n, height, width) which row of the table answers each read.
+        table: (rows, outputs) partial sums.
+
+    Returns:
+        (n, outputs, height, width) in the table's dtype.
     """
-    return min(max(round(float(zero_points.to(torch.float64).median()) / place), 1), cell_levels - 1)
+    chunks, bits, n, height, width = rows.shape
+    weights = plane_counts(bits, table.device).repeat(chunks).to(table.dtype)
+    bags = rows.permute(2, 3, 4, 0, 1).reshape(n * height * width, chunks * bits)
+    summed = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights.expand(bags.shape))
+    return summed.reshape(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def digitized_sums(columns: Columns, how: PartialSums, activations: Tensor) -> Tensor:

@@ -27,24 +27,6 @@ class Config(Section):
     variation: Variation = Variation()
     run: Run = Run()
 
-    def code_units(self, pulses: int = 1) -> tuple[float, int | None]:
-        """Width of a code in unit currents, and the highest code, None for no limit.
-
-        Where a conversion adds the charge of several pulses, a unit is that of a unit current in one of them.
-
-        Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
-        column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
-        wordlines of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
-        nine units a code.
-        """
-        if self.adc.bits == "lossless":
-            return 1.0, None
-        highest = 2**self.adc.bits - 1
-        if self.adc.full_scale_units is not None:
-            return pulses * self.adc.full_scale_units / highest, highest
-        largest = pulses * self.array.open_wordlines * self.cell.most_units
-        return float(max(1, round(largest / highest))), highest
-
     @property
     def read_at_corner(self) -> Read:
         """How a pattern is read with the corner's supply."""

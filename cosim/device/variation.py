@@ -36,8 +36,8 @@ def cell_normals(config: Config, effect: str, layer: int, group: Group) -> np.nd
     Args:
         layer: number of the layer in its network.
     """
-    wordlines, bitlines = group.levels.shape
-    rows = range(group.first_wordline, group.first_wordline + wordlines)
+    wordlines, bitlines = group.units.shape
+    rows = range(group.first_input, group.first_input + wordlines)
     return np.stack([chip_generator(config, effect, layer, group.tile, row).standard_normal(bitlines) for row in rows])
 
 
@@ -89,12 +89,12 @@ class CellVariation:
 
     Args:
         config: variation, cell, seed and chip.
-        shifts: (levels,) threshold shift of each level, falling [V].
-        log_slopes: (levels,) change of a level's current with its shift, d ln(I) / dV [1/V], negative; needed with
+        shifts: (units,) threshold shift for each number of unit currents, falling [V].
+        log_slopes: (units,) change of such a current with its shift, d ln(I) / dV [1/V], negative; needed with
             variation.program_sigma_rel only.
 
     Attributes:
-        sigma_v: (levels,) sigma of a cell's shift as programmed [V].
+        sigma_v: (units,) sigma of a cell's shift as programmed [V].
 
     Raises:
         ConfigError: no two levels can be told apart, or no charge is left.
@@ -143,9 +143,9 @@ class CellVariation:
     def cell_shifts(self, layer: int, group: Group) -> np.ndarray:
         """Threshold shift of every cell of a group of layer number `layer`: (wordlines, bitlines) [V]."""
         variation = self.config.variation
-        shifts = self.shifts[group.levels]
+        shifts = self.shifts[group.units]
         if variation.program_error:
-            sigma = self._sigma[group.levels]
+            sigma = self._sigma[group.units]
             normal = cell_normals(self.config, "program error", layer, group)
             if variation.verify_band_v is not None:  # the same cells err to the same side, within the band
                 inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))

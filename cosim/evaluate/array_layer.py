@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import CellVariation
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import Group, ReadScheme, deck_patterns, pattern_bits, plan_tiles, pulse_patterns
+from cosim.mapping import Group, ReadScheme, deck_patterns, plan_tiles, pulse_patterns
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec
 from cosim.readout import (
@@ -74,7 +75,7 @@ class ArrayLayer:
         self.network = network
         mode = chip.config.read.mode
         self.plan = plan_tiles(layer, chip.config.array, chip.config.cell, transposed=mode == "amplitude")
-        self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_wordlines()))
+        self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_inputs()))
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
         self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
@@ -83,7 +84,7 @@ class ArrayLayer:
     @cached_property
     def table(self) -> LayerTable:
         """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
-        config, bitlines = self.chip.config, {group.tile: group.levels.shape[1] for group in self.plan.groups}
+        config, bitlines = self.chip.config, {group.tile: group.units.shape[1] for group in self.plan.groups}
         converters = [
             Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile), self.scheme.pulses)
             for tile in range(self.plan.tiles)
@@ -100,7 +101,7 @@ class ArrayLayer:
         else:  # an amplitude counts as often as so many pulses
             patterns = pulse_patterns(self.plan, activations).flatten(3)
         opened = []
-        for stream, wordlines in enumerate(self.plan.stream_wordlines()):
+        for stream, wordlines in enumerate(self.plan.stream_inputs()):
             distinct = np.unique(patterns[:, :, stream].flatten(1).numpy(), axis=1)
             opened.append(np.sum([pattern_bits(pulse, wordlines) for pulse in distinct], axis=0))
         self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, opened)))
@@ -162,7 +163,7 @@ class ArrayLayer:
             self.table.fill(index, patterns, reading.currents)
 
     def _ideal_currents(self, group: Group, reads: np.ndarray) -> np.ndarray:
-        return ideal_sums(group, self.scheme.drive(reads, group.wordlines)) * self.chip.config.cell.unit_a
+        return ideal_sums(group, self.scheme.drive(reads, group.inputs)) * self.chip.config.cell.unit_a
 
     def _simulated(self, needed: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Reading]]:
         """Group, patterns and readings of decks that read at least the patterns needed of every group, a step at a
@@ -195,13 +196,13 @@ class ArrayLayer:
         return found
 
     def _deck_patterns(self, index: int, needed: np.ndarray) -> list[np.ndarray]:
-        return deck_patterns(needed, self.plan.groups[index].wordlines, self.chip.config.run.patterns_per_deck)
+        return deck_patterns(needed, self.plan.groups[index].inputs, self.chip.config.run.patterns_per_deck)
 
     def every_deck(self) -> Iterator[PlannedDeck]:
         """The decks that answer every pattern of every group."""
         for index, group in enumerate(self.plan.groups):
             for amplitude in range(self.scheme.amplitudes):
-                every = np.arange(2**group.wordlines) + (amplitude << self.scheme.inputs)
+                every = np.arange(2**group.inputs) + (amplitude << self.scheme.inputs)
                 for patterns in self._deck_patterns(index, every):
                     yield self.planned_deck(index, patterns)
 
@@ -227,16 +228,16 @@ class ArrayLayer:
             self._encoding(),
         )
         shifts = self.chip.cells.cell_shifts(self.number, group) if self.chip.cells else None
-        drive = patterns if patterns.ndim == 2 else self.scheme.drive(patterns, group.wordlines)
+        drive = patterns if patterns.ndim == 2 else self.scheme.drive(patterns, group.inputs)
         return PlannedDeck(index, drive, self.chip.decks.deck(group, drive, comments, careful=careful, shifts=shifts))
 
     def _encoding(self) -> str:
         """How weights lie on bitlines, in words."""
         line = "wordline" if self.scheme.mode == "amplitude" else "bitline"
         places = f"a weight takes {len(self.plan.places)} {line}(s), most significant first"
-        if self.plan.reference_level is None:
+        if self.plan.reference_units is None:
             return f"{places}, each slice a pair for positive and negative weights"
-        return f"the last {line} is the reference column, of level {self.plan.reference_level}; {places}"
+        return f"the last {line} is the reference column, of level {self.plan.reference_units}; {places}"
 
     def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
         """A deck of reads of one image in the order it causes them, on a random group.
@@ -253,7 +254,7 @@ class ArrayLayer:
         index = int(rng.integers(len(self.plan.groups)))
         group = self.plan.groups[index]
         reads = self.scheme.reads(self.plan, activations)[:, 0, group.stream].flatten(1).numpy()
-        in_order, terms, weights = self.scheme.in_order(reads, group.wordlines)
+        in_order, terms, weights = self.scheme.in_order(reads, group.inputs)
         count = min(self.chip.config.run.audit_reads, len(in_order))
         starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
         spans = [slice(start, start + count) for start in starts.tolist()]

@@ -30,7 +30,7 @@ def write_netlists(
     for array in arrays:
         if not array.plan.enumerated:
             raise ConfigError(
-                f"layer {array.layer.name!r} has groups of {max(array.plan.stream_wordlines())} wordlines, too many "
+                f"layer {array.layer.name!r} has groups of {max(array.plan.stream_inputs())} wordlines, too many "
                 "patterns to write a deck for each: set array.open_wordlines=9"
             )
     new_folder(folder, folder, force=force)
@@ -76,11 +76,11 @@ def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str,
         "layer": array.layer.name,
         "tile": group.tile,
         "group": planned.group,
-        "wordlines": [group.first_wordline, group.first_wordline + group.wordlines],
+        "wordlines": [group.first_input, group.first_input + group.inputs],
         "rows": list(group.rows),
         "outputs": list(group.outputs),
         "bitlines": list(deck.sources),
-        "patterns": ((planned.drive > 0) @ (1 << np.arange(group.wordlines))).tolist(),
+        "patterns": ((planned.drive > 0) @ (1 << np.arange(group.inputs))).tolist(),
         "amplitudes": planned.drive.max(axis=1).tolist(),
         "sample_at": deck.samples.tolist(),
     }

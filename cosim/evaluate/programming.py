@@ -15,9 +15,11 @@ _LARGEST_LEAK = 0.1
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:
-    """Threshold shift of every level [V], found from the card itself at tt, 27 C and nominal supply.
+    """Threshold shift for every number of unit currents up to the highest level's [V].
 
-    The simulated curve is inverted, then simulated again around each level and inverted once more, so that the
+    It is found from the card itself at tt, 27 C and nominal supply.
+
+    The simulated curve is inverted, then simulated again around each shift and inverted once more, so that the
     currents are within 1e-6 of their targets.
 
     Raises:
@@ -27,10 +29,10 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     for _ in range(2):
         deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), nominal)
         (reading,) = simulator.simulate([deck], "programming")
-        levels = program_levels(shifts, reading.currents[0], config.cell)
-        shifts = np.sort((levels[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
+        programmed = program_levels(shifts, reading.currents[0], config.cell)
+        shifts = np.sort((programmed[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
         shifts = shifts[np.concatenate([[True], np.diff(shifts) > 1e-6])]
-    return levels
+    return programmed
 
 
 def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
@@ -44,7 +46,7 @@ def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simu
 
 
 def close_cells(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> ClosedCells:
-    """What the cells of closed wordlines, or bitlines, conduct and store at the corner, level by level.
+    """What the cells of closed wordlines, or bitlines, conduct and store at the corner, by their units when open.
 
     Raises:
         CardError: those of one bitline conduct so much that they would swamp a read.

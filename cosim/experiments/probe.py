@@ -248,7 +248,7 @@ def _columns(array: ArrayLayer, index: int, channel: int) -> list[int]:
     """Bitlines of an output on a group, most significant slice first, and the reference column."""
     group, slices = array.plan.groups[index], len(array.plan.places)
     first = (channel - group.outputs[0]) * slices
-    return [*range(first, first + slices), group.levels.shape[1] - 1]
+    return [*range(first, first + slices), group.units.shape[1] - 1]
 
 
 def _reads(
@@ -264,7 +264,7 @@ def _reads(
         if not group.outputs[0] <= channel < group.outputs[1]:
             continue
         columns, here = _columns(array, index, channel), patterns[:, 0, group.stream, at[0], at[1]].numpy()
-        in_order[index], terms, weights = scheme.in_order(here[:, None], group.wordlines)
+        in_order[index], terms, weights = scheme.in_order(here[:, None], group.inputs)
         drive = in_order[index][::-1]
         lsb = np.tensordot(weights, table.lookup(index, terms[::-1].T), 1)
         read_codes = codes[0, :, at[0], at[1]]
@@ -272,13 +272,13 @@ def _reads(
         ideal_codes = replace(converter, weights=None).codes(converter.ideal_lsb(ideal_sums(group, drive)))
         mixed = scheme.mode == "amplitude"
         for bit, states in enumerate(drive):
-            pattern = int((states > 0) @ (1 << np.arange(group.wordlines)))
+            pattern = int((states > 0) @ (1 << np.arange(group.inputs)))
             name, identity = (None, None) if mixed else _deck_of(array, index, pattern)
             reads.append(
                 {
                     "group": index,
                     "tile": group.tile,
-                    "first_wordline": group.first_wordline,
+                    "first_wordline": group.first_input,
                     "rows": group.rows,
                     "bit": bit,
                     "pattern": pattern,
@@ -299,7 +299,7 @@ def _deck_of(array: ArrayLayer, index: int, pattern: int) -> tuple[str | None, s
     """Name and identity of the deck that answers a pattern, where decks hold whole blocks of patterns."""
     if not array.plan.enumerated:
         return None, None
-    wordlines, simulator = array.plan.groups[index].wordlines, _simulator(array)
+    wordlines, simulator = array.plan.groups[index].inputs, _simulator(array)
     (patterns,) = deck_patterns(np.array([pattern]), wordlines, array.chip.config.run.patterns_per_deck)
     deck = array.planned_deck(index, patterns).deck
     return deck_name(array, index, pattern // len(patterns)), deck.identity(simulator.engine)

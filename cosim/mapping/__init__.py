@@ -5,7 +5,6 @@ from cosim.mapping.patterns import (
     deck_patterns,
     gray_order,
     input_states,
-    pattern_bits,
     pulse_patterns,
 )
 from cosim.mapping.plan import Group, TilePlan, plan_tiles
@@ -19,7 +18,6 @@ __all__ = [
     "deck_patterns",
     "gray_order",
     "input_states",
-    "pattern_bits",
     "plan_tiles",
     "pulse_patterns",
 ]

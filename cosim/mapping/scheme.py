@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.mapping.patterns import bit_plane_patterns, pattern_bits, pulse_patterns
+from cosim.arithmetic.planes import pattern_bits
+from cosim.mapping.patterns import bit_plane_patterns, pulse_patterns
 from cosim.mapping.plan import TilePlan
 
 

@@ -47,7 +47,7 @@ class ArrayDecks:
 
     Args:
         card: the cell's card.
-        shifts: (levels,) threshold shift of each level [V].
+        shifts: (units,) threshold shift of a cell that conducts so many unit currents [V].
         config: array, cell, read condition and fidelity.
         closed: what lumped cells of closed wordlines, or bitlines, conduct and store; None for nothing.
     """
@@ -78,13 +78,13 @@ class ArrayDecks:
             careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
                 edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
                 to stop at the samples only, which gives the same settled currents.
-            shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its level.
+            shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its units.
         """
         read = self.config.read_at_corner
         line, high_v = ("b", read.bitline_v) if self._sense.grounds else ("w", read.wordline_v)
         circuit, first = self._circuit(group, shifts)
-        states = input_states(patterns, group.wordlines)
-        sources = tuple(self._sense.source(index) for index in range(group.levels.shape[1]))
+        states = input_states(patterns, group.inputs)
+        sources = tuple(self._sense.source(index) for index in range(group.units.shape[1]))
         if self.config.run.fidelity == "dc":
             return Deck(
                 "dc",
@@ -116,14 +116,14 @@ class ArrayDecks:
         """Cells and wires, and the number of the group's first input in their names."""
         array, closed = self.config.array, self._closed
         if self._sense.grounds:
-            shifts = self.shifts[group.levels] if group_shifts is None else group_shifts
+            shifts = self.shifts[group.units] if group_shifts is None else group_shifts
             return transposed_circuit(group, shifts, self.shifts, self.config, closed, self._writer, self._sense)
         whole = array.closed_wordlines == "cells"
-        tile = group.tile_levels(array.wordlines)
-        start, stop = (0, len(tile)) if whole else (group.first_wordline, group.first_wordline + group.wordlines)
+        tile = group.tile_units(array.wordlines)
+        start, stop = (0, len(tile)) if whole else (group.first_input, group.first_input + group.inputs)
         below, held, above = tile[:start], tile[start:stop], tile[stop:]
-        first = group.first_wordline - start
-        opened = range(first, first + group.wordlines)
+        first = group.first_input - start
+        opened = range(first, first + group.inputs)
         # 0 where it does not matter, so that all groups share a template.
         offset = start % array.source_line_wordlines if array.source_res_ohm > 0 else 0
         wires = Wires(array, len(held), held.shape[1], opened, offset)

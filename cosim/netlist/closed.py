@@ -32,8 +32,8 @@ class ClosedCells:
     reads, its gate open and its bitline at 0 V, to its source line.
 
     Attributes:
-        conductance_s: (levels,) current at the line's voltage, over that voltage; at 0 V its slope [S].
-        capacitance_f: (levels,) charge that the cell takes a volt, around the line's voltage [F].
+        conductance_s: (units,) current at the line's voltage, over that voltage; at 0 V its slope [S].
+        capacitance_f: (units,) charge that the cell takes a volt, around the line's voltage [F].
     """
 
     conductance_s: np.ndarray
@@ -43,7 +43,7 @@ class ClosedCells:
         """Conductances for `add_leakage`, by place, each (bitlines,) [S].
 
         Args:
-            below: (wordlines, bitlines) levels of the closed cells between clamp and group, the clamp's end first.
+            below: (wordlines, bitlines) units of the closed cells between clamp and group, the clamp's end first.
             above: those beyond the group.
         """
         leaking = self.conductance_s[below]

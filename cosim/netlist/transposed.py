@@ -49,7 +49,7 @@ class TransposedWires(Wires):
 def transposed_circuit(
     group: Group,
     shifts: np.ndarray,
-    level_shifts: np.ndarray,
+    unit_shifts: np.ndarray,
     config: Config,
     closed: ClosedCells | None,
     writer: CellWriter,
@@ -59,11 +59,11 @@ def transposed_circuit(
 
     Args:
         shifts: (inputs, outputs) threshold shift of each cell of the group [V].
-        level_shifts: (levels,) of each level, for the tile's other cells.
+        unit_shifts: (units,) of cells that conduct so many unit currents, for the tile's other cells.
         closed: what lumped cells of other bitlines conduct and store; None for nothing.
     """
-    array, first = config.array, group.first_wordline
-    tile = group.tile_levels(array.bitlines)
+    array, first = config.array, group.first_input
+    tile = group.tile_units(array.bitlines)
     inputs, outputs = shifts.shape
     every = array.closed_wordlines == "cells"
     # Without wires that join bitlines it does not matter where on the tile they are, and groups share a template.
@@ -78,7 +78,7 @@ def transposed_circuit(
         held_s, held_f = closed.conductance_s[others], closed.capacitance_f[others]
         if array.source_res_ohm == 0:
             held_s, held_f = held_s.sum(axis=1, keepdims=True), held_f.sum(axis=1, keepdims=True)
-    cells = level_shifts[tile[start:stop]]
+    cells = unit_shifts[tile[start:stop]]
     cells[opened] = shifts
     template = _template(wires, opened, writer, sense, held_s.shape[1], config.read_at_corner.wordline_v)
     none, above_f = np.zeros(wires.bitlines), array.bitline_cap_f * (array.wordlines - outputs)

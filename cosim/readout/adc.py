@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cosim.arithmetic.partial_sums import decision_offset
+from cosim.arithmetic.codes import code_units, decision_offset, nearest_codes
 from cosim.config import Config
 from cosim.device import chip_generator
 
@@ -23,7 +23,7 @@ class Converter:
     of the weights kept so far and its own.
 
     Attributes:
-        unit_a: current of level 1 [A].
+        unit_a: current between neighbouring levels, `Cell.unit_a` [A].
         lsb_units: (bitlines,), or (1,) where all agree: width of a code in unit currents; 1 loses nothing.
         highest: the largest code, or None for no limit.
         gain, offset_lsb: (bitlines,) or (1,), of sense stage, converter and trimming together.
@@ -41,12 +41,12 @@ class Converter:
 
     @classmethod
     def from_config(cls, config: Config, lsb_units: np.ndarray | None = None, pulses: int = 1) -> Converter:
-        """The converters of a configuration without their errors, their codes as wide as `Config.code_units` says.
+        """The converters of a configuration without their errors, their codes as wide as `code_units` says.
 
         Args:
             lsb_units: (bitlines,) or (1,) widths of a code that a calibration has found instead.
         """
-        found, highest = config.code_units(pulses)
+        found, highest = code_units(config, pulses)
         widths = np.array([found]) if lsb_units is None else lsb_units
         return cls(config.cell.unit_a, widths, highest, np.ones(1), np.zeros(1), pulses=pulses)
 
@@ -119,12 +119,12 @@ class Converter:
         if self.decision_lsb.any():
             lsb = lsb + self.decision_lsb.astype(lsb.dtype)
         if self.weights is None:
-            return np.clip(np.rint(lsb), 0, self.highest)
+            return nearest_codes(lsb, self.highest)
         weights = self.weights.astype(lsb.dtype)
-        code, level = np.zeros_like(lsb), np.full_like(lsb, -0.5)  # an ideal code begins half a code below its level
+        code, reached = np.zeros_like(lsb), np.full_like(lsb, -0.5)  # an ideal code begins half a code below its own
         for bit in reversed(range(weights.shape[1])):
-            kept = lsb >= level + weights[:, bit]
-            level += kept * weights[:, bit]
+            kept = lsb >= reached + weights[:, bit]
+            reached += kept * weights[:, bit]
             code += kept * lsb.dtype.type(2**bit)
         return code
 

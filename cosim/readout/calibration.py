@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cosim.arithmetic.codes import reaching_units
 from cosim.config import Config
 from cosim.mapping import TilePlan
 
@@ -18,7 +19,7 @@ def calibrated_lsb_units(config: Config, plan: TilePlan, opened: Sequence[np.nda
 
     Args:
         config: adc.range is "calibrated-layer" or "calibrated-column".
-        opened: (streams,) of (conversions, wordlines) pulses for which each wordline is open, 0 or 1 in a single read.
+        opened: (streams,) of (conversions, inputs) pulses for which each input is open, 0 or 1 in a single read.
 
     Returns:
         (bitlines,) or (1,) unit currents for every tile.
@@ -27,8 +28,8 @@ def calibrated_lsb_units(config: Config, plan: TilePlan, opened: Sequence[np.nda
     highest = 2**config.adc.bits - 1
     largest: list[np.ndarray] = [np.zeros(1)] * plan.tiles
     for group in plan.groups:
-        sums = (opened[group.stream] @ group.levels.astype(np.int64)).max(axis=0, initial=0)
+        sums = (opened[group.stream] @ group.units.astype(np.int64)).max(axis=0, initial=0)
         largest[group.tile] = np.maximum(largest[group.tile], sums)
     if config.adc.range == "calibrated-layer":
         largest = [np.array([max(sums.max() for sums in largest)])] * plan.tiles
-    return [np.maximum(np.ceil(sums / highest), 1.0) for sums in largest]
+    return [reaching_units(sums, highest) for sums in largest]

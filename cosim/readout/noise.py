@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import cell_normals, chip_generator, current_sigma
-from cosim.mapping import Group, pattern_bits
+from cosim.mapping import Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class ReadNoise:
         self._config = config
         self._layer = layer
         self._groups = groups
-        self._variance = sigma**2  # of an open cell of each level
+        self._variance = sigma**2  # of an open cell of so many units
         self.input_lsb = config.adc.noise_lsb
         self.per_cell = variation.read_sigma_rel > 0
         self.traps = [self._traps(group) for group in groups] if variation.telegraph_share > 0 else None
@@ -60,8 +61,8 @@ class ReadNoise:
         """Which cells have a trap is the chip's: a cell keeps it whatever the configuration reads."""
         variation = self._config.variation
         found = cell_normals(self._config, "traps", self._layer, group) < ndtri(variation.telegraph_share)
-        wordlines, bitlines = np.nonzero(found & (group.levels > 0))
-        half = group.levels[wordlines, bitlines] * variation.telegraph_rel / 2
+        wordlines, bitlines = np.nonzero(found & (group.units > 0))
+        half = group.units[wordlines, bitlines] * variation.telegraph_rel / 2
         return Traps(wordlines, bitlines, half.astype(np.float32))
 
     def normal_variance(self, index: int, patterns: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
@@ -71,7 +72,7 @@ class ReadNoise:
             lsb_per_unit: (bitlines,) or (1,).
         """
         group = self._groups[index]
-        cells = pattern_bits(patterns, group.wordlines) @ self._variance[group.levels]
+        cells = pattern_bits(patterns, group.inputs) @ self._variance[group.units]
         return cells * lsb_per_unit**2 + self.input_lsb**2
 
     def variance(self, index: int, patterns: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
@@ -79,9 +80,9 @@ class ReadNoise:
         group, total = self._groups[index], self.normal_variance(index, patterns, lsb_per_unit)
         if self.traps is None:
             return total
-        traps, squares = self.traps[index], np.zeros(group.levels.shape)
+        traps, squares = self.traps[index], np.zeros(group.units.shape)
         squares[traps.wordlines, traps.bitlines] = traps.half_units.astype(np.float64) ** 2
-        return total + pattern_bits(patterns, group.wordlines) @ squares * lsb_per_unit**2
+        return total + pattern_bits(patterns, group.inputs) @ squares * lsb_per_unit**2
 
     def generator(self, patterns: np.ndarray) -> np.random.Generator:
         """The generator of one image's noise on this layer, seeded by the patterns that the image causes.

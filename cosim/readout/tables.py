@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosim.arithmetic.bit_planes import add_partial_sums
+from cosim.arithmetic.codes import less_reference
+from cosim.arithmetic.partial_sums import add_partial_sums
+from cosim.arithmetic.planes import plane_counts
 from cosim.mapping import Group, ReadScheme, TilePlan, input_states
 from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
@@ -26,7 +28,7 @@ def ideal_sums(group: Group, patterns: np.ndarray) -> np.ndarray:
     Args:
         patterns: (n,) integers, or (n, wordlines) shares, as `input_states` takes them.
     """
-    return input_states(patterns, group.wordlines) @ group.levels.astype(np.int64)
+    return input_states(patterns, group.inputs) @ group.units.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class LayerTable:
         self._known = [np.zeros(slots, bool) for _ in range(plan.streams)]
         # numpy's zeros take no memory until they are written to; torch's do.
         self._partial = torch.from_numpy(np.zeros((plan.streams, slots, self.columns), np.float32))
-        self._lsb = [np.zeros((slots, g.levels.shape[1]), np.float32) for g in plan.groups]
+        self._lsb = [np.zeros((slots, g.units.shape[1]), np.float32) for g in plan.groups]
 
     def converter(self, index: int) -> Converter:
         """The converters that read the plan's group `index`."""
@@ -177,10 +179,9 @@ class LayerTable:
         """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
         outputs, places = group.outputs[1] - group.outputs[0], self.plan.places
         sums = units[:, : outputs * len(places)].reshape(len(units), outputs, len(places)) @ places
-        if self.plan.reference_level is not None:
+        if self.plan.reference_units is not None:
             zeros = self.plan.zero_units[slice(*group.outputs)]
-            # Multiplied before it is divided, so that an exact reference gives an exact integer.
-            sums = sums - units[:, -1:].astype(np.float64) * zeros / self.plan.reference_level
+            sums = less_reference(sums, units[:, -1:].astype(np.float64), zeros, self.plan.reference_units)
         return sums.astype(np.float32)
 
     def apply(self, patterns: Tensor) -> Tensor:
@@ -208,8 +209,8 @@ class LayerTable:
         """
         bits, n, _, height, width = patterns.shape
         reads, outputs = bits * height * width, self.plan.layer.outputs
-        weights = 2.0 ** np.arange(bits, dtype=np.float32)
-        widest = max(group.levels.shape[1] for group in self.plan.groups)
+        weights = plane_counts(bits).numpy()
+        widest = max(group.units.shape[1] for group in self.plan.groups)
         step = max(1, _NOISY_BLOCK // (reads * widest))
         sums, sigmas = np.zeros((n, height * width, outputs), np.float32), self._sigmas(noise)
         for first in range(0, n, step):
@@ -324,7 +325,7 @@ class LayerTable:
     def ideal_sums(self, index: int, reads: np.ndarray) -> np.ndarray:
         """What an ideal array gives in reads of the plan's group `index`: (reads, bitlines) in unit currents."""
         group = self.plan.groups[index]
-        return ideal_sums(group, self.scheme.drive(reads, group.wordlines))
+        return ideal_sums(group, self.scheme.drive(reads, group.inputs))
 
     def noise_lsb(self) -> float:
         """Root mean square of the noise at the converters' inputs over all reads [LSB]."""

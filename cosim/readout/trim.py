@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import chip_generator
 from cosim.errors import ConfigError
-from cosim.mapping import Group, TilePlan, pattern_bits
+from cosim.mapping import Group, TilePlan
 from cosim.readout.adc import Converter
 from cosim.readout.tables import ideal_sums
 
@@ -34,10 +35,10 @@ class KnownReads:
 def known_patterns(config: Config, group: Group) -> np.ndarray:
     """The patterns that trimming reads on a group: all wordlines open; for a calibration none, and others at random."""
     if config.trim.method == "reference":
-        return np.array([2**group.wordlines - 1])
+        return np.array([2**group.inputs - 1])
     generator = chip_generator(config, "calibration reads", group.stream)
-    opened = generator.random((config.trim.reads - 1, group.wordlines)) < _CALIBRATION_DENSITY
-    return np.unique(np.append(opened @ (1 << np.arange(group.wordlines)), 0))
+    opened = generator.random((config.trim.reads - 1, group.inputs)) < _CALIBRATION_DENSITY
+    return np.unique(np.append(opened @ (1 << np.arange(group.inputs)), 0))
 
 
 def trim(
@@ -88,7 +89,7 @@ def trim(
 
 def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measured and ideal sums [LSB], and open wordlines in unit currents [LSB], all (reads, bitlines)."""
-    opened = pattern_bits(read.patterns, read.group.wordlines).sum(axis=1, keepdims=True)
+    opened = pattern_bits(read.patterns, read.group.inputs).sum(axis=1, keepdims=True)
     ideal = converter.ideal_lsb(ideal_sums(read.group, read.patterns))
     return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 

@@ -1,6 +1,6 @@
 """A settled group of an array by nodal analysis: Kirchhoff's current law at every node, solved by Newton.
 
-Independent of the simulator but for the cell's curve, which is given: the current of an open cell against its level
+Independent of the simulator but for the cell's curve, which is given: the current of an open cell against its units
 and the voltages of its drain and source. Closed cells draw nothing, and no gate does, so wordlines have no part in it.
 """
 
@@ -28,7 +28,7 @@ def solve_group(
     Args:
         patterns: (n,) integers; bit i is the state of wordline i.
         bitline_v: voltage of the clamp [V].
-        curve: drain current [A] of open cells and its derivatives by drain and source voltage [S], from their levels,
+        curve: drain current [A] of open cells and its derivatives by drain and source voltage [S], from their units,
             drain and source voltages to the body [V]: arrays of one shape.
         tolerance_v: Newton stops when no voltage moves by more.
 
@@ -41,15 +41,15 @@ def solve_group(
     drains, sources, laplacian = _network(group, array)
     nodes = laplacian.shape[0]
     unknown = slice(_FIRST_UNKNOWN, None)
-    currents = np.zeros((len(patterns), group.levels.shape[1]))
+    currents = np.zeros((len(patterns), group.units.shape[1]))
     for index, pattern in enumerate(patterns):
-        opened = np.flatnonzero((int(pattern) >> np.arange(group.wordlines, dtype=object)) & 1)
-        levels, drain, source = (values[opened].ravel() for values in (group.levels, drains, sources))
+        opened = np.flatnonzero((int(pattern) >> np.arange(group.inputs, dtype=object)) & 1)
+        units, drain, source = (values[opened].ravel() for values in (group.units, drains, sources))
         volts = np.zeros(nodes)
         volts[_CLAMP] = bitline_v
         volts[drains] = bitline_v
         for _ in range(50):
-            drawn, by_drain, by_source = curve(levels, volts[drain], volts[source])
+            drawn, by_drain, by_source = curve(units, volts[drain], volts[source])
             leaving = laplacian @ volts
             np.add.at(leaving, drain, drawn)
             np.add.at(leaving, source, -drawn)
@@ -68,14 +68,14 @@ def solve_group(
         if array.bitline_res_ohm == 0:
             currents[index] = drawn.reshape(len(opened), currents.shape[1]).sum(axis=0)
         else:
-            below_ohm = array.bitline_res_ohm * (group.first_wordline + 1)
+            below_ohm = array.bitline_res_ohm * (group.first_input + 1)
             currents[index] = (bitline_v - volts[drains[0]]) / below_ohm
     return currents
 
 
 def _network(group: Group, array: Array) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
     """Drain and source node of every cell, (wordlines, bitlines) each, and the conductances between all nodes [S]."""
-    shape = wordlines, bitlines = group.levels.shape
+    shape = wordlines, bitlines = group.units.shape
     drains, sources = np.full(shape, _CLAMP), np.full(shape, _GROUND)
     ends: list[tuple[np.ndarray, np.ndarray, float]] = []
     nodes = _FIRST_UNKNOWN
@@ -83,10 +83,10 @@ def _network(group: Group, array: Array) -> tuple[np.ndarray, np.ndarray, sparse
         drains = nodes + np.arange(wordlines * bitlines).reshape(shape)
         nodes += drains.size
         clamps = np.full(bitlines, _CLAMP)
-        ends.append((clamps, drains[0], array.bitline_res_ohm * (group.first_wordline + 1)))
+        ends.append((clamps, drains[0], array.bitline_res_ohm * (group.first_input + 1)))
         ends.append((drains[:-1].ravel(), drains[1:].ravel(), array.bitline_res_ohm))
     if array.source_res_ohm > 0:
-        line = (group.first_wordline + np.arange(wordlines)) // array.source_line_wordlines
+        line = (group.first_input + np.arange(wordlines)) // array.source_line_wordlines
         lines = nodes + np.arange((line[-1] - line[0] + 1) * bitlines).reshape(-1, bitlines)
         nodes += lines.size
         sources = lines[line - line[0]]

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosim.arithmetic.bit_planes import add_partial_sums
-from cosim.arithmetic.partial_sums import Columns, PartialSums, pattern_states
+from cosim.arithmetic.codes import nearest_codes
+from cosim.arithmetic.partial_sums import Columns, PartialSums, add_partial_sums
+from cosim.arithmetic.planes import every_pattern, plane_counts
 from cosim.errors import NetworkError
 from cosim.training.quantizers import Shown
 
@@ -103,7 +104,7 @@ def concrete_codes(
     """Endless Concrete samples of the code of each sum, with their derivatives by the sum; shapes as `lsb`."""
     width = noise_lsb * math.sqrt(3) / math.pi  # of a logistic distribution with this standard deviation
     reach = max(1, math.ceil(3 * noise_lsb))
-    nearest = lsb.round().clamp(0, highest).flatten()
+    nearest = nearest_codes(lsb, highest).flatten()
     # The codes lie along the first axis, as steps from the nearest.
     steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype)
     ends = (steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width  # of the noise that leads to each code
@@ -195,14 +196,14 @@ class _ConcreteSums(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
         run: _Run = ctx.run
         columns = run.columns
-        groups, per_group = columns.zero_points.shape
+        groups, per_group = columns.zero_units.shape
         by_sum = (gradient * run.scale[:, None, None]).permute(0, 2, 3, 1).flatten(1, 2)  # n, places, outputs
         by_sum = by_sum.unflatten(2, (groups, per_group))
-        shares = (columns.zero_points / columns.reference_level).to(gradient.dtype)
+        shares = (columns.zero_units / columns.reference_units).to(gradient.dtype)
         by_column = torch.cat([by_sum, -(by_sum * shares).sum(3, keepdim=True)], 3).permute(2, 0, 1, 3)
-        counts = torch.pow(2.0, torch.arange(columns.bits, device=gradient.device))
-        levels = columns.levels.unflatten(0, (groups, -1))
-        by_level, by_row = torch.zeros_like(levels), []
+        counts = plane_counts(columns.bits, gradient.device)
+        units = columns.units.unflatten(0, (groups, -1))
+        by_unit, by_row = torch.zeros_like(units), []
         parts = zip(run.rows.split(run.images, 3), by_column.split(run.images, 1), run.slopes, strict=True)
         for rows, given, slope in parts:
             assert slope is not None
@@ -210,10 +211,8 @@ class _ConcreteSums(torch.autograd.Function):
             tables = slope.unflatten(0, (groups, -1))
             for group in range(groups):
                 asked = given[group].flatten(0, 1)
-                of_levels, of_rows = _through_tables(
-                    rows[group].flatten(2), asked, tables[group], levels[group], counts
-                )
-                by_level[group] += of_levels
+                of_units, of_rows = _through_tables(rows[group].flatten(2), asked, tables[group], units[group], counts)
+                by_unit[group] += of_units
                 by_group.append(of_rows.unflatten(1, given.shape[1:3]))
             by_row.append(torch.stack(by_group))  # groups, rows of a kernel, n, places
         depth = math.prod(ctx.kernel[1:])
@@ -226,34 +225,34 @@ class _ConcreteSums(torch.autograd.Function):
             stride=run.facts.geometry["stride"],
         )
         (high, wide), (_, _, height, width) = run.facts.padding, ctx.input_size
-        by_weight = by_level[:, :, :-1].transpose(1, 2).flatten(2)[..., :depth]
+        by_weight = by_unit[:, :, :-1].transpose(1, 2).flatten(2)[..., :depth]
         by_weight = by_weight.reshape(ctx.kernel) - run.zero * by_sum.sum((0, 1)).reshape(-1, 1, 1, 1)
         return by_input[:, :, high : high + height, wide : wide + width], by_weight / run.facts.weight_step, None
 
 
 def _through_tables(
-    rows: Tensor, given: Tensor, slopes: Tensor, levels: Tensor, counts: Tensor
+    rows: Tensor, given: Tensor, slopes: Tensor, units: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a group's levels and of its kernel's rows in every read, through tables of codes.
+    """Gradients of what a group's cells conduct and of its kernel's rows in every read, through tables of codes.
 
     Args:
         rows: (chunks, bits, reads) which row of the tables answers each read.
         given: (reads, columns) gradient of what is read, per unit of the bit.
         slopes: (chunks, patterns, columns) of code by sum.
-        levels: (chunks, columns, wordlines).
+        units: (chunks, columns, inputs) that cells conduct.
         counts: (bits,) what a bit counts.
 
     Returns:
-        (chunks, columns, wordlines) and (chunks * wordlines, reads), the latter of all bits together.
+        (chunks, columns, inputs) and (chunks * inputs, reads), the latter of all bits together.
     """
     # Summed over the reads that a row answers first, so that slopes and patterns meet a table and not every read.
     asked = (given * counts[:, None, None]).flatten(0, 1)
     by_table = torch.zeros_like(slopes)
     for answering in rows:  # a chunk at a time, whose table stays in the cache
         by_table.view(-1, slopes.shape[2]).index_add_(0, answering.flatten(), asked)
-    by_level = (by_table * slopes).transpose(1, 2) @ pattern_states(levels.shape[2], levels.device)
+    by_unit = (by_table * slopes).transpose(1, 2) @ every_pattern(units.shape[2], units.device)
     bags = rows.transpose(1, 2).flatten(0, 1)
     weights = counts.expand(bags.shape)
     by_read = F.embedding_bag(bags, slopes.flatten(0, 1), mode="sum", per_sample_weights=weights)
     by_read = by_read.unflatten(0, (len(rows), -1)).mul_(given)
-    return by_level, (levels.transpose(1, 2) @ by_read.transpose(1, 2)).flatten(0, 1)
+    return by_unit, (units.transpose(1, 2) @ by_read.transpose(1, 2)).flatten(0, 1)

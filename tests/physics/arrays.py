@@ -22,14 +22,14 @@ _DRAIN_POINTS, _SOURCE_POINTS = 11, 7
 
 def random_group(first_wordline: int = 20, wordlines: int = 6, bitlines: int = 5, seed: int = 3) -> Group:
     """A group alone on its tile."""
-    levels = np.random.default_rng(seed).integers(0, 16, (wordlines, bitlines)).astype(np.uint8)
-    return Group(0, first_wordline, 0, (0, wordlines), (0, bitlines - 1), levels)
+    units = np.random.default_rng(seed).integers(0, 16, (wordlines, bitlines)).astype(np.uint8)
+    return Group(0, first_wordline, 0, (0, wordlines), (0, bitlines - 1), units)
 
 
 def group_of(tile: np.ndarray, first_wordline: int, wordlines: int) -> Group:
-    """A group of a tile whose other cells hold levels, too."""
-    levels = tile[first_wordline : first_wordline + wordlines]
-    return Group(0, first_wordline, 0, (0, wordlines), (0, tile.shape[1] - 1), levels, tile)
+    """A group of a tile whose other cells conduct, too."""
+    units = tile[first_wordline : first_wordline + wordlines]
+    return Group(0, first_wordline, 0, (0, wordlines), (0, tile.shape[1] - 1), units, tile)
 
 
 def decks_for(settings: list[str], simulator: Simulator) -> ArrayDecks:
@@ -73,7 +73,7 @@ def nested_currents(decks: ArrayDecks, group: Group, mixed: np.ndarray, simulato
 def cell_curve(
     card: Card, shifts: np.ndarray, config: Config, simulator: Simulator, *, highest_source_v: float = 0.03
 ) -> CellCurve:
-    """Current of open cells, and its slopes, against level, drain and source voltage; the body is at 0 V.
+    """Current of open cells, and its slopes, against units, drain and source voltage; the body is at 0 V.
 
     The deck is written here by hand, so that it shares nothing with the decks of arrays but the card.
     """
@@ -96,12 +96,12 @@ def cell_curve(
     currents = simulator.simulate([deck])[0].currents.reshape(len(shifts), _DRAIN_POINTS, _SOURCE_POINTS)
     splines = [RectBivariateSpline(drains, sources, surface) for surface in currents]
 
-    def curve(levels: np.ndarray, drain: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = np.zeros((3, len(levels)))
-        for level in np.unique(levels):
-            here = levels == level
+    def curve(units: np.ndarray, drain: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = np.zeros((3, len(units)))
+        for number in np.unique(units):
+            here = units == number
             found[:, here] = [
-                splines[level](drain[here], source[here], dx=dx, dy=dy, grid=False)
+                splines[number](drain[here], source[here], dx=dx, dy=dy, grid=False)
                 for dx, dy in ((0, 0), (1, 0), (0, 1))
             ]
         return found[0], found[1], found[2]

@@ -38,7 +38,7 @@ def test_terms_of_a_conversion_are_its_activations() -> None:
     layer = make_layer(inputs=2, kernel=(2, 2))
     config = Config.load(None, AMPLITUDES)
     plan = plan_tiles(layer, config.array, config.cell, transposed=True)
-    scheme = ReadScheme("amplitude", 4, max(plan.stream_wordlines()))
+    scheme = ReadScheme("amplitude", 4, max(plan.stream_inputs()))
     activations = torch.randint(0, 16, (1, 2, 5, 5), generator=torch.Generator().manual_seed(1)).float()
     reads = scheme.reads(plan, activations)
     assert reads.shape == (31, 1, 1, 4, 4)
@@ -55,7 +55,7 @@ def test_a_source_line_carries_the_drain_currents_of_its_wordline(simulator: Sim
     group, mixed = random_group(), shares()
     config = Config.load(None, [*IDEAL_WIRES, SETTLED])
     found = read(simulator, decks_for([*IDEAL_WIRES, SETTLED], simulator).deck(group, mixed))
-    shifts = program_cell(CARD, config, simulator)[group.levels]
+    shifts = program_cell(CARD, config, simulator)[group.units]
     volts = np.broadcast_to(config.read.bitline_v * mixed[:, :, None], (*mixed.shape, 5))
     deck = curve_deck(CARD, np.broadcast_to(shifts, volts.shape).ravel(), volts.ravel(), config)
     alone = read(simulator, deck)[0].reshape(volts.shape).sum(axis=1)
@@ -72,8 +72,8 @@ def test_the_reference_takes_the_square_of_the_amplitude_away(
     The square, common to all cells, is gone; velocity saturation, in proportion to the weight, stays.
     """
     settings = [*IDEAL_WIRES, SETTLED, "cell.full_scale_a=6e-6", f"cell.offset_units={offset_units}"]
-    levels = np.arange(offset_units, 16 + offset_units, dtype=np.uint8)[None]
-    group, amplitudes = group_of(np.pad(levels, ((0, 63), (0, 0))), 0, 1), np.arange(16)[:, None] / 15
+    held = np.arange(offset_units, 16 + offset_units, dtype=np.uint8)[None]
+    group, amplitudes = group_of(np.pad(held, ((0, 63), (0, 0))), 0, 1), np.arange(16)[:, None] / 15
     units = (
         read(simulator, decks_for(settings, simulator).deck(group, amplitudes))
         / Config.load(None, settings).cell.unit_a

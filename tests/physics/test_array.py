@@ -63,7 +63,7 @@ def test_a_pulse_too_short_to_settle_is_seen(simulator: Simulator) -> None:
 def test_bitlines_do_not_see_each_other(simulator: Simulator) -> None:
     decks = decks_for(["array.bitline_res_ohm=10", "run.fidelity=dc"], simulator)
     group, patterns = random_group(), gray_order(64)
-    alone = replace(group, levels=group.levels[:, 2:3])
+    alone = replace(group, units=group.units[:, 2:3])
     whole = read(simulator, decks.deck(group, patterns))
     single = read(simulator, decks.deck(alone, patterns))
     np.testing.assert_allclose(whole[:, 2:3], single, rtol=1e-6, atol=1e-12)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy.stats import chisquare, norm
 
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.device import load_card
 from cosim.errors import ConfigError
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.mapping import pattern_bits
 from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.readout import Converter, ideal_sums
@@ -236,7 +236,7 @@ def test_calibration_leaves_to_the_reference_column_what_every_cell_adds() -> No
     for array in circuit.arrays.values():
         array._ideal_currents = lambda group, patterns: (
             unit
-            * (0.9 * ideal_sums(group, patterns) + 0.5 * pattern_bits(patterns, group.wordlines).sum(1, keepdims=True))
+            * (0.9 * ideal_sums(group, patterns) + 0.5 * pattern_bits(patterns, group.inputs).sum(1, keepdims=True))
         )
     circuit(images)
     assert circuit.arrays["conv1"].trim_gain == pytest.approx(0.9)

@@ -88,11 +88,11 @@ def test_an_array_is_read_at_the_corner(fidelity: str, shifts: np.ndarray, simul
     """Without wires a bitline carries what its cells carry one by one at that corner."""
     corner = ("corner.process=ss", "corner.temperature_c=-40", "corner.supply=0.9")
     config = Config.load(None, [*LEVEL_0_OFF, f"run.fidelity={fidelity}", "array.bitline_res_ohm=0", *corner])
-    levels = np.array([[3, 15], [8, 8], [15, 1]], np.uint8)
+    units = np.array([[3, 15], [8, 8], [15, 1]], np.uint8)
     decks = ArrayDecks(load_card("nor65"), shifts, config)
-    deck = decks.deck(Group(0, 0, 0, (0, 3), (0, 1), levels), np.array([0b001, 0b110, 0b111]))
+    deck = decks.deck(Group(0, 0, 0, (0, 3), (0, 1), units), np.array([0b001, 0b110, 0b111]))
     found = simulator.simulate([deck])[0].currents
-    single = currents("nor65", shifts, simulator, *corner)[levels]
+    single = currents("nor65", shifts, simulator, *corner)[units]
     expected = np.stack([single[[0]].sum(0), single[[1, 2]].sum(0), single.sum(0)])
     np.testing.assert_allclose(found, expected, rtol=2e-4)
 

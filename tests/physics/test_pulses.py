@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from cosim.arithmetic.codes import code_units
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.mapping import pattern_bits, plan_tiles, pulse_patterns
+from cosim.mapping import plan_tiles, pulse_patterns
 from cosim.network import Network
 from cosim.readout import Converter
 from cosim.spice import Simulator
@@ -78,10 +80,10 @@ def test_both_ways_of_reading_share_their_decks(tmp_path: object) -> None:
 
 
 def test_the_converter_covers_the_charge_of_all_pulses() -> None:
-    assert Config().code_units(15) == (12.0, 255)  # 15 * 9 * 23 = 3105 in 255 codes
-    assert Config.load(None, LEVEL_0_OFF).code_units(15) == (8.0, 255)  # 15 * 9 * 15 = 2025
-    assert Config.load(None, ["adc.bits=12"]).code_units(15) == (1.0, 4095)
-    assert Config.load(None, ["adc.full_scale_units=127.5"]).code_units(15) == (7.5, 255)
+    assert code_units(Config(), 15) == (12.0, 255)  # 15 * 9 * 23 = 3105 in 255 codes
+    assert code_units(Config.load(None, LEVEL_0_OFF), 15) == (8.0, 255)  # 15 * 9 * 15 = 2025
+    assert code_units(Config.load(None, ["adc.bits=12"]), 15) == (1.0, 4095)
+    assert code_units(Config.load(None, ["adc.full_scale_units=127.5"]), 15) == (7.5, 255)
     settings = Config.load(None, ["variation.sense_offset_sigma_a=1e-7", "adc.offset_lsb=0.5"])
     # A sense stage's offset is integrated with the current, a converter's is there once.
     (once, pulsed) = (Converter.drawn(settings, 0, 0, 3, np.ones(1), pulses) for pulses in (1, 15))

@@ -30,27 +30,27 @@ def config(*settings: str) -> Config:
     return Config.load(None, ["run.fidelity=dc", *settings])
 
 
-def group_of(levels: np.ndarray, *, tile: int = 0, first_wordline: int = 0) -> Group:
-    outputs = levels.shape[1] - 1
-    return Group(tile, first_wordline, 0, (0, len(levels)), (0, outputs), levels.astype(np.uint8))
+def group_of(units: np.ndarray, *, tile: int = 0, first_wordline: int = 0) -> Group:
+    outputs = units.shape[1] - 1
+    return Group(tile, first_wordline, 0, (0, len(units)), (0, outputs), units.astype(np.uint8))
 
 
-def one_level(level: int = 8, wordlines: int = 40, bitlines: int = 100) -> Group:
-    return group_of(np.full((wordlines, bitlines), level))
+def all_alike(units: int = 8, wordlines: int = 40, bitlines: int = 100) -> Group:
+    return group_of(np.full((wordlines, bitlines), units))
 
 
 def deviations(group: Group, *settings: str, layer: int = 0) -> np.ndarray:
-    return CellVariation(config(*settings), SHIFTS).cell_shifts(layer, group) - SHIFTS[group.levels]
+    return CellVariation(config(*settings), SHIFTS).cell_shifts(layer, group) - SHIFTS[group.units]
 
 
 def test_thresholds_are_normal_with_the_sigma_asked_for() -> None:
-    found = deviations(one_level(), "variation.program_sigma_v=0.02").ravel()
+    found = deviations(all_alike(), "variation.program_sigma_v=0.02").ravel()
     assert kstest(found / 0.02, "norm").pvalue > 1e-3
     assert found.std() == pytest.approx(0.02, rel=0.05)
 
 
 def test_verify_leaves_a_truncated_normal() -> None:
-    found = deviations(one_level(), "variation.program_sigma_v=0.1", "variation.verify_band_v=0.05").ravel()
+    found = deviations(all_alike(), "variation.program_sigma_v=0.1", "variation.verify_band_v=0.05").ravel()
     assert np.abs(found).max() <= 0.05
     assert kstest(found / 0.1, truncnorm(-0.5, 0.5).cdf).pvalue > 1e-3
 
@@ -73,7 +73,7 @@ def single_cell_currents(settings: Config, simulator: Simulator, level: int) -> 
     card = load_card(settings.cell.card)
     shifts = program_cell(card, settings, simulator)
     cells = CellVariation(settings, shifts, level_slopes(card, shifts, settings, simulator))
-    group = one_level(level, wordlines=6, bitlines=60)
+    group = all_alike(level, wordlines=6, bitlines=60)
     drawn = cells.cell_shifts(0, group)
     deck = ArrayDecks(card, shifts, settings).deck(group, 2 ** np.arange(6), shifts=drawn)
     return simulator.simulate([deck])[0].currents, drawn - shifts[level]
@@ -125,10 +125,10 @@ def test_loss_at_room_temperature_is_half_of_that_at_90_degrees() -> None:
 def test_cells_lose_in_proportion_to_their_charge() -> None:
     group = group_of(np.arange(16)[:, None].repeat(3, axis=1))
     age = ["variation.retention_s=16200", "variation.retention_loss_decade=0.1"]
-    np.testing.assert_allclose(deviations(group, *age), -0.1 * SHIFTS[group.levels])
+    np.testing.assert_allclose(deviations(group, *age), -0.1 * SHIFTS[group.units])
     neutral = deviations(group, *age, "variation.neutral_shift_v=0.5")
-    np.testing.assert_allclose(neutral, -0.1 * (SHIFTS[group.levels] - 0.5))
-    spread = deviations(one_level(), *age, "variation.retention_spread=0.2").ravel() / SHIFTS[8]
+    np.testing.assert_allclose(neutral, -0.1 * (SHIFTS[group.units] - 0.5))
+    spread = deviations(all_alike(), *age, "variation.retention_spread=0.2").ravel() / SHIFTS[8]
     assert spread.mean() == pytest.approx(-0.1, rel=0.02)
     assert spread.std() == pytest.approx(0.02, rel=0.05)
     assert np.all(spread <= 0)

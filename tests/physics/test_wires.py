@@ -105,12 +105,12 @@ def rising(currents: np.ndarray) -> np.ndarray:
 
 def test_a_bitline_disturbs_its_neighbour_through_their_coupling(simulator: Simulator) -> None:
     """A bitline without conducting cells draws current while its neighbour moves, and none once that has settled."""
-    levels = np.zeros((9, 2), np.uint8)
-    levels[:, 0] = 15
+    units = np.zeros((9, 2), np.uint8)
+    units[:, 0] = 15
     moved = {}
     for farad in (0.0, 1e-15):
         decks = decks_for([f"array.coupling_cap_f={farad}", "array.bitline_res_ohm=20"], simulator)
-        deck = decks.deck(group_of(np.vstack([np.zeros((60, 2), np.uint8), levels]), 60, 9), np.array([511, 511]))
+        deck = decks.deck(group_of(np.vstack([np.zeros((60, 2), np.uint8), units]), 60, 9), np.array([511, 511]))
         (reading,) = simulator.simulate([replace(deck, wave_reads=1)])
         moved[farad] = np.abs(reading.wave_currents[:, 1]).max()
         assert abs(reading.currents[1, 1]) < 2e-2 * decks.config.cell.unit_a

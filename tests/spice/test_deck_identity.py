@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import CURVE_SHIFTS, load_card
-from cosim.mapping import deck_patterns, pattern_bits, plan_tiles
+from cosim.mapping import deck_patterns, plan_tiles
 from cosim.netlist import ArrayDecks, ClosedCells, Deck, closed_deck, curve_deck, sweep_deck
 from tests.conftest import make_layer
 
@@ -55,13 +56,13 @@ def array_deck(name: str) -> Deck:
     config = Config.load(None, overrides)
     plan = plan_tiles(make_layer(outputs=5, inputs=3), config.array, config.cell, transposed=amplitude)
     group = plan.groups[-1]
-    needed = np.arange(0, 2**group.wordlines, 37)
-    (patterns, *_) = deck_patterns(needed, group.wordlines, 64)
-    drive = pattern_bits(patterns, group.wordlines)
+    needed = np.arange(0, 2**group.inputs, 37)
+    (patterns, *_) = deck_patterns(needed, group.inputs, 64)
+    drive = pattern_bits(patterns, group.inputs)
     if amplitude:
         drive = drive * np.arange(1, len(drive) + 1)[:, None] / len(drive)
     rng = np.random.default_rng(0)
-    shifts = SHIFTS[group.levels] + 0.02 * rng.standard_normal(group.levels.shape) if name == "chip" else None
+    shifts = SHIFTS[group.units] + 0.02 * rng.standard_normal(group.units.shape) if name == "chip" else None
     card = load_card(config.cell.card)
     decks = ArrayDecks(card, SHIFTS, config, CLOSED)
     return decks.deck(group, drive, ("a comment",), careful=name == "careful", shifts=shifts)

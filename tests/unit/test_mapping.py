@@ -35,13 +35,13 @@ def test_untiling_gives_the_weights_back(geometry: dict, encoding: str) -> None:
     plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": encoding}), Cell(offset_units=0))
     found = torch.full((layer.outputs, layer.weight[0].numel()), 99)
     for group in plan.groups:
-        levels = torch.from_numpy(group.levels.astype(np.int64))
+        units = torch.from_numpy(group.units.astype(np.int64))
         block = found[slice(*group.outputs), slice(*group.rows)]
         assert (block == 99).all(), "a weight has two places"
-        slices = levels[:, : len(block) * len(plan.places)].T.reshape(len(block), len(plan.places), -1)
+        slices = units[:, : len(block) * len(plan.places)].T.reshape(len(block), len(plan.places), -1)
         whole = (slices * torch.from_numpy(plan.places)[:, None]).sum(1)
         if encoding == "offset":
-            assert (levels[:, -1] == plan.reference_level).all()
+            assert (units[:, -1] == plan.reference_units).all()
             whole -= layer.zero_point[slice(*group.outputs), None]
         block.copy_(whole)
     assert torch.equal(found.reshape(layer.weight.shape), layer.weight.to(torch.int64))
@@ -51,10 +51,10 @@ def test_differential_pairs_hold_magnitudes_and_no_reference() -> None:
     layer = make_layer(weight_bits=8, outputs=1, kernel=(1, 1))
     plan = plan_tiles(layer, ARRAY.model_copy(update={"encoding": "differential"}), Cell(offset_units=0))
     (group,) = plan.groups
-    assert (plan.places.tolist(), plan.reference_level) == ([16, -16, 1, -1], None)
-    for weight, levels in zip(layer.weight.flatten().tolist(), group.levels.tolist(), strict=True):
+    assert (plan.places.tolist(), plan.reference_units) == ([16, -16, 1, -1], None)
+    for weight, units in zip(layer.weight.flatten().tolist(), group.units.tolist(), strict=True):
         high, low = divmod(abs(weight), 16)
-        assert levels == ([high, 0, low, 0] if weight > 0 else [0, high, 0, low])
+        assert units == ([high, 0, low, 0] if weight > 0 else [0, high, 0, low])
 
 
 def test_differential_slices_are_as_many_as_the_largest_weight_needs() -> None:
@@ -71,24 +71,24 @@ def test_groups_of_a_tile_fit_it_and_do_not_overlap() -> None:
     assert plan.tiles == 1 + max(group.tile for group in plan.groups)
     taken = set()
     for group in plan.groups:
-        assert group.levels.shape[0] <= ARRAY.open_wordlines
-        assert group.levels.shape[1] <= ARRAY.bitlines
-        assert group.first_wordline + group.wordlines <= ARRAY.wordlines
-        for wordline in range(group.first_wordline, group.first_wordline + group.wordlines):
+        assert group.units.shape[0] <= ARRAY.open_wordlines
+        assert group.units.shape[1] <= ARRAY.bitlines
+        assert group.first_input + group.inputs <= ARRAY.wordlines
+        for wordline in range(group.first_input, group.first_input + group.inputs):
             assert (group.tile, wordline) not in taken
             taken.add((group.tile, wordline))
 
 
-def test_groups_know_the_levels_of_their_whole_tile() -> None:
+def test_groups_know_the_units_of_their_whole_tile() -> None:
     plan = plan_tiles(make_layer(inputs=6, outputs=4, groups=2), ARRAY, Cell())
     held = np.zeros((plan.tiles, ARRAY.wordlines, ARRAY.bitlines), int)
     for group in plan.groups:
-        held[group.tile, group.first_wordline :, : group.levels.shape[1]][: group.wordlines] = group.levels
+        held[group.tile, group.first_input :, : group.units.shape[1]][: group.inputs] = group.units
     for group in plan.groups:
-        tile = group.tile_levels(ARRAY.wordlines)
+        tile = group.tile_units(ARRAY.wordlines)
         assert np.array_equal(tile, held[group.tile, :, : tile.shape[1]])
-        alone = replace(group, around=None).tile_levels(ARRAY.wordlines)
-        assert alone.sum() == group.levels.sum()
+        alone = replace(group, around=None).tile_units(ARRAY.wordlines)
+        assert alone.sum() == group.units.sum()
 
 
 def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
@@ -97,7 +97,7 @@ def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
     activations = torch.randint(0, 16, (2, 2, 5, 6), generator=torch.Generator().manual_seed(1)).float()
     patterns = bit_plane_patterns(plan, activations)
     unrolled = F.unfold(activations, (2, 3), stride=(2, 1)).to(torch.int64)  # n, rows, positions
-    for stream, wordlines in enumerate(plan.stream_wordlines()):
+    for stream, wordlines in enumerate(plan.stream_inputs()):
         rows = unrolled[:, stream * 5 : stream * 5 + wordlines]
         for bit in range(4):
             expected = (((rows >> bit) & 1) << torch.arange(wordlines)[:, None]).sum(1)

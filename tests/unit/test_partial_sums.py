@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cosim
-from cosim.arithmetic.partial_sums import PartialSums, decision_offset
+from cosim.arithmetic.codes import decision_offset
+from cosim.arithmetic.partial_sums import PartialSums
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
 from cosim.training.partial_sum_quantizer import PartialSumQuantizer, concrete_codes

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from cosim.arithmetic.codes import code_units
 from cosim.errors import InputError
 from cosim.studies import STUDIES, Study, run_study, study_for
 from cosim.studies import trial as trials
@@ -135,7 +136,7 @@ def test_partial_sums_are_studied_where_codes_lose_something() -> None:
     assert concrete == {(2, 3), (2, 4), *((4, bits) for bits in (3, 4, 5, 6))}
     for trial in planned:
         assert "cell.offset_units=0" in trial.arrays
-        width, _ = trial.quantization().arrays.code_units()
+        width, _ = code_units(trial.quantization().arrays)
         # Elsewhere a Concrete sample has no gradient.
         assert trial.shown["method"] == "straight-through" or width > 1
 
