@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from cosim.config.relations import check_relations
 from cosim.config.sections import Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
@@ -15,7 +15,11 @@ from cosim.errors import ConfigError, nearest
 
 
 class Config(Section):
-    """Everything that can be set, by section."""
+    """Everything that can be set, by section.
+
+    Raises:
+        ConfigError: keys contradict each other, however the configuration is made.
+    """
 
     array: Array = Array()
     cell: Cell = Cell()
@@ -27,12 +31,17 @@ class Config(Section):
     variation: Variation = Variation()
     run: Run = Run()
 
+    @model_validator(mode="after")
+    def _check_relations(self) -> Self:
+        check_relations(self)
+        return self
+
     @property
     def read_at_corner(self) -> Read:
         """How a pattern is read with the corner's supply."""
         read, supply = self.read, self.corner.supply
         volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
-        return read.model_copy(update=volts)
+        return Read.model_construct(**{**dict(read), **volts})  # the keys' ranges are those of nominal supply
 
     def at_corner(self, corner: Corner) -> Config:
         """The same configuration at another corner."""
@@ -64,9 +73,11 @@ class Config(Section):
     @classmethod
     def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
         """A configuration from nested dictionaries, checked."""
-        config = cls._checked(data, source)
-        check_relations(config)
-        return config
+        _check_keys(data, source)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _config_error(error, source) from error
 
     def with_values(self, values: Mapping[str, Any]) -> Config:
         """The same configuration with other values of some keys, named as section.key, checked."""
@@ -81,17 +92,6 @@ class Config(Section):
         section, _, name = key.partition(".")
         return getattr(getattr(self, section), name)
 
-    @classmethod
-    def _checked(cls, data: dict[str, Any], source: str) -> Config:
-        """A configuration whose keys are known and whose values are in range, each by itself."""
-        _check_keys(data, source)
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"][:2])
-            raise ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}") from error
-
 
 def check_value(key: str, value: Any) -> Any:
     """One key's value, checked by itself: text as `--set` takes it, or a value.
@@ -105,8 +105,26 @@ def check_value(key: str, value: Any) -> Any:
     section, dot, name = key.partition(".")
     if not dot or not name:
         raise ConfigError(f"expected section.key, found {key!r}: try array.open_wordlines")
-    data = {section: {name: _parse(value) if isinstance(value, str) else value}}
-    return getattr(getattr(Config._checked(data, "configuration"), section), name)
+    values = {name: _parse(value) if isinstance(value, str) else value}
+    _check_keys({section: values}, "configuration")
+    try:
+        return getattr(_section(section).model_validate(values), name)
+    except ValidationError as error:
+        raise _config_error(error, "configuration", section) from error
+
+
+def _config_error(error: ValidationError, source: str, *within: str) -> ConfigError:
+    """What pydantic found first, as an error of a key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in (*within, *first["loc"])[:2])
+    return ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}")
+
+
+def _section(name: str) -> type[Section]:
+    kind = Config.model_fields[name].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, Section)
+    return kind
 
 
 def _parse(text: str) -> Any:
@@ -135,9 +153,7 @@ def _check_keys(data: dict[str, Any], source: str) -> None:
             raise ConfigError(f"{source}: unknown section {section!r}: {nearest(section, sections)}")
         if not isinstance(content, dict):
             raise ConfigError(f"{source}: {section} must be a section of keys, found {content!r}")
-        kind = sections[section].annotation
-        assert kind is not None
+        known = _section(section).model_fields
         for key in content:
-            if key not in kind.model_fields:
-                known = kind.model_fields
+            if key not in known:
                 raise ConfigError(f"{source}: unknown key {section}.{key}: {nearest(key, known)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosim.config import Config
+from cosim.config import Array, Config, Corner, check_value
 from cosim.errors import ConfigError
 
 AMPLITUDES = ["read.mode=amplitude", "array.source_line_wordlines=1"]
@@ -102,3 +102,39 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     path.write_text("array = 3")
     with pytest.raises(ConfigError, match="array must be a section of keys, found 3"):
         Config.load(path)
+
+
+IMPOSSIBLE = r"array\.open_wordlines = 48 does not fit array\.wordlines = 40: open at most 40"
+
+
+def test_every_way_of_making_a_configuration_is_checked() -> None:
+    """Relations between keys hold of files, constructors, copies and changed values alike."""
+    array = Array(wordlines=40, open_wordlines=48)
+    ways = (
+        lambda: Config(array=array),
+        lambda: Config.model_validate({"array": array}),
+        lambda: Config().model_copy(update={"array": array}),
+        lambda: Config.from_dict({"array": {"wordlines": 40, "open_wordlines": 48}}),
+        lambda: Config().with_values({"array.wordlines": 40, "array.open_wordlines": 48}),
+    )
+    for make in ways:
+        with pytest.raises(ConfigError, match=IMPOSSIBLE):
+            make()
+
+
+def test_copies_of_sections_are_checked() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Array().model_copy(update={"wordlines": 0})
+    assert Config().at_corner(Corner(supply=0.9)).corner == Corner(supply=0.9)
+    assert Config().model_copy() == Config()
+
+
+def test_the_read_at_a_corner_may_leave_the_range_of_its_keys() -> None:
+    config = Config.load(None, ["read.wordline_v=20", "corner.supply=1.2"])
+    assert config.read_at_corner.wordline_v == 24
+
+
+def test_one_value_is_checked_by_itself() -> None:
+    assert check_value("array.open_wordlines", "40") == 40
+    with pytest.raises(ConfigError, match=r"configuration: array\.wordlines: .* found 0"):
+        check_value("array.wordlines", 0)
