@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +30,22 @@ from cosim.spice import engine_of
 _FORMAT = "cosim-point-1"
 # Keys that say how a circuit is computed and not what it is.
 _MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads"}
+_PACKAGE = Path(__file__).parents[1]
+# The packages whose code decides what becomes of images; those that are not there are left out.
+_DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
+             "evaluate", "config", "experiments/bench.py")  # fmt: skip
+
+
+@cache
+def source_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 of the source files that decide an outcome, so that no stored one outlives the code that gave it."""
+    digest = hashlib.sha256()
+    for part in _DECIDING:
+        path = package / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            text = file.read_bytes()
+            digest.update(f"{file.relative_to(package).as_posix()}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +164,7 @@ class Bench:
         return digest.hexdigest()
 
     def identity(self, config: Config) -> str:
-        """SHA-256 of everything that can change the outcome: configuration, card, network, images, versions.
+        """SHA-256 of all that can change the outcome: configuration, card, network, images, code, versions.
 
         Raises:
             CardError: there is no such card.
@@ -156,7 +172,7 @@ class Bench:
         """
         settings = config.model_dump()
         settings["run"] = {key: value for key, value in settings["run"].items() if key not in _MEANS}
-        parts = [_FORMAT, version("cosim"), self._digest, json.dumps(settings, sort_keys=True)]
+        parts = [_FORMAT, version("cosim"), source_digest(), self._digest, json.dumps(settings, sort_keys=True)]
         if config.run.fidelity != "ideal":
             card = load_card(config.cell.card)
             parts += [engine_of(config.run), *(section.text() for _, section in sorted(card.sections.items()))]

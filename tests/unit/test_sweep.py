@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 import cosim
 from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, InputError
-from cosim.experiments.bench import Bench, Outcome
+from cosim.experiments.bench import Bench, Outcome, source_digest
 from cosim.experiments.sweep_result import SweepResult
 from cosim.report.sweep_plots import write_sweep_plots
 from cosim.report.sweep_tables import sweep_rows, write_sweep_table
@@ -93,6 +94,26 @@ def test_an_identity_is_of_what_changes_the_outcome(digits: tuple[cosim.Network,
     ]
     assert others[-1] == bench.identity(DC)
     assert len({*others, bench.identity(DC)}) == 4
+
+
+def test_a_stored_point_is_of_the_code_that_gave_it(
+    digits: tuple[cosim.Network, cosim.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change in read-out code asks for other points; one in reports does not."""
+    package = Path(cosim.__file__).parent
+    digests = {"as it is": source_digest()}
+    for changed in ("readout/adc.py", "config/relations.py", "training/recipes/recipe.py", "report/page.py"):
+        copy = tmp_path / changed.replace("/", "-")
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        with (copy / changed).open("a") as file:
+            file.write("# changed\n")
+        digests[changed] = source_digest(copy)
+    assert digests["training/recipes/recipe.py"] == digests["report/page.py"] == digests["as it is"]
+    assert len(set(digests.values())) == 3
+    bench = Bench(*digits)
+    before = bench.identity(DC)
+    monkeypatch.setattr("cosim.experiments.bench.source_digest", lambda: digests["readout/adc.py"])
+    assert bench.identity(DC) != before
 
 
 def test_a_failed_point_is_a_result_and_the_others_go_on(
