@@ -49,7 +49,8 @@ class PartialSums:
                 f"partial sums are held in tables of groups of 1 to {_MOST_WORDLINES} wordlines, found "
                 f"{self.open_wordlines}: lower array.open_wordlines"
             )
-        if not 1 <= self.cell_bits <= 6 or not 0 < self.lsb_units < math.inf or (self.highest or 1) < 1:
+        some_codes = self.highest is None or self.highest >= 1
+        if not 1 <= self.cell_bits <= 6 or not 0 < self.lsb_units < math.inf or not some_codes:
             raise NetworkError(
                 f"partial sums need cells of 1 to 6 bits, lsb_units > 0 and a highest code >= 1 or none, found {self}"
             )

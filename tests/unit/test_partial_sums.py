@@ -263,3 +263,9 @@ def test_what_cannot_be_digitized_is_refused() -> None:
         cosim.quantize(module, images, weight_bits=4, arrays=Config.load(None, TWO_BITS))
     with pytest.raises(NetworkError, match="no layer 'conv9'"):
         cosim.quantize(module, images, weight_bits=2, arrays=Config.load(None, [*TWO_BITS, "run.layers=conv9"]))
+
+
+@pytest.mark.parametrize("highest", [0, -1])
+def test_a_converter_without_codes_is_refused(highest: int) -> None:
+    with pytest.raises(NetworkError, match=rf"a highest code >= 1 or none, found .*highest={highest}"):
+        PartialSums(9, 4, 1.0, highest)
