@@ -33,8 +33,8 @@ class Array(Section):
     encoding: Literal["offset", "differential"] = "offset"
     """Signed weights: offset, a cell holds weight + zero point and a reference column is subtracted; differential, a
     pair of bitlines holds positive and negative weights (docs/reading.md)."""
-    open_wordlines: int = Field(9, ge=1, le=48)
-    """Inputs of one read, at most: wordlines opened together, or bitlines with amplitude reads."""
+    open_wordlines: int = Field(9, ge=1, le=65536)
+    """Inputs of one read, at most all of a tile: wordlines opened together, or bitlines with amplitude reads."""
     bitline_res_ohm: float = Field(0.4, ge=0, le=1e6)
     """Wire resistance of a bitline a cell [ohm]."""
     bitline_cap_f: float = Field(0.2e-15, ge=0, le=1e-9)

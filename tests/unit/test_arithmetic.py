@@ -11,6 +11,7 @@ from cosim.arithmetic.partial_sums import Columns, PartialSums
 from cosim.arithmetic.placement import Chunks, Placement
 from cosim.arithmetic.planes import bit_planes, every_pattern, pattern_bits, plane_counts, pulse_planes
 from cosim.config import Array, Cell
+from cosim.errors import NetworkError
 from cosim.mapping import plan_tiles
 from tests.conftest import make_layer
 
@@ -52,6 +53,14 @@ def test_chunks_cut_a_kernel_into_rows() -> None:
     assert [chunks.rows(chunk) for chunk in range(2)] == [(0, 4), (4, 6)]
     assert chunks.cut(torch.arange(1, 7)).tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
     assert chunks.pattern_kernels()[-1].flatten().tolist() == [0, 0, 0, 0, 1, 2]
+
+
+def test_patterns_beyond_exact_numbers_are_refused() -> None:
+    """A wrong pattern would go unnoticed: float64 holds sums of 53 powers of two, and no more."""
+    kernels = Chunks((53, 1, 1), 1, 64).pattern_kernels().flatten()
+    assert int(kernels.sum()) == 2**53 - 1
+    with pytest.raises(NetworkError, match=r"patterns of 54 inputs cannot be numbered.*lower array\.open_wordlines"):
+        Chunks((54, 1, 1), 1, 64).pattern_kernels()
 
 
 def test_planes_add_up_to_the_activations() -> None:

@@ -147,7 +147,7 @@ FOLDER_COMMANDS = (
         ("infer digits-w4a4 --images 0", "ask for 1 to 449, not 0"),
         ("infer digits-w4a4 --images 5000", "ask for 1 to 449, not 5000"),
         ("infer digits-w4a4 --set array.wordlines=8", "does not fit array.wordlines = 8"),
-        ("infer digits-w4a4 --set array.open_wordlines=300", "less than or equal to 48"),
+        ("infer digits-w4a4 --set array.open_wordlines=300", "does not fit array.wordlines = 256"),
         ("infer digits-w4a4 --set cell.card=none", "no card 'none'"),
         ("infer digits-w4a4 --set cell.full_scale_a=1e-4", "the card reaches"),
         ("infer digits-w4a4 --set run.ngspice=no-ngspice", "apt-get install ngspice"),

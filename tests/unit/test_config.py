@@ -138,3 +138,10 @@ def test_one_value_is_checked_by_itself() -> None:
     assert check_value("array.open_wordlines", "40") == 40
     with pytest.raises(ConfigError, match=r"configuration: array\.wordlines: .* found 0"):
         check_value("array.wordlines", 0)
+
+
+def test_as_many_inputs_as_a_tile_has_lines_may_be_open() -> None:
+    for wordlines in (49, 256, 4096):
+        assert Config.load(None, [f"array.wordlines={wordlines}", f"array.open_wordlines={wordlines}"])
+    with pytest.raises(ConfigError, match=r"array\.open_wordlines = 257 does not fit array\.wordlines = 256"):
+        Config.load(None, ["array.open_wordlines=257"])
