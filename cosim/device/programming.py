@@ -1,4 +1,4 @@
-"""Levels as threshold shifts, programmed to current: level q conducts q unit currents at the nominal corner.
+"""Levels as threshold shifts, programmed to current: level q conducts q + offset_units unit currents, nominally.
 
 Program-verify tunes a cell until its read current hits the target, so the shift of a level is found by inverting
 the cell's own simulated current against threshold shift, not from equal steps of threshold.
