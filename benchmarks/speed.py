@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 import cosim
+from cosim.currents import SpiceSource
+from cosim.currents.programming import program_cell
 from cosim.device import load_card
-from cosim.evaluate.programming import program_cell
 from cosim.mapping import Group, bit_plane_patterns, gray_order
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec, integer_mvm
@@ -111,20 +112,22 @@ def bench_brute(data: Path | None, folder: Path, cold_seconds: float | None) -> 
     print("brute force: every read of an image simulated, in the same kind of deck")
     network, test = cosim.load_network("mnist-w4a4"), cosim.load_dataset("mnist", "test", data)
     circuit = cosim.CircuitNetwork(network, cosim.Config(), store=folder / "brute")
-    assert circuit.simulator is not None
+    source = circuit.source
+    assert isinstance(source, SpiceSource)
     circuit.take_usage()
     found = []
     for image in BRUTE_IMAGES:
         caught = activations_of(network, test.real(image, image + 1))
-        decks = []
+        requests = []
         for name, array in circuit.arrays.items():
             patterns = torch.flip(bit_plane_patterns(array.plan, caught[name]), [0])
             for index, group in enumerate(array.plan.groups):
                 reads = patterns[:, 0, group.stream].permute(1, 2, 0).flatten().numpy()
-                decks += [array.planned_deck(index, part).deck for part in np.array_split(reads, -(-len(reads) // 256))]
-        circuit.simulator.simulate(decks, "brute force")
+                drive = array.scheme.drive(reads, group.inputs)
+                requests += [array.request(index, part) for part in np.array_split(drive, -(-len(drive) // 256))]
+        read = sum(len(found.currents) for found in source.currents(requests, "brute force"))
         usage, _ = circuit.take_usage()
-        found.append((sum(deck.reads for deck in decks), usage.ngspice_seconds))
+        found.append((read, usage.ngspice_seconds))
         say(f"image {image}: group reads, ngspice CPU", f"{found[-1][0]:,}, {found[-1][1]:.1f} s")
     if cold_seconds is None:
         circuit(test.real(0, 2000))

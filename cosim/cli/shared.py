@@ -40,7 +40,7 @@ StoreFolder = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="Simulation results; else $COSIM_STORE, else the user's cache."),
 ]
-FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, dc or tran.")]
+FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, solved, dc or tran.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Fidelity = Literal["ideal", "dc", "tran"]
+Fidelity = Literal["ideal", "solved", "dc", "tran"]
 Process = Literal["tt", "ff", "ss", "fs", "sf"]
 
 
@@ -228,7 +228,8 @@ class Run(Section):
     simulator's tolerances, if at all."""
 
     fidelity: Fidelity = "tran"
-    """ideal integers, ngspice .dc (settled), or ngspice .tran (the reference)."""
+    """ideal integers; solved, settled currents by the array solver, certified by transients; ngspice .dc (settled); or
+    ngspice .tran (the reference)."""
     layers: str = "conv"
     """Layers on arrays: "conv", "all", or names separated by commas."""
     workers: int | None = Field(None, ge=1, le=256)

@@ -1,11 +1,10 @@
-"""One layer on arrays: activations in, integer sums out, simulating the patterns that have no answer yet."""
+"""One layer on arrays: activations in, integer sums out; a source is asked for patterns that have no answer yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,66 +12,49 @@ from torch import Tensor
 
 from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
-from cosim.device import CellVariation
+from cosim.currents import CurrentSource, GroupCurrents, ReadRequest
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import Group, ReadScheme, deck_patterns, plan_tiles, pulse_patterns
-from cosim.netlist import ArrayDecks, Deck
+from cosim.mapping import ReadScheme, plan_tiles, pulse_patterns
 from cosim.network import LayerSpec
-from cosim.readout import (
-    Converter,
-    KnownReads,
-    LayerTable,
-    ReadNoise,
-    calibrated_lsb_units,
-    ideal_sums,
-    known_patterns,
-    trim,
-)
-from cosim.spice import Reading, Simulator
+from cosim.readout import Converter, KnownReads, LayerTable, ReadNoise, calibrated_lsb_units, known_patterns, trim
 
-# Decks planned and simulated at a time, and bytes of patterns and what is made of them: bounds on the memory.
-_DECKS_A_STEP = 512
+# Bytes of patterns and what is made of them: a bound on the memory.
 _STEP_BYTES = 64 << 20
-_AUDIT_DRAWS = 16
-
-
-class Chip(Protocol):
-    """What the layers of one circuit share."""
-
-    config: Config
-    decks: ArrayDecks | None
-    cells: CellVariation | None
-    simulator: Simulator | None
-    stopwatch: Stopwatch
 
 
 @dataclass(frozen=True, eq=False)
-class PlannedDeck:
-    """A deck of a layer: which group it reads, and (reads, wordlines) shares of each input's voltage in its order."""
+class Chip:
+    """What the layers of one circuit share.
 
-    group: int
-    drive: np.ndarray
-    deck: Deck
+    Attributes:
+        config: the configuration.
+        source: which gives their currents.
+        network: the network's name, for comments in decks.
+        stopwatch: where their time goes.
+    """
+
+    config: Config
+    source: CurrentSource
+    network: str
+    stopwatch: Stopwatch
 
 
 class ArrayLayer:
-    """A layer whose multiplications are reads of simulated arrays.
+    """A layer whose multiplications are reads of arrays.
 
     Args:
         layer: the layer.
         number: of the layer in its network.
-        chip: configuration, decks and simulator; without a simulator the cells are ideal.
-        network: the network's name, for comments in decks.
+        chip: what it shares with the others.
 
     Attributes:
         trim_gain, trim_offset_lsb: what trimming found and took out, empty without trimming.
     """
 
-    def __init__(self, layer: LayerSpec, number: int, chip: Chip, network: str) -> None:
+    def __init__(self, layer: LayerSpec, number: int, chip: Chip) -> None:
         self.layer = layer
         self.number = number
         self.chip = chip
-        self.network = network
         mode = chip.config.read.mode
         self.plan = plan_tiles(layer, chip.config.array, chip.config.cell, transposed=mode == "amplitude")
         self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_inputs()))
@@ -84,15 +66,26 @@ class ArrayLayer:
     @cached_property
     def table(self) -> LayerTable:
         """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
-        config, bitlines = self.chip.config, {group.tile: group.units.shape[1] for group in self.plan.groups}
+        config, lines = self.chip.config, {group.tile: group.units.shape[1] for group in self.plan.groups}
         converters = [
-            Converter.drawn(config, self.number, tile, bitlines[tile], self._lsb_units.get(tile), self.scheme.pulses)
+            Converter.drawn(config, self.number, tile, lines[tile], self._lsb_units.get(tile), self.scheme.pulses)
             for tile in range(self.plan.tiles)
         ]
+        answers: list[tuple[int, np.ndarray, GroupCurrents]] = []
         if config.trim.method != "none":
-            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, self._known_reads())
-        noise = ReadNoise.of(config, self.number, self.plan.groups)
-        return LayerTable(self.plan, self.scheme, converters, noise)
+            known = [known_patterns(config, group) for group in self.plan.groups]
+            answers = list(self._asked([self.scheme.full(patterns) for patterns in known], "trimming reads"))
+            reads = [self._known(index, known[index], patterns, found) for index, patterns, found in answers]
+            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, reads)
+        table = LayerTable(self.plan, self.scheme, converters, ReadNoise.of(config, self.number, self.plan.groups))
+        for index, patterns, found in answers if self.plan.enumerated else []:  # so that it is not read again
+            self._enter(table, index, patterns, found)
+        return table
+
+    def _known(self, index: int, wanted: np.ndarray, reads: np.ndarray, found: GroupCurrents) -> KnownReads:
+        """Those of the reads that trimming goes by."""
+        chosen = np.isin(reads, self.scheme.full(wanted))
+        return KnownReads(self.plan.groups[index], self.scheme.pattern(reads[chosen]), found.currents[chosen])
 
     def calibrate(self, activations: Tensor) -> None:
         """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
@@ -150,86 +143,73 @@ class ArrayLayer:
 
     def _answer(self, missing: list[np.ndarray]) -> None:
         """Fill the table for each stream's missing patterns."""
-        if not any(len(patterns) for patterns in missing):
-            return
-        if self.chip.simulator is None:
-            for index, group in enumerate(self.plan.groups):
-                patterns = missing[group.stream]
-                self.table.fill(index, patterns, self._ideal_currents(group, patterns))
-            return
-        needed = [missing[group.stream] for group in self.plan.groups]
-        for index, patterns, reading in self._simulated(needed):
-            self.note_settling(index, reading)
-            self.table.fill(index, patterns, reading.currents)
+        if any(len(patterns) for patterns in missing):
+            needed = [missing[group.stream] for group in self.plan.groups]
+            for index, patterns, found in self._asked(needed, self.layer.name):
+                self._enter(self.table, index, patterns, found)
 
-    def _ideal_currents(self, group: Group, reads: np.ndarray) -> np.ndarray:
-        return ideal_sums(group, self.scheme.drive(reads, group.inputs)) * self.chip.config.cell.unit_a
+    def _asked(self, needed: list[np.ndarray], title: str) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
+        """Group, patterns and currents of at least the patterns needed of every group."""
+        source, groups = self.chip.source, self.plan.groups
+        wanted = [
+            (index, patterns)
+            for index, few in enumerate(needed)
+            for patterns in source.batches(few, groups[index].inputs)
+        ]
+        with self.chip.stopwatch("currents"):
+            # Groups that are asked the same share the array that says so.
+            drives: dict[bytes, np.ndarray] = {}
+            requests = []
+            for index, patterns in wanted:
+                key = patterns.tobytes() + bytes([groups[index].inputs % 256])
+                if key not in drives:
+                    drives[key] = self.scheme.drive(patterns, groups[index].inputs)
+                requests.append(self.request(index, drives[key]))
+            answers = source.currents(requests, title)
+        for index, patterns in wanted:
+            with self.chip.stopwatch("currents"):
+                found = next(answers)
+            yield index, patterns, found
 
-    def _simulated(self, needed: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray, Reading]]:
-        """Group, patterns and readings of decks that read at least the patterns needed of every group, a step at a
-        time."""
-        assert self.chip.simulator is not None
-        wanted = [(index, patterns) for index, few in enumerate(needed) for patterns in self._deck_patterns(index, few)]
-        for first in range(0, len(wanted), _DECKS_A_STEP):
-            step = wanted[first : first + _DECKS_A_STEP]
-            with self.chip.stopwatch("decks"):
-                decks = [self.planned_deck(*want).deck for want in step]
-            with self.chip.stopwatch("ngspice"):
-                readings = self.chip.simulator.simulate(decks, f"ngspice, {self.layer.name}")
-            for (index, patterns), reading in zip(step, readings, strict=True):
-                yield index, patterns, reading
+    def _enter(self, table: LayerTable, index: int, patterns: np.ndarray, found: GroupCurrents) -> None:
+        """Put currents of group `index` into the table."""
+        self._note_settling(table.converter(index), found)
+        table.fill(index, patterns, found.currents)
 
-    def _known_reads(self) -> list[KnownReads]:
-        """The reads that trimming goes by."""
-        config, groups = self.chip.config, self.plan.groups
-        known = [known_patterns(config, group) for group in groups]
-        wanted = [self.scheme.full(patterns) for patterns in known]
-        if self.chip.simulator is None:
-            return [
-                KnownReads(group, patterns, self._ideal_currents(group, reads))
-                for group, patterns, reads in zip(groups, known, wanted, strict=True)
-            ]
-        found = []
-        for index, reads, reading in self._simulated(wanted):
-            chosen = np.isin(reads, wanted[index])
-            found.append(KnownReads(groups[index], self.scheme.pattern(reads[chosen]), reading.currents[chosen]))
-        return found
+    def note_settling(self, index: int, found: GroupCurrents) -> None:
+        """Remember how far the least settled read of group `index` was from its sample."""
+        self._note_settling(self.table.converter(index), found)
 
-    def _deck_patterns(self, index: int, needed: np.ndarray) -> list[np.ndarray]:
-        return deck_patterns(needed, self.plan.groups[index].inputs, self.chip.config.run.patterns_per_deck)
+    def _note_settling(self, converter: Converter, found: GroupCurrents) -> None:
+        unsettled = float(found.unsettled_a.max(initial=0) / converter.ampere_per_lsb.min())
+        self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
 
-    def every_deck(self) -> Iterator[PlannedDeck]:
-        """The decks that answer every pattern of every group."""
+    def every_request(self) -> Iterator[tuple[int, ReadRequest]]:
+        """Group and request of what answers every pattern of every group."""
         for index, group in enumerate(self.plan.groups):
             for amplitude in range(self.scheme.amplitudes):
                 every = np.arange(2**group.inputs) + (amplitude << self.scheme.inputs)
-                for patterns in self._deck_patterns(index, every):
-                    yield self.planned_deck(index, patterns)
+                for patterns in self.chip.source.batches(every, group.inputs):
+                    yield index, self.request(index, self.scheme.drive(patterns, group.inputs))
 
-    def note_settling(self, index: int, reading: Reading) -> None:
-        """Remember how far the least settled read of group `index` was from its sample."""
-        converter = self.table.converter(index)
-        unsettled = float(reading.unsettled.max() / converter.ampere_per_lsb.min())
-        self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
-
-    def planned_deck(self, index: int, patterns: np.ndarray, *, careful: bool = False) -> PlannedDeck:
-        """The deck that reads `patterns`, in that order, on group `index`.
+    def request(self, index: int, drive: np.ndarray, *, careful: bool = False) -> ReadRequest:
+        """What to ask of a source for reads of group `index`.
 
         Args:
-            patterns: (n,) reads as `ReadScheme` numbers them, or (n, wordlines) shares of each input's voltage.
+            drive: (reads, inputs) shares of each input's voltage, as `ReadScheme.drive` gives them.
         """
-        assert self.chip.decks is not None
-        group = self.plan.groups[index]
+        group, cell = self.plan.groups[index], self.chip.source.cell
         first, last = group.outputs
         comments = (
-            f"network {self.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
+            f"network {self.chip.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
             f"weights: outputs {first}..{last - 1}, rows {group.rows[0]}..{group.rows[1] - 1} of the unrolled kernel "
             "(input channel, row, column)",
             self._encoding(),
         )
-        shifts = self.chip.cells.cell_shifts(self.number, group) if self.chip.cells else None
-        drive = patterns if patterns.ndim == 2 else self.scheme.drive(patterns, group.inputs)
-        return PlannedDeck(index, drive, self.chip.decks.deck(group, drive, comments, careful=careful, shifts=shifts))
+        cells = None
+        if cell is not None and cell.variation is not None:
+            cells = cell.variation.cell_shifts(self.number, group)
+        return ReadRequest(group, drive, cells, careful, comments)
 
     def _encoding(self) -> str:
         """How weights lie on bitlines, in words."""
@@ -238,26 +218,3 @@ class ArrayLayer:
         if self.plan.reference_units is None:
             return f"{places}, each slice a pair for positive and negative weights"
         return f"the last {line} is the reference column, of level {self.plan.reference_units}; {places}"
-
-    def audit(self, activations: Tensor, rng: np.random.Generator) -> tuple[PlannedDeck, np.ndarray]:
-        """A deck of reads of one image in the order it causes them, on a random group.
-
-        Of several runs of reads drawn at random the one with most distinct patterns is taken: the margins of an image
-        cause nothing but closed wordlines, which would test little.
-
-        Args:
-            activations: (1, inputs, height, width) of the image; its patterns must have been answered.
-
-        Returns:
-            the deck, and the currents in LSB that the table holds for its reads.
-        """
-        index = int(rng.integers(len(self.plan.groups)))
-        group = self.plan.groups[index]
-        reads = self.scheme.reads(self.plan, activations)[:, 0, group.stream].flatten(1).numpy()
-        in_order, terms, weights = self.scheme.in_order(reads, group.inputs)
-        count = min(self.chip.config.run.audit_reads, len(in_order))
-        starts = rng.integers(len(in_order) - count + 1, size=_AUDIT_DRAWS)
-        spans = [slice(start, start + count) for start in starts.tolist()]
-        chosen = max(spans, key=lambda span: len(np.unique(in_order[span], axis=0)))
-        held = np.tensordot(weights, self.table.lookup(index, terms[chosen].T), 1)
-        return self.planned_deck(index, in_order[chosen], careful=True), held

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cosim.arithmetic.partial_sums import check_digitized
 from cosim.config import Config
-from cosim.device import CellVariation, load_card
+from cosim.currents import IdealSource, SpiceSource, make_source
 from cosim.errors import ConfigError, nearest
-from cosim.evaluate.array_layer import ArrayLayer
+from cosim.evaluate.array_layer import ArrayLayer, Chip
+from cosim.evaluate.audit import AuditResult, audit_circuit
 from cosim.evaluate.netlists import write_netlists
-from cosim.evaluate.programming import close_cells, level_slopes, program_cell
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
-from cosim.spice import Reading, Simulator, Store, Usage
-
-
-@dataclass(frozen=True, eq=False)
-class AuditResult:
-    """One audit deck: reads in image order, against the pattern table.
-
-    Attributes:
-        layer, group: where.
-        table_lsb, audit_lsb: (reads, bitlines) currents in LSB.
-        distinct_patterns: among the reads.
-        differing_codes: codes that are not the same.
-        samples: (reads,) when the reads are sampled [s].
-        reading: the transient, for its waveform.
-    """
-
-    layer: str
-    group: int
-    table_lsb: np.ndarray
-    audit_lsb: np.ndarray
-    distinct_patterns: int
-    differing_codes: int
-    samples: np.ndarray
-    reading: Reading
-
-    @property
-    def max_error_lsb(self) -> float:
-        return float(np.abs(self.table_lsb - self.audit_lsb).max())
+from cosim.spice import Usage
 
 
 class CircuitNetwork(nn.Module):
@@ -68,34 +38,20 @@ class CircuitNetwork(nn.Module):
         SimulationError: ngspice failed.
     """
 
-    # Audit decks a layer, each on a group drawn at random.
-    AUDITS = 3
-
     def __init__(self, network: Network, config: Config | None = None, *, store: str | Path | None = None) -> None:
         super().__init__()
         self.network = network
         self.config = config or Config()
         self.stopwatch = Stopwatch()
-        self.simulator: Simulator | None = None
-        self.decks: ArrayDecks | None = None
-        self.cells: CellVariation | None = None
         layers = _chosen_layers(network, self.config.run.layers)
         chosen = {layer.name for layer in layers}
         if any(layer.partial_sums is not None for layer in layers):
             check_digitized(self.config)
-        if self.config.run.fidelity != "ideal":
-            self.simulator = Simulator(self.config.run, Store(Path(store) if store else None))
-            with self.stopwatch("programming"):
-                card = load_card(self.config.cell.card)
-                shifts = program_cell(card, self.config, self.simulator)
-                if self.config.variation.threshold_error:
-                    relative = self.config.variation.program_sigma_rel > 0
-                    slopes = level_slopes(card, shifts, self.config, self.simulator) if relative else None
-                    self.cells = CellVariation(self.config, shifts, slopes)
-                closed = close_cells(card, shifts, self.config, self.simulator)
-            self.decks = ArrayDecks(card, shifts, self.config, closed)
+        with self.stopwatch("programming"):
+            self.source = make_source(self.config, store)
+        chip = Chip(self.config, self.source, network.name, self.stopwatch)
         self.arrays = {
-            layer.name: ArrayLayer(layer, number, self, network.name)
+            layer.name: ArrayLayer(layer, number, chip)
             for number, layer in enumerate(network.layers)
             if layer.name in chosen
         }
@@ -132,35 +88,15 @@ class CircuitNetwork(nn.Module):
         return array(activations)
 
     def audit(self, images: Tensor) -> list[AuditResult]:
-        """Simulate samples of reads in the order the images cause them, and compare with the tables.
-
-        This checks the premise of pattern tables, that a settled read has no memory, on the circuit at hand.
+        """Repeat reads in the order the images cause them, and compare with the tables; nothing of ideal arrays.
 
         Args:
             images: images that `forward` has seen, (n, channels, height, width).
         """
-        if self.simulator is None:
+        if isinstance(self.source, IdealSource):
             return []
-        planned, tables, places = [], [], []
-        for number, (name, array) in enumerate(self.arrays.items()):
-            rng = np.random.default_rng((self.config.run.seed, number))
-            for _ in range(self.AUDITS):
-                image = int(rng.integers(len(images)))
-                plan, table = array.audit(self.activations(images[image : image + 1], name), rng)
-                planned.append(plan)
-                tables.append(table)
-                places.append(name)
         with self.stopwatch("audit"):
-            readings = self.simulator.simulate([plan.deck for plan in planned], "audit")
-        results = []
-        for name, plan, table, reading in zip(places, planned, tables, readings, strict=True):
-            converter = self.arrays[name].table.converter(plan.group)
-            lsb = converter.in_lsb(reading.currents).astype(np.float32)
-            differing = int((converter.codes(lsb) != converter.codes(table)).sum())
-            self.arrays[name].note_settling(plan.group, reading)
-            distinct = len(np.unique(plan.drive, axis=0))
-            results.append(AuditResult(name, plan.group, table, lsb, distinct, differing, plan.deck.samples, reading))
-        return results
+            return audit_circuit(self, images, self.config.run.seed)
 
     def activations(self, images: Tensor, name: str) -> Tensor:
         """Integer activations (n, inputs, height, width), padded, of a layer for images that `forward` has seen.
@@ -181,23 +117,23 @@ class CircuitNetwork(nn.Module):
 
     def chip_facts(self) -> dict[str, Any]:
         """What this chip drew, in a few numbers for the record; none where its cells are their levels."""
-        if self.cells is None:
+        cell = self.source.cell
+        if cell is None or cell.variation is None:
             return {}
+        drawn = cell.variation
         return {
-            "program_sigma_v": float(self.cells.sigma_v.max()),
-            "charge_loss": self.cells.loss,
-            "smallest_separation_sigmas": float(self.cells.separation.min())
+            "program_sigma_v": float(drawn.sigma_v.max()),
+            "charge_loss": drawn.loss,
+            "smallest_separation_sigmas": float(drawn.separation.min())
             if self.config.variation.program_error
             else None,
-            "overlapping_levels": self.cells.overlapping,
+            "overlapping_levels": drawn.overlapping,
         }
 
     def take_usage(self) -> tuple[Usage, dict[str, float]]:
         """What was simulated, and the wall seconds by stage, since this was last asked or the circuit was made."""
-        usage, seconds = Usage(), dict(self.stopwatch.seconds)
+        usage, seconds = self.source.usage.take(), dict(self.stopwatch.seconds)
         self.stopwatch.seconds.clear()
-        if self.simulator is not None:
-            usage, self.simulator.usage = self.simulator.usage, Usage()
         return usage, seconds
 
     def write_netlists(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -210,12 +146,11 @@ class CircuitNetwork(nn.Module):
 
         Raises:
             OutputError: the folder holds something already and `force` is not given.
-            ConfigError: ideal fidelity has no decks, or the patterns are too many to write them all.
+            ConfigError: ideal and solved arrays have no decks, or the patterns are too many to write them all.
         """
-        if self.simulator is None:
-            raise ConfigError('run.fidelity = "ideal" has no decks: choose "tran" or "dc"')
-        arrays = list(self.arrays.values())
-        return write_netlists(arrays, self.network.name, self.config, self.simulator.engine, Path(folder), force)
+        if not isinstance(self.source, SpiceSource):
+            raise ConfigError(f'run.fidelity = "{self.config.run.fidelity}" has no decks: choose "tran" or "dc"')
+        return write_netlists(list(self.arrays.values()), self.source, self.network.name, Path(folder), force)
 
 
 def _chosen_layers(network: Network, asked: str) -> list[LayerSpec]:

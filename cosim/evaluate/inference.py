@@ -15,7 +15,8 @@ from torch import Tensor
 from cosim.datasets import Dataset
 from cosim.errors import DatasetError
 from cosim.evaluate.array_layer import ArrayLayer
-from cosim.evaluate.circuit import AuditResult, CircuitNetwork
+from cosim.evaluate.audit import AuditResult
+from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
 from cosim.progress import progress_bar
@@ -71,7 +72,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "cosim": version("cosim"),
-            "engine": circuit.simulator.engine if circuit.simulator else "none",
+            "engine": circuit.source.identity,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
@@ -87,7 +88,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
         logits_circuit=logits["circuit"],
         disagreeing=disagreeing,
         disagreeing_images=dataset.images[torch.from_numpy(disagreeing[:_KEPT])].numpy(),
-        levels_shift_v=circuit.decks.shifts if circuit.decks else np.zeros(0),
+        levels_shift_v=circuit.source.cell.shifts if circuit.source.cell else np.zeros(0),
         layers=[_layer_record(array) for array in circuit.arrays.values()],
         audit=_audit_record(audits),
         waveform=_waveform(audits),
@@ -128,7 +129,7 @@ def _audit_record(audits: list[AuditResult]) -> AuditRecord | None:
     return AuditRecord(
         decks=len(audits),
         reads=sum(len(audit.audit_lsb) for audit in audits),
-        patterns=sum(audit.distinct_patterns for audit in audits),
+        patterns=sum(audit.distinct_reads for audit in audits),
         max_error_lsb=max(audit.max_error_lsb for audit in audits),
         differing_codes=sum(audit.differing_codes for audit in audits),
     )
@@ -136,13 +137,11 @@ def _audit_record(audits: list[AuditResult]) -> AuditRecord | None:
 
 def _waveform(audits: list[AuditResult]) -> Waveform | None:
     """The audit transient whose first reads move most, so that there is something to see."""
-    with_waves = [audit for audit in audits if len(audit.reading.wave_time)]
+    with_waves = [audit for audit in audits if "wave_time_s" in audit.currents.measurements]
     if not with_waves:
         return None
-    audit = max(with_waves, key=lambda audit: float(np.ptp(audit.reading.wave_currents)))
-    return Waveform(
-        f"{audit.layer}, group {audit.group}",
-        audit.reading.wave_time,
-        audit.reading.wave_currents,
-        audit.samples[audit.samples <= audit.reading.wave_time[-1] * (1 + 1e-9)],
-    )
+    audit = max(with_waves, key=lambda audit: float(np.ptp(audit.currents.measurements["wave_currents_a"])))
+    found = audit.currents.measurements
+    time_s, samples = found["wave_time_s"], found["sample_s"]
+    shown = samples[samples <= time_s[-1] * (1 + 1e-9)]
+    return Waveform(f"{audit.layer}, group {audit.group}", time_s, found["wave_currents_a"], shown)

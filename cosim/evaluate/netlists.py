@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from cosim.config import Config
+from cosim.currents import ReadRequest, SpiceSource
 from cosim.errors import ConfigError
-from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
+from cosim.evaluate.array_layer import ArrayLayer
 from cosim.files import new_folder, write_whole
 from cosim.progress import progress_bar
 
 FORMAT = "cosim-manifest-1"
 
 
-def write_netlists(
-    arrays: Sequence[ArrayLayer], network: str, config: Config, engine: str, folder: Path, force: bool
-) -> Path:
+def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: str, folder: Path, force: bool) -> Path:
     """Write the decks of all layers, their cards and manifest.json; returns the manifest's path.
 
     Raises:
@@ -38,18 +36,18 @@ def write_netlists(
     groups = sum(len(array.plan.groups) for array in arrays)
     with progress_bar("writing decks", groups) as advance:
         for array in arrays:
-            group, part = -1, 0
-            for planned in array.every_deck():
-                part = part + 1 if planned.group == group else 0
-                advance(planned.group != group)
-                group = planned.group
-                entries.append(_write_deck(array, planned, part, engine, folder))
+            last, part = -1, 0
+            for index, request in array.every_request():
+                part = part + 1 if index == last else 0
+                advance(index != last)
+                last = index
+                entries.append(_write_deck(array, index, request, source, part, folder))
     manifest = {
         "format": FORMAT,
         "network": network,
-        "engine": engine,
-        "unit_a": config.cell.unit_a,
-        "config": config.model_dump(),
+        "engine": source.identity,
+        "unit_a": source.config.cell.unit_a,
+        "config": source.config.model_dump(),
         "decks": entries,
     }
     write_whole(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
@@ -61,10 +59,12 @@ def deck_name(array: ArrayLayer, group: int, part: int | str) -> str:
     return f"{array.layer.name}_g{group}_{part}"
 
 
-def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str, folder: Path) -> dict[str, Any]:
+def _write_deck(
+    array: ArrayLayer, index: int, request: ReadRequest, source: SpiceSource, part: int, folder: Path
+) -> dict[str, Any]:
     """One deck and its cards as files; returns its entry in the manifest."""
-    deck, group = planned.deck, array.plan.groups[planned.group]
-    name = deck_name(array, planned.group, part)
+    deck, group = source.deck(request), request.group
+    name = deck_name(array, index, part)
     write_whole(folder / f"{name}.cir", deck.text(f"{name}.raw"))
     for card, text in deck.cards.items():
         if not (folder / card).exists():
@@ -72,15 +72,15 @@ def _write_deck(array: ArrayLayer, planned: PlannedDeck, part: int, engine: str,
     return {
         "file": f"{name}.cir",
         "raw": f"{name}.raw",
-        "identity": deck.identity(engine),
+        "identity": deck.identity(source.identity),
         "layer": array.layer.name,
         "tile": group.tile,
-        "group": planned.group,
+        "group": index,
         "wordlines": [group.first_input, group.first_input + group.inputs],
         "rows": list(group.rows),
         "outputs": list(group.outputs),
         "bitlines": list(deck.sources),
-        "patterns": ((planned.drive > 0) @ (1 << np.arange(group.inputs))).tolist(),
-        "amplitudes": planned.drive.max(axis=1).tolist(),
+        "patterns": ((request.drive > 0) @ (1 << np.arange(group.inputs))).tolist(),
+        "amplitudes": request.drive.max(axis=1).tolist(),
         "sample_at": deck.samples.tolist(),
     }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cosim.config import Config, Corner
+from cosim.currents.programming import program_cell
 from cosim.device import load_card
-from cosim.evaluate.programming import program_cell
 from cosim.netlist import Deck, curve_deck, sweep_deck
 from cosim.spice import Simulator
 

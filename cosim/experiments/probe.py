@@ -12,18 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.config import Config
+from cosim.currents import SpiceSource, transients_of
 from cosim.datasets import Dataset
 from cosim.errors import ConfigError, DatasetError, NetworkError, nearest
-from cosim.evaluate.array_layer import ArrayLayer, PlannedDeck
+from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.netlists import deck_name
-from cosim.mapping import deck_patterns
 from cosim.netlist import Deck
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.network.layers import IMAGES
 from cosim.readout import ideal_sums
-from cosim.spice import Simulator
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +142,7 @@ def probe(
     """
     config = config or Config()
     if config.run.fidelity == "ideal":
-        raise ConfigError('run.fidelity = "ideal" has no waveforms to probe: choose "dc" or "tran"')
+        raise ConfigError('run.fidelity = "ideal" has no waveforms to probe: choose "solved", "dc" or "tran"')
     for key, found, expected in (
         ("array.encoding", config.array.encoding, ("offset",)),
         ("read.mode", config.read.mode, ("bit-serial", "amplitude")),
@@ -168,11 +167,10 @@ def probe(
     met, software_logits = _software(network, shown, layer)
     software_sum = integer_mvm(spec, met)
     place = (0, channel, *at)
-    reads, in_order = _reads(array, activations, at, channel)
-    transient = circuit
-    if config.run.fidelity != "tran":
-        transient = CircuitNetwork(network, config.with_values({"run.fidelity": "tran"}), store=store)
-    waves, sampled = _waves(transient, layer, in_order, channel)
+    transients = transients_of(circuit.source)
+    decks = circuit.source if isinstance(circuit.source, SpiceSource) else transients
+    reads, in_order = _reads(array, decks, activations, at, channel)
+    waves, sampled = _waves(array, transients, in_order, channel)
     step = next(step for step in network.steps if step.name == layer)
     padded = F.pad(shown, (spec.padding[1],) * 2 + (spec.padding[0],) * 2)
     return Probe(
@@ -252,7 +250,7 @@ def _columns(array: ArrayLayer, index: int, channel: int) -> list[int]:
 
 
 def _reads(
-    array: ArrayLayer, activations: Tensor, at: tuple[int, int], channel: int
+    array: ArrayLayer, decks: SpiceSource, activations: Tensor, at: tuple[int, int], channel: int
 ) -> tuple[list[dict[str, Any]], dict[int, np.ndarray]]:
     """What the tables say of every read of an output, as attributes of ProbedRead; and each group's states of inputs,
     most significant bit plane first."""
@@ -273,7 +271,7 @@ def _reads(
         mixed = scheme.mode == "amplitude"
         for bit, states in enumerate(drive):
             pattern = int((states > 0) @ (1 << np.arange(group.inputs)))
-            name, identity = (None, None) if mixed else _deck_of(array, index, pattern)
+            name, identity = (None, None) if mixed else _deck_of(array, decks, index, pattern)
             reads.append(
                 {
                     "group": index,
@@ -295,46 +293,37 @@ def _reads(
     return reads, in_order
 
 
-def _deck_of(array: ArrayLayer, index: int, pattern: int) -> tuple[str | None, str | None]:
+def _deck_of(array: ArrayLayer, decks: SpiceSource, index: int, pattern: int) -> tuple[str | None, str | None]:
     """Name and identity of the deck that answers a pattern, where decks hold whole blocks of patterns."""
     if not array.plan.enumerated:
         return None, None
-    wordlines, simulator = array.plan.groups[index].inputs, _simulator(array)
-    (patterns,) = deck_patterns(np.array([pattern]), wordlines, array.chip.config.run.patterns_per_deck)
-    deck = array.planned_deck(index, patterns).deck
-    return deck_name(array, index, pattern // len(patterns)), deck.identity(simulator.engine)
-
-
-def _simulator(array: ArrayLayer) -> Simulator:
-    assert array.chip.simulator is not None
-    return array.chip.simulator
+    inputs = array.plan.groups[index].inputs
+    (patterns,) = decks.batches(np.array([pattern]), inputs)
+    deck = decks.deck(array.request(index, array.scheme.drive(patterns, inputs)))
+    return deck_name(array, index, pattern // len(patterns)), deck.identity(decks.identity)
 
 
 def _waves(
-    circuit: CircuitNetwork, layer: str, in_order: dict[int, np.ndarray], channel: int
+    array: ArrayLayer, source: SpiceSource, in_order: dict[int, np.ndarray], channel: int
 ) -> tuple[tuple[ProbedWave, ...], dict[tuple[int, int], np.ndarray]]:
     """The transients of each group's reads, and the currents sampled in them by (group, bit plane)."""
-    array = circuit.arrays[layer]
-    planned: list[PlannedDeck] = [
-        array.planned_deck(index, patterns, careful=True) for index, patterns in in_order.items()
-    ]
-    readings = _simulator(array).simulate([plan.deck for plan in planned], "probe")
+    requests = [array.request(index, drive, careful=True) for index, drive in in_order.items()]
     waves, sampled = [], {}
-    for plan, reading in zip(planned, readings, strict=True):
-        columns, samples = _columns(array, plan.group, channel), plan.deck.samples
-        for number, currents in enumerate(reading.currents):
-            sampled[plan.group, len(samples) - 1 - number] = currents[columns]
+    for index, request, found in zip(in_order, requests, source.currents(requests, "probe"), strict=True):
+        columns, samples = _columns(array, index, channel), found.measurements["sample_s"]
+        for number, currents in enumerate(found.currents):
+            sampled[index, len(samples) - 1 - number] = currents[columns]
         waves.append(
             ProbedWave(
-                group=plan.group,
-                name=deck_name(array, plan.group, "probe"),
-                deck=plan.deck,
+                group=index,
+                name=deck_name(array, index, "probe"),
+                deck=source.deck(request),
                 bitlines=tuple(columns),
-                time_s=reading.wave_time,
-                currents_a=reading.wave_currents[:, columns],
+                time_s=found.measurements["wave_time_s"],
+                currents_a=found.measurements["wave_currents_a"][:, columns],
                 sample_s=samples,
-                edge_s=samples - circuit.config.read.pulse_s,
-                states=plan.drive,
+                edge_s=samples - source.config.read.pulse_s,
+                states=request.drive,
             )
         )
     return tuple(waves), sampled

@@ -7,10 +7,11 @@ from cosim.mapping.patterns import (
     input_states,
     pulse_patterns,
 )
-from cosim.mapping.plan import Group, TilePlan, plan_tiles
+from cosim.mapping.plan import ENUMERATED_INPUTS, Group, TilePlan, plan_tiles
 from cosim.mapping.scheme import ReadScheme
 
 __all__ = [
+    "ENUMERATED_INPUTS",
     "Group",
     "ReadScheme",
     "TilePlan",

@@ -5,5 +5,16 @@ from cosim.netlist.cell import curve_deck, sweep_deck
 from cosim.netlist.closed import ClosedCells, closed_deck, ramp_v_per_s
 from cosim.netlist.deck import Deck
 from cosim.netlist.instance import CellWriter
+from cosim.netlist.sense import stage_deck
 
-__all__ = ["ArrayDecks", "CellWriter", "ClosedCells", "Deck", "closed_deck", "curve_deck", "ramp_v_per_s", "sweep_deck"]
+__all__ = [
+    "ArrayDecks",
+    "CellWriter",
+    "ClosedCells",
+    "Deck",
+    "closed_deck",
+    "curve_deck",
+    "ramp_v_per_s",
+    "stage_deck",
+    "sweep_deck",
+]

@@ -16,13 +16,20 @@ _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
 
 
 def curve_deck(
-    card: Card, shifts: np.ndarray, drain_v: np.ndarray, config: Config, *, wordline_v: float | None = None
+    card: Card,
+    shifts: np.ndarray,
+    drain_v: np.ndarray,
+    config: Config,
+    *,
+    wordline_v: float | None = None,
+    source_v: np.ndarray | None = None,
 ) -> Deck:
     """One cell for each pair of threshold shift and drain voltage, all read at once at the corner.
 
     Args:
         shifts, drain_v: (cells,) [V].
         wordline_v: of the gates [V]; left out, that of an open wordline.
+        source_v: (cells,) of the sources [V]; left out, all are grounded.
     """
     writer = CellWriter.for_card(card, config)
     circuit = Circuit("cells")
@@ -30,7 +37,11 @@ def curve_deck(
     circuit.V("wl", "w", circuit.gnd, f"{gate_v:.10g}")
     for index, (shift, volt) in enumerate(zip(shifts.tolist(), drain_v.tolist(), strict=True)):
         circuit.V(f"d{index}", f"d{index}", circuit.gnd, f"{volt:.10g}")
-        writer.add(circuit, str(index), f"d{index}", "w", circuit.gnd, circuit.gnd, f"{shift:.10g}")
+        source = circuit.gnd
+        if source_v is not None:
+            source = f"s{index}"
+            circuit.V(source, source, circuit.gnd, f"{source_v[index]:.10g}")
+        writer.add(circuit, str(index), f"d{index}", "w", source, circuit.gnd, f"{shift:.10g}")
     return Deck(
         "op",
         ".op",

@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import load_card
-from cosim.netlist.elements import number
+from cosim.netlist.deck import Deck, corner_options
+from cosim.netlist.elements import element_lines, number
 from cosim.netlist.wires import GROUND
 
 PERIPHERY = "periph65"
@@ -114,3 +116,28 @@ def periphery_files(config: Config) -> dict[str, str]:
     if config.sense.stage != "transistor":
         return {}
     return {f"{PERIPHERY}.card": load_card(PERIPHERY).at(config.corner.process).text()}
+
+
+def stage_deck(config: Config, step_a: float, points: int) -> Deck:
+    """The configured stage of transistors alone, with a bitline that draws 0, `step_a`, 2 `step_a`, ... [A].
+
+    Returns:
+        a deck whose currents are, at every point, the one that the mirror copies, and the voltage at which the bitline
+        is held as a current of as many amperes.
+    """
+    circuit, stage = Circuit("stage"), SenseStage.of(config)
+    stage.add(circuit, 0, "b0")
+    stage.add_shared(circuit)
+    circuit.I("draw", "b0", circuit.gnd, "0")
+    circuit.V("held", "held", circuit.gnd, "0")
+    circuit.VCCS("held", "held", circuit.gnd, "b0", circuit.gnd, 1)
+    return Deck(
+        "dc",
+        f".dc idraw 0 {number((points - 0.75) * step_a)} {number(step_a)}",
+        element_lines(circuit),
+        {"reltol": 1e-7, "abstol": 1e-14, "vntol": 1e-9, **corner_options(config)},
+        periphery_files(config),
+        (stage.source(0), "vheld"),
+        step_a * np.arange(points),
+        comments=("the sense stage alone: where it holds a bitline that draws so much, and what it measures",),
+    )

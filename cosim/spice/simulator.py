@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cosim.config import Run
@@ -36,6 +36,13 @@ class Usage:
     patterns_reused: int = 0
     ngspice_seconds: float = 0.0
     retried: int = 0
+
+    def take(self) -> Usage:
+        """What was counted so far; counting begins again."""
+        taken = replace(self)
+        for each in fields(self):
+            setattr(self, each.name, each.default)
+        return taken
 
     def add(self, deck: Deck, reading: Reading, reused: bool) -> None:
         if reused:

@@ -7,8 +7,8 @@ from PySpice.Spice.Netlist import Circuit
 from scipy.interpolate import RectBivariateSpline
 
 from cosim.config import Config
+from cosim.currents.programming import close_cells, program_cell
 from cosim.device import Card, load_card
-from cosim.evaluate.programming import close_cells, program_cell
 from cosim.mapping import Group
 from cosim.netlist import ArrayDecks, Deck
 from cosim.netlist.elements import element_lines

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from cosim.config import Config
+from cosim.currents.programming import program_cell
 from cosim.datasets import Dataset, load_dataset
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.evaluate.programming import program_cell
 from cosim.experiments.bench import Bench
 from cosim.mapping import ReadScheme, plan_tiles
 from cosim.netlist import curve_deck

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cosim.config import Config
+from cosim.currents.programming import close_cells, program_cell
 from cosim.device import load_card, program_levels
 from cosim.errors import CardError
-from cosim.evaluate.programming import close_cells, program_cell
 from cosim.netlist import curve_deck
 from cosim.spice import Simulator
 from tests.conftest import LEVEL_0_OFF

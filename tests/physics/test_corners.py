@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cosim.config import Config
+from cosim.currents.programming import program_cell
 from cosim.datasets import load_dataset
 from cosim.device import load_card
 from cosim.errors import CardError, ConfigError
 from cosim.evaluate import CircuitNetwork
-from cosim.evaluate.programming import program_cell
 from cosim.mapping import Group
 from cosim.netlist import ArrayDecks, curve_deck, sweep_deck
 from cosim.network import load_network

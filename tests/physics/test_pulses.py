@@ -75,8 +75,7 @@ def test_both_ways_of_reading_share_their_decks(tmp_path: object) -> None:
     for mode in ([], PULSES):
         circuit = CircuitNetwork(network, Config.load(None, [*settings, *mode]), store=tmp_path)
         circuit(images)
-    assert circuit.simulator is not None
-    assert circuit.simulator.usage.decks == 0
+    assert circuit.source.usage.decks == 0
 
 
 def test_the_converter_covers_the_charge_of_all_pulses() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cosim.config import Config
+from cosim.currents.programming import program_cell
 from cosim.device import load_card
 from cosim.errors import ConfigError
 from cosim.evaluate import CircuitNetwork
-from cosim.evaluate.programming import program_cell
 from cosim.readout import ideal_sums
 from cosim.spice import Simulator
 from tests.conftest import make_network, random_images

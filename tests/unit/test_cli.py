@@ -143,7 +143,7 @@ FOLDER_COMMANDS = (
         ("infer digits-w4a4 --dataset digit", "unknown data set 'digit': did you mean 'digits'?"),
         ("infer digits-w4a4 --set adc.bit=4", "unknown key adc.bit: did you mean 'bits'?"),
         ("infer digits-w4a4 --set run.layers=conv3", "has no layer 'conv3'"),
-        ("infer digits-w4a4 --fidelity spice", "run.fidelity: Input should be 'ideal', 'dc' or 'tran'"),
+        ("infer digits-w4a4 --fidelity spice", "run.fidelity: Input should be 'ideal', 'solved', 'dc' or 'tran'"),
         ("infer digits-w4a4 --images 0", "ask for 1 to 449, not 0"),
         ("infer digits-w4a4 --images 5000", "ask for 1 to 449, not 5000"),
         ("infer digits-w4a4 --set array.wordlines=8", "does not fit array.wordlines = 8"),

@@ -47,7 +47,7 @@ def test_round_trip() -> None:
         (["array.wordlines=8"], r"array\.open_wordlines = 9 does not fit array\.wordlines = 8: open at most 8"),
         (["read.rise_s=15e-9"], r"read\.rise_s = 1\.5e-08 must be below half of read\.pulse_s"),
         (["adc.bits=17"], r"adc\.bits must be 1 to 16"),
-        (["run.fidelity=spice"], r"run\.fidelity: Input should be 'ideal', 'dc' or 'tran', found 'spice'"),
+        (["run.fidelity=spice"], r"run\.fidelity: Input should be 'ideal', 'solved', 'dc' or 'tran', found 'spice'"),
         (["run.workers=0"], r"run\.workers"),
         (["array.wordlines=true"], r"array\.wordlines: .*integer"),
         (["array.bitline_res_ohm=1e-9"], r"must be 0 or at least 1e-6"),

@@ -180,7 +180,7 @@ def test_places_that_are_not_there(
 
 def test_ideal_currents_have_no_waveform(dataset: cosim.Dataset) -> None:
     ideal = cosim.Config.load(None, ["run.fidelity=ideal"])
-    with pytest.raises(ConfigError, match='no waveforms to probe: choose "dc" or "tran"'):
+    with pytest.raises(ConfigError, match='no waveforms to probe: choose "solved", "dc" or "tran"'):
         probe(make_network(), dataset, ideal, image=0, layer="conv1", at=(0, 0), channel=0)
 
 

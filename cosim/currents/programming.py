@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cosim.config import Config, Corner
-from cosim.device import CURVE_SHIFTS, Card, program_levels
+from cosim.device import CURVE_SHIFTS, Card, CellVariation, load_card, program_levels
 from cosim.errors import CardError
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
 from cosim.spice import Simulator
 
 # Unit currents that all cells of a bitline may draw together when closed.
 _LARGEST_LEAK = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class ProgrammedCell:
+    """The cell of an array, programmed.
+
+    Attributes:
+        card: the cell's.
+        shifts: (units,) threshold shift of a cell that conducts so many unit currents [V].
+        closed: what a cell that is not read conducts and stores at the corner.
+        variation: what the cells of the configured chip differ by, None where they do not.
+    """
+
+    card: Card
+    shifts: np.ndarray
+    closed: ClosedCells
+    variation: CellVariation | None
+
+
+def program(config: Config, simulator: Simulator) -> ProgrammedCell:
+    """Program the configured card's cell.
+
+    Raises:
+        CardError: the card is no cell, or cannot hold the levels.
+        ConfigError: no two levels can be told apart on the configured chip.
+    """
+    card = load_card(config.cell.card)
+    shifts, variation = program_cell(card, config, simulator), None
+    if config.variation.threshold_error:
+        relative = config.variation.program_sigma_rel > 0
+        slopes = level_slopes(card, shifts, config, simulator) if relative else None
+        variation = CellVariation(config, shifts, slopes)
+    return ProgrammedCell(card, shifts, close_cells(card, shifts, config, simulator), variation)
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:

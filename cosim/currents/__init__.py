@@ -1,0 +1,20 @@
+"""Where currents come from: ideal arrays, solved arrays, or arrays in the circuit simulator."""
+
+from cosim.currents.factory import make_source, transients_of
+from cosim.currents.ideal import IdealSource
+from cosim.currents.programming import ProgrammedCell
+from cosim.currents.request import CurrentSource, GroupCurrents, ReadRequest
+from cosim.currents.simulated import SpiceSource
+from cosim.currents.solved import SolvedSource
+
+__all__ = [
+    "CurrentSource",
+    "GroupCurrents",
+    "IdealSource",
+    "ProgrammedCell",
+    "ReadRequest",
+    "SolvedSource",
+    "SpiceSource",
+    "make_source",
+    "transients_of",
+]

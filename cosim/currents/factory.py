@@ -1,0 +1,47 @@
+"""The source that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cosim.config import Config
+from cosim.currents.ideal import IdealSource
+from cosim.currents.programming import program
+from cosim.currents.request import CurrentSource
+from cosim.currents.simulated import SpiceSource
+from cosim.currents.solved import SolvedSource
+from cosim.errors import ConfigError
+from cosim.spice import Simulator, Store
+
+
+def make_source(config: Config, store: str | Path | None = None) -> CurrentSource:
+    """The source of `run.fidelity`, with its cell programmed.
+
+    Args:
+        store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+
+    Raises:
+        CardError: the card is no cell, or cannot reach the currents asked for.
+        ConfigError: no two levels can be told apart.
+        MachineError: ngspice is missing or too old.
+        SimulationError: ngspice failed.
+    """
+    if config.run.fidelity == "ideal":
+        return IdealSource(config)
+    simulator = Simulator(config.run, Store(Path(store) if store else None))
+    cell = program(config, simulator)
+    return (SolvedSource if config.run.fidelity == "solved" else SpiceSource)(config, cell, simulator)
+
+
+def transients_of(source: CurrentSource) -> SpiceSource:
+    """The reference for a source: the same cells on the same arrays, every read a transient.
+
+    Raises:
+        ConfigError: the source is of ideal cells, which no circuit has.
+    """
+    if not isinstance(source, SpiceSource | SolvedSource) or source.cell is None:
+        raise ConfigError('run.fidelity = "ideal" has no circuit: choose "solved", "dc" or "tran"')
+    if isinstance(source, SpiceSource) and source.config.run.fidelity == "tran":
+        return source
+    config = source.config.with_values({"run.fidelity": "tran"})
+    return SpiceSource(config, source.cell, source.simulator)

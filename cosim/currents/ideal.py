@@ -1,0 +1,32 @@
+"""Ideal arrays: every cell conducts what it holds, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cosim.config import Config
+from cosim.currents.programming import ProgrammedCell
+from cosim.currents.request import GroupCurrents, ReadRequest
+from cosim.spice import Usage
+
+
+class IdealSource:
+    """The source of `run.fidelity = "ideal"`."""
+
+    def __init__(self, config: Config) -> None:
+        self.identity = "ideal"
+        self.cell: ProgrammedCell | None = None
+        self.usage = Usage()
+        self._unit_a = config.cell.unit_a
+
+    def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
+        """The needed patterns, all in one request."""
+        return [needed] if len(needed) else []
+
+    def currents(self, requests: Sequence[ReadRequest], title: str) -> Iterator[GroupCurrents]:
+        """Sums of units, in amperes."""
+        for request in requests:
+            sums = request.drive @ request.group.units.astype(np.int64)
+            yield GroupCurrents(sums * self._unit_a, np.zeros(len(sums)))

@@ -1,0 +1,137 @@
+"""Source lines with a resistance: what the cells' currents make of the voltages at their sources.
+
+A source line runs along the wordlines, past every bitline, and a strap grounds it before the first and after every so
+many. With amplitude reads the straps lead to the line's sense stage instead, which holds them at 0 V or, with a
+resistance before it, nearly so.
+
+For the line each cell is a current source with a conductance beside it, its Norton equivalent; what is left is a
+tridiagonal system a line, solved by elimination along the line for all reads and lines at once (Thomas).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cosim.config import Array, Config
+from cosim.mapping import Group
+from cosim.netlist import ClosedCells
+
+
+@dataclass(frozen=True, eq=False)
+class SourceLines:
+    """The source lines of a group.
+
+    Attributes:
+        line_of: (cells,) which line the cells of an input, or with amplitude reads of an output, are on.
+        columns: which places along a line the group's cells have.
+        along_s: (places,) conductance to the place before, 0 behind a strap [S].
+        strap_s: (places,) conductances to straps [S]; empty where lines have no resistance.
+        held_s: (lines, places) what else conducts to ground there, or (lines, 1) of a whole line without resistance.
+        sense_ohm: between the straps and 0 V.
+    """
+
+    line_of: Tensor
+    columns: slice
+    along_s: Tensor
+    strap_s: Tensor
+    held_s: Tensor
+    sense_ohm: float
+
+    @classmethod
+    def of(cls, config: Config, group: Group, closed: ClosedCells | None) -> SourceLines:
+        """Those of a group of the configured array."""
+        array = config.array
+        sense_ohm = config.sense.clamp_ohm if config.sense.stage == "resistive" else 0.0
+        if config.read.mode != "amplitude":
+            every = array.source_line_wordlines
+            line_of = (torch.arange(len(group.units)) + group.first_input % every) // every
+            lines, places = int(line_of[-1]) + 1, group.units.shape[1]
+            along_s, strap_s = _wire(array, places)
+            return cls(line_of, slice(0, places), along_s, strap_s, torch.zeros(lines, 1, dtype=torch.float64), 0.0)
+        line_of = torch.arange(group.units.shape[1])
+        tile = group.tile_units(array.bitlines)
+        first, last = group.first_input, group.first_input + len(group.units)
+        held_s = torch.zeros(group.units.shape[1], len(tile), dtype=torch.float64)
+        if closed is not None:
+            held_s = torch.from_numpy(closed.conductance_s[tile].T.copy())
+            held_s[:, first:last] = 0
+        if array.source_res_ohm == 0:
+            nothing = torch.zeros(0, dtype=torch.float64)
+            return cls(line_of, slice(0, len(group.units)), nothing, nothing, held_s.sum(1, keepdim=True), sense_ohm)
+        along_s, strap_s = _wire(array, len(tile))
+        return cls(line_of, slice(first, last), along_s, strap_s, held_s, sense_ohm)
+
+    def settle(self, drawn: Tensor, slopes: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Voltages of the lines at the group's cells, and the currents at the straps.
+
+        Args:
+            drawn: (reads, cells, columns) currents out of the cells' sources, at these voltages [A].
+            slopes: how much they fall with the voltage of the source [S].
+            before: (reads, cells, columns) the voltages at which both hold [V].
+
+        Returns:
+            (reads, cells, columns) [V] and (reads, lines) [A].
+        """
+        reads, _, columns = drawn.shape
+        lines, places = len(self.held_s), self.held_s.shape[1] if len(self.strap_s) == 0 else len(self.strap_s)
+        rows = self.line_of.to(drawn.device)
+
+        def by_line(values: Tensor) -> Tensor:
+            summed = torch.zeros(reads, lines, columns, dtype=values.dtype, device=values.device)
+            return summed.index_add_(1, rows, values)
+
+        sources, beside = by_line(drawn + slopes * before), by_line(slopes)
+        held = self.held_s.to(drawn)
+        if len(self.strap_s) == 0:
+            total_s = beside.sum(2) + held[:, 0]
+            volts = self.sense_ohm * sources.sum(2) / (1 + self.sense_ohm * total_s)
+            sensed = sources.sum(2) - volts * total_s
+            return volts[:, rows, None].expand_as(drawn), sensed
+        strap = self.strap_s.to(drawn)
+        known = torch.zeros(2, reads, lines, places, dtype=drawn.dtype, device=drawn.device)
+        known[0, :, :, self.columns] = sources
+        known[1] = strap  # what a volt at the straps does
+        diagonal = strap + self.along_s.to(drawn) + _shifted(self.along_s).to(drawn) + held
+        diagonal = diagonal.expand(reads, lines, places).clone()
+        diagonal[:, :, self.columns] += beside
+        found = _eliminate(diagonal, self.along_s.to(drawn), known)
+        at_ground, of_a_volt = (found[0] * strap).sum(2), (found[1] * strap).sum(2) - strap.sum()
+        strap_v = self.sense_ohm * at_ground / (1 - self.sense_ohm * of_a_volt)
+        volts = found[0] + strap_v[..., None] * found[1]
+        return volts[:, :, self.columns][:, rows], at_ground + strap_v * of_a_volt
+
+
+def _wire(array: Array, places: int) -> tuple[Tensor, Tensor]:
+    """Conductances along a line from each place to the one before, and to straps: (places,) each [S]."""
+    conductance, every = 1 / array.source_res_ohm, array.source_strap_cells
+    place = torch.arange(places)
+    behind = place % every == 0
+    along = torch.where(behind, 0.0, conductance).to(torch.float64)
+    strap = torch.where(behind, conductance, 0.0).to(torch.float64)
+    strap += torch.where((place + 1) % every == 0, conductance, 0.0)
+    last = -(-places // every) * every  # the next strap beyond the last place, if there is one
+    if places % every and last <= array.bitlines:
+        strap[-1] += conductance / (last - places + 1)
+    return along, strap
+
+
+def _shifted(along: Tensor) -> Tensor:
+    """Conductances to the place after."""
+    return torch.cat([along[1:], torch.zeros_like(along[:1])])
+
+
+def _eliminate(diagonal: Tensor, along: Tensor, known: Tensor) -> Tensor:
+    """Solutions of symmetric tridiagonal systems (..., places) with the off-diagonal -`along`, for several sides."""
+    places = len(along)
+    pivots, sides = [diagonal[..., 0]], [known[..., 0]]
+    for place in range(1, places):
+        share = along[place] / pivots[-1]
+        pivots.append(diagonal[..., place] - share * along[place])
+        sides.append(known[..., place] + share * sides[-1])
+    found = [sides[-1] / pivots[-1]]
+    for place in range(places - 2, -1, -1):
+        found.append((sides[place] + along[place + 1] * found[-1]) / pivots[place])
+    return torch.stack(found[::-1], -1)

@@ -1,0 +1,112 @@
+"""The sense end of a bitline: at which voltage it is held for the current it draws, and which current is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.config import Config
+from cosim.netlist import stage_deck
+from cosim.spice import Simulator
+
+# Points of a transistor stage's curves, between which four are interpolated.
+_POINTS = 1025
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What holds a bitline.
+
+    Attributes:
+        volts: at no current [V]; ohm: of an ideal source, the resistance before it.
+        held, mirrored: (points,) of a stage of transistors, voltage held [V] and current measured [A] when the bitline
+            draws 0, step_a, 2 step_a, ...; None of an ideal source.
+        step_a: between these points [A].
+    """
+
+    volts: float
+    ohm: float = 0.0
+    held: Tensor | None = None
+    mirrored: Tensor | None = None
+    step_a: float = 0.0
+
+    @classmethod
+    def of(cls, config: Config, most_a: float, simulator: Simulator) -> Stage:
+        """The configured stage at the corner.
+
+        Args:
+            most_a: the largest current that a bitline can draw [A].
+        """
+        volts = config.read_at_corner.bitline_v
+        if config.sense.stage != "transistor":
+            return cls(volts, config.sense.clamp_ohm if config.sense.stage == "resistive" else 0.0)
+        step_a = most_a / (_POINTS - 3)
+        deck = stage_deck(config, step_a, _POINTS)
+        mirrored, held = simulator.simulate([deck], "curves of the sense stage")[0].currents.T
+        return cls(volts, 0.0, torch.from_numpy(np.ascontiguousarray(held)), torch.from_numpy(mirrored.copy()), step_a)
+
+    def to(self, kind: torch.dtype, device: torch.device) -> Stage:
+        """The same stage for tensors of that kind on that device."""
+        if self.held is None or self.mirrored is None:
+            return self
+        return Stage(self.volts, self.ohm, self.held.to(device, kind), self.mirrored.to(device, kind), self.step_a)
+
+    def range_v(self) -> tuple[float, float]:
+        """The lowest and the highest voltage at which the stage may hold a bitline whose wires have no drop [V]."""
+        return (self.volts, self.volts) if self.held is None else (float(self.held.min()), float(self.held.max()))
+
+    def held_v(self, y: Tensor) -> Tensor:
+        """Voltage at which a bitline that draws the currents y [A] is held [V]."""
+        return self.volts - self.ohm * y if self.held is None else _interpolated(self.held, y / self.step_a)
+
+    def slope_ohm(self, y: Tensor) -> Tensor | float:
+        """How much the held voltage falls with the current [V/A]."""
+        if self.held is None:
+            return self.ohm
+        return (self.held_v(y) - self.held_v(y + self.step_a)) / self.step_a
+
+    def measured(self, y: Tensor) -> Tensor:
+        """What is measured of the currents y that bitlines draw [A]."""
+        return y if self.mirrored is None else _interpolated(self.mirrored, y / self.step_a)
+
+    def meet(self, w: Tensor, y: Tensor, clamp_s: Tensor) -> Tensor:
+        """The measured current where a bitline's curve meets the stage's.
+
+        Args:
+            w, y: (points, ..., bitlines) of the bitline's curve, w below `volts` [V], [A].
+            clamp_s: (bitlines,) what leaks at the stage [S].
+
+        Returns:
+            (..., bitlines) [A]: interpolation over all points (Aitken and Neville) at which the voltages agree.
+        """
+        if self.held is None and self.ohm == 0:
+            return _neville(-w, y) + clamp_s * self.volts
+        y = torch.addcmul(y, clamp_s, self.volts - w)
+        return self.measured(_neville(self.volts - w - self.held_v(y), y))
+
+
+def _neville(apart: Tensor, y: Tensor) -> Tensor:
+    """What y (points, ...) is where `apart` is 0, by the polynomial through all points."""
+    found = list(y)
+    for order in range(1, len(y)):
+        found = [
+            torch.addcmul(found[i], found[i + 1] - found[i], apart[i] / (apart[i] - apart[i + order]))
+            for i in range(len(y) - order)
+        ]
+    return found[0]
+
+
+def _interpolated(table: Tensor, place: Tensor) -> Tensor:
+    """A table's values between its points, by a cubic through the four that are nearest."""
+    first = place.detach().floor().clamp(1, len(table) - 3).to(torch.int64) - 1
+    x = place - first
+    values = [table[first + i] for i in range(4)]
+    return (
+        -(x - 1) * (x - 2) * (x - 3) / 6 * values[0]
+        + x * (x - 2) * (x - 3) / 2 * values[1]
+        - x * (x - 1) * (x - 3) / 2 * values[2]
+        + x * (x - 1) * (x - 2) / 6 * values[3]
+    )
