@@ -105,7 +105,7 @@ def check_value(key: str, value: Any) -> Any:
     section, dot, name = key.partition(".")
     if not dot or not name:
         raise ConfigError(f"expected section.key, found {key!r}: try array.open_wordlines")
-    values = {name: _parse(value) if isinstance(value, str) else value}
+    values = {name: _parse(section, name, value) if isinstance(value, str) else value}
     _check_keys({section: values}, "configuration")
     try:
         return getattr(_section(section).model_validate(values), name)
@@ -127,13 +127,20 @@ def _section(name: str) -> type[Section]:
     return kind
 
 
-def _parse(text: str) -> Any:
-    """A value written in TOML; a bare word is a string."""
+def _parse(section: str, name: str, text: str) -> Any:
+    """A key's value written in TOML; a bare word is a string, and so is whatever a key of text is given: layer 3.10."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-        return parsed["value"] if len(parsed) == 1 else text
+        value = parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):
         return text.strip()
+    return value if isinstance(value, str) or not _takes_text(section, name) else text.strip()
+
+
+def _takes_text(section: str, name: str) -> bool:
+    """Whether a key's values are any text."""
+    fields = _section(section).model_fields if section in Config.model_fields else {}
+    return name in fields and fields[name].annotation in (str, str | None)
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -143,7 +150,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"expected section.key=value after --set, found {override!r}: try array.open_wordlines=9")
     if not isinstance(data.setdefault(section, {}), dict):
         raise ConfigError(f"{section} is a section, but the configuration gives it the value {data[section]!r}")
-    data[section][name] = _parse(text)
+    data[section][name] = _parse(section, name, text)
 
 
 def _check_keys(data: dict[str, Any], source: str) -> None:

@@ -237,6 +237,7 @@ def _argument(node: fx.Node, place: int, name: str) -> Any:
 
 def _put_affine(traced: fx.GraphModule, node: fx.Node, source: fx.Node, affine: ChannelAffine) -> None:
     name = f"{node.name}_affine"
+    node.meta["path"] = str(node.target) if node.op == "call_module" else node.name
     traced.add_submodule(name, affine)
     node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
 

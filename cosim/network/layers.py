@@ -26,8 +26,15 @@ def check_name(name: object, what: str) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise NetworkError(
-            f"{what} must be named with at most 64 letters, digits, '_', '.', '-', found {str(name)[:80]!r}: rename it"
+            f"{what} must be named with at most 64 letters, digits, '_', '.', '-', the first not '.' or '-', found "
+            f"{str(name)[:80]!r}: rename it"
         )
+
+
+def step_name(path: str) -> str:
+    """The path of a module as a name that `check_name` takes, but for its length: other characters become `_`."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", path)
+    return f"_{name}" if name.startswith((".", "-")) else name
 
 
 def _are_counts(values: object, length: int) -> bool:

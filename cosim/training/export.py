@@ -12,7 +12,7 @@ from cosim.errors import NetworkError
 from cosim.importers.affine import norm_gain_and_offset
 from cosim.importers.tracing import NORMS, called, function_of
 from cosim.network.channel_affine import ChannelAffine
-from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name
+from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_name, step_name
 from cosim.training.quantized_layer import QuantizedLayer, four_axes, geometry
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -96,20 +96,36 @@ class Exporter:
             if any(source not in self.names for source in step.inputs):
                 raise _not_understood(node, module)
             operation = SoftwareStep(step.kind, step.arguments)
-            self._write(node, Step(node.name, operation, tuple(self.names[source] for source in step.inputs)))
+            inputs = tuple(self.names[source] for source in step.inputs)
+            self._write(node, Step(self._free_name(node), operation, inputs))
 
     def _write_layer(self, node: fx.Node, module: QuantizedLayer) -> None:
         norm, source = self._norm_of(node), node.args[0]
         assert isinstance(source, fx.Node)
-        spec: LayerSpec = layer_spec(node.name, module, norm)
+        name = self._free_name(node)
+        spec: LayerSpec = layer_spec(name, module, norm)
         gain, offset = fold_norm(module.layer, norm)
-        self.float_weights[node.name] = (four_axes(module.layer.weight).detach() * gain[:, None, None, None], offset)
-        self._write(node, Step(node.name, spec, (self.names[source],)))
+        self.float_weights[name] = (four_axes(module.layer.weight).detach() * gain[:, None, None, None], offset)
+        self._write(node, Step(name, spec, (self.names[source],)))
 
     def _write(self, node: fx.Node, step: Step) -> None:
-        check_name(node.name, f"node {node.name!r}")
         self.written.append(step)
         self.names[node] = step.name
+
+    def _free_name(self, node: fx.Node) -> str:
+        """What a node's step is called: its module's path, or the node's own name; numbered where that is taken.
+
+        Raises:
+            NetworkError: the name is too long.
+        """
+        path = node.meta.get("path", node.target if node.op == "call_module" else node.name)
+        plain = step_name(str(path))
+        taken, name, number = {IMAGES, *(step.name for step in self.written)}, plain, 1
+        while name in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        check_name(name, f"node {node.name!r}")
+        return name
 
     def _norm_of(self, node: fx.Node) -> _Norm | None:
         """The batch norm that alone uses a layer's result."""

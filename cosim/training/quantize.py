@@ -21,7 +21,7 @@ from cosim.arithmetic.partial_sums import PartialSums
 from cosim.config import Config
 from cosim.errors import NetworkError, nearest
 from cosim.importers.tracing import Trace, trace
-from cosim.network.layers import Network, SoftwareStep
+from cosim.network.layers import Network, SoftwareStep, step_name
 from cosim.training.checkpoint import digest_of
 from cosim.training.export import Exporter, check_understood
 from cosim.training.fitting import Course, fit, pick_device, repeatable
@@ -335,7 +335,7 @@ def _on_arrays(layers: list[tuple[str, Any]], how: Quantization) -> set[str]:
     asked = how.arrays.run.layers
     if asked in ("conv", "all"):
         return {key for key, layer in layers if asked == "all" or isinstance(layer, nn.Conv2d)}
-    known = {key.replace(".", "_"): key for key, _ in layers}
+    known = {step_name(key): key for key, _ in layers}
     names = [name.strip() for name in asked.split(",")]
     for name in names:
         if name not in known:

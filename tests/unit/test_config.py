@@ -28,6 +28,14 @@ def test_file_and_overrides_in_order(tmp_path: Path) -> None:
     assert config.cell.full_scale_a == 3e-6
 
 
+def test_a_key_of_text_takes_any_text() -> None:
+    for text in ("3.10", "0", "0,3", '"0,3"', "true", "3.conv1,fc"):
+        assert Config.load(None, [f"run.layers={text}"]).run.layers == text.strip('"')
+        assert check_value("run.layers", text) == text.strip('"')
+    assert Config.load(None, ["cell.subcircuit=7"]).cell.subcircuit == "7"
+    assert Config.load(None, ["adc.bits=7"]).adc.bits == 7
+
+
 def test_round_trip() -> None:
     config = Config.load(None, ["adc.bits=6", "run.seed=3"])
     assert Config.from_dict(config.model_dump()) == config

@@ -379,6 +379,16 @@ def test_a_recipe_is_given_another_schedule() -> None:
     assert resnet.rescheduled() == resnet
 
 
+def test_resnet20_has_the_names_that_residual_networks_have() -> None:
+    paths = [
+        path for path, part in recipe_for("resnet20").build().named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    blocks = [f"layer{layer}.{block}" for layer in (1, 2, 3) for block in (0, 1, 2)]
+    short = ("layer2.0", "layer3.0")
+    inside = [f"{b}.{part}" for b in blocks for part in ("conv1", "conv2", *(["shortcut"] if b in short else []))]
+    assert paths == ["conv1", *inside, "fc"]
+
+
 def test_a_range_that_became_nothing_is_named() -> None:
     net = QuantizedLayer(
         nn.Conv2d(1, 2, 3), LearnedStepQuantizer(4, signed=True), LearnedStepQuantizer(4, signed=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,6 +142,45 @@ def test_round_trip_through_safetensors(module: str, weight_bits: int, tmp_path:
 def test_what_stays_in_software_is_listed() -> None:
     network = cosim.quantize(settled(Residual()), images())
     assert network.card["software"] == ["relu", "add", "relu_1", "adaptive_avg_pool2d", "flatten"]
+
+
+class Nested(nn.Module):
+    """Modules within modules, one used twice, one with a name that no file should have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("-stem", nn.Conv2d(1, 4, 3))
+        self.body = nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), nn.BatchNorm2d(4))
+        self.relu = nn.ReLU()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.body(self.relu(self.get_submodule("-stem")(x))))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def test_steps_are_called_as_their_modules(tmp_path: Path, shared_store: Path) -> None:
+    network = cosim.quantize(settled(Nested()), images())
+    assert [step.name for step in network.steps] == [
+        "_-stem", "relu", "body.0.0", "body.1", "relu-2", "adaptive_avg_pool2d", "flatten", "fc",
+    ]  # fmt: skip
+    cosim.save_network(network, tmp_path / "nested.safetensors")
+    network = cosim.load_network(tmp_path / "nested.safetensors")
+    config = cosim.Config.load(None, ["run.layers=body.0.0,fc", "array.open_wordlines=4"])
+    circuit = cosim.CircuitNetwork(network, config, store=shared_store)
+    assert list(circuit.arrays) == ["body.0.0", "fc"]
+    entries = json.loads(circuit.write_netlists(tmp_path / "decks").read_text())["decks"]
+    assert {entry["file"] for entry in entries} == {"body.0.0_g0_0.cir", "fc_g0_0.cir"}
+    assert all((tmp_path / "decks" / entry["file"]).is_file() for entry in entries)
+
+
+def test_layers_that_are_numbers_are_named_as_text() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    arrays = cosim.Config.load(None, ["run.layers=0", "run.fidelity=ideal"])
+    module(images())
+    network = cosim.quantize(settled(module), images(), arrays=arrays)
+    assert [layer.partial_sums is not None for layer in network.layers] == [True, False]
+    assert list(cosim.CircuitNetwork(network, arrays).arrays) == ["0"]
 
 
 def test_padding_of_an_input_that_is_negative_somewhere_is_a_real_zero() -> None:

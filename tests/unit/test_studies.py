@@ -141,6 +141,16 @@ def test_partial_sums_are_studied_where_codes_lose_something() -> None:
         assert trial.shown["method"] == "straight-through" or width > 1
 
 
+def test_four_bits_on_cifar10_come_in_four_kinds() -> None:
+    planned = STUDIES["cifar10"].trials(1)
+    assert len(planned) == 12
+    first = planned[0]
+    assert (first.label, first.recipe) == ("resnet20-w4a4-symmetric-channel-s0", "resnet20")
+    assert first.options == {"weight_quantizer": "step", "per_channel": True}
+    assert first.shown == {"network": "resnet20", "weights": "symmetric", "range": "channel"}
+    assert len({trial.float_stem(Path()) for trial in planned}) == 3  # kinds of one network begin alike
+
+
 def test_an_unknown_study_is_named() -> None:
     with pytest.raises(InputError, match="did you mean 'bits'"):
         study_for("bit")
