@@ -242,7 +242,13 @@ class Run(Section):
     """Longest time one ngspice run may take [s]."""
     ngspice: str = "ngspice"
     """The ngspice program: a name on the PATH, or a path."""
+    certificate_reads: int = Field(1000, ge=0, le=1_000_000)
+    """Reads drawn from those the images caused and simulated as transients, to certify a solved result; 0 for no
+    certificate."""
+    certificate_lsb: float = Field(0.05, gt=0, le=1e3)
+    """Largest distance from its transient that a read of a certificate may have; a result beyond it is refused
+    [LSB]."""
     audit_reads: int = Field(64, ge=1, le=1024)
     """Reads of one audit deck, simulated in the order the images cause them."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seeds everything random: chips, noise, and which reads are audited."""
+    """Seeds everything random: chips, noise, and which reads are audited or certified."""

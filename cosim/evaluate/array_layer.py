@@ -176,13 +176,15 @@ class ArrayLayer:
         self._note_settling(table.converter(index), found)
         table.fill(index, patterns, found.currents)
 
-    def note_settling(self, index: int, found: GroupCurrents) -> None:
-        """Remember how far the least settled read of group `index` was from its sample."""
-        self._note_settling(self.table.converter(index), found)
+    def note_settling(self, index: int, found: GroupCurrents) -> np.ndarray:
+        """(reads,) how far the least settled line of each read of group `index` still moved [LSB]; the largest is
+        remembered."""
+        return self._note_settling(self.table.converter(index), found)
 
-    def _note_settling(self, converter: Converter, found: GroupCurrents) -> None:
-        unsettled = float(found.unsettled_a.max(initial=0) / converter.ampere_per_lsb.min())
-        self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, unsettled)
+    def _note_settling(self, converter: Converter, found: GroupCurrents) -> np.ndarray:
+        unsettled: np.ndarray = found.unsettled_a / converter.ampere_per_lsb.min()
+        self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, float(unsettled.max(initial=0)))
+        return unsettled
 
     def every_request(self) -> Iterator[tuple[int, ReadRequest]]:
         """Group and request of what answers every pattern of every group."""

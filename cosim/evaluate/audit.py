@@ -6,43 +6,17 @@ other, following every edge, and compares.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from cosim.currents import GroupCurrents, ReadRequest
 from cosim.evaluate.array_layer import ArrayLayer
+from cosim.evaluate.distance import Distance, Question, measure_distances
 
 # Audit requests a layer, each on a group drawn at random, and runs of reads drawn for each.
 _REQUESTS = 3
 _DRAWS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class AuditResult:
-    """One audited run of reads.
-
-    Attributes:
-        layer, group: where.
-        table_lsb, audit_lsb: (reads, lines) positions in codes.
-        distinct_reads: among the reads.
-        differing_codes: codes that are not the same.
-        currents: the answer, with its waveform if it is a transient.
-    """
-
-    layer: str
-    group: int
-    table_lsb: np.ndarray
-    audit_lsb: np.ndarray
-    distinct_reads: int
-    differing_codes: int
-    currents: GroupCurrents
-
-    @property
-    def max_error_lsb(self) -> float:
-        return float(np.abs(self.table_lsb - self.audit_lsb).max())
 
 
 class _Audited(Protocol):
@@ -53,33 +27,22 @@ class _Audited(Protocol):
     def activations(self, images: Tensor, name: str) -> Tensor: ...
 
 
-def audit_circuit(circuit: _Audited, images: Tensor, seed: int) -> list[AuditResult]:
+def audit_circuit(circuit: _Audited, images: Tensor, seed: int) -> list[Distance]:
     """Ask each layer's source for reads in image order, and compare with the tables.
 
     Args:
         images: images that the circuit has seen, (n, channels, height, width).
     """
-    results = []
+    questions = []
     for number, (name, array) in enumerate(circuit.arrays.items()):
         rng = np.random.default_rng((seed, number))
-        planned = []
         for _ in range(_REQUESTS):
             image = int(rng.integers(len(images)))
-            planned.append(_in_image_order(array, circuit.activations(images[image : image + 1], name), rng))
-        answers = array.chip.source.currents([request for _, request, _ in planned], "audit")
-        for (index, request, held), found in zip(planned, answers, strict=True):
-            converter = array.table.converter(index)
-            lsb = converter.in_lsb(found.currents).astype(np.float32)
-            array.note_settling(index, found)
-            differing = int((converter.codes(lsb) != converter.codes(held)).sum())
-            distinct = len(np.unique(request.drive, axis=0))
-            results.append(AuditResult(name, index, held, lsb, distinct, differing, found))
-    return results
+            questions.append(_in_image_order(array, circuit.activations(images[image : image + 1], name), rng))
+    return measure_distances(questions, questions[0].array.chip.source, "audit") if questions else []
 
 
-def _in_image_order(
-    array: ArrayLayer, activations: Tensor, rng: np.random.Generator
-) -> tuple[int, ReadRequest, np.ndarray]:
+def _in_image_order(array: ArrayLayer, activations: Tensor, rng: np.random.Generator) -> Question:
     """A group drawn at random, reads of one image in the order it causes them, and what the table holds for them.
 
     Of several runs of reads drawn at random the one with most distinct reads is taken: the margins of an image cause
@@ -97,4 +60,4 @@ def _in_image_order(
     spans = [slice(start, start + count) for start in starts.tolist()]
     chosen = max(spans, key=lambda span: len(np.unique(in_order[span], axis=0)))
     held = np.tensordot(weights, array.table.lookup(index, terms[chosen].T), 1)
-    return index, array.request(index, in_order[chosen], careful=True), held
+    return Question(array, index, array.request(index, in_order[chosen], careful=True), held)

@@ -13,7 +13,9 @@ from cosim.config import Config
 from cosim.currents import IdealSource, SpiceSource, make_source
 from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer, Chip
-from cosim.evaluate.audit import AuditResult, audit_circuit
+from cosim.evaluate.audit import audit_circuit
+from cosim.evaluate.certificate import Certificate, certify_circuit
+from cosim.evaluate.distance import Distance
 from cosim.evaluate.netlists import write_netlists
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.network import LayerSpec, Network, integer_mvm
@@ -87,7 +89,7 @@ class CircuitNetwork(nn.Module):
                 return integer_mvm(layer, activations)
         return array(activations)
 
-    def audit(self, images: Tensor) -> list[AuditResult]:
+    def audit(self, images: Tensor) -> list[Distance]:
         """Repeat reads in the order the images cause them, and compare with the tables; nothing of ideal arrays.
 
         Args:
@@ -97,6 +99,21 @@ class CircuitNetwork(nn.Module):
             return []
         with self.stopwatch("audit"):
             return audit_circuit(self, images, self.config.run.seed)
+
+    def certify(self) -> Certificate | None:
+        """Simulate a sample of the reads so far as transients, and compare with the tables.
+
+        Returns:
+            how far they are off; None where there is nothing to certify: ideal arrays, no read so far, or
+            `run.certificate_reads` = 0.
+
+        Raises:
+            SimulationError: a read is farther off than `run.certificate_lsb`; its deck is kept in the store.
+        """
+        if isinstance(self.source, IdealSource):
+            return None
+        with self.stopwatch("certificate"):
+            return certify_circuit(list(self.arrays.values()))
 
     def activations(self, images: Tensor, name: str) -> Tensor:
         """Integer activations (n, inputs, height, width), padded, of a layer for images that `forward` has seen.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.evaluate.certificate import Certificate
 from cosim.evaluate.record import LayerRecord, RunRecord
 
 
@@ -85,6 +86,7 @@ class Comparison:
     facts: dict[str, Any]
     audit_max_error_lsb: float | None
     audit_differing_codes: int | None
+    certificate: Certificate | None
 
     @property
     def reads(self) -> int:
@@ -92,7 +94,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; keys are described in docs/formats/json.md."""
-        usage = self.facts["usage"]
+        usage, certificate = self.facts["usage"], self.certificate
         return {
             "images": self.images,
             "accuracy_float": self.accuracy_float.share if self.accuracy_float else None,
@@ -111,6 +113,10 @@ class Comparison:
             "wall_seconds": self.facts["wall_seconds"],
             "audit_max_error_lsb": self.audit_max_error_lsb,
             "audit_differing_codes": self.audit_differing_codes,
+            "certificate_reads": certificate.reads if certificate else None,
+            "certificate_max_error_lsb": certificate.max_error_lsb if certificate else None,
+            "certificate_codes_differing": certificate.codes_differing if certificate else None,
+            "certificate_share": certificate.share if certificate else None,
             "layers": [asdict(layer) for layer in self.layers],
         }
 
@@ -131,6 +137,7 @@ def compare_record(record: RunRecord) -> Comparison:
         facts=record.facts,
         audit_max_error_lsb=record.audit.max_error_lsb if record.audit else None,
         audit_differing_codes=record.audit.differing_codes if record.audit else None,
+        certificate=record.certificate,
     )
 
 

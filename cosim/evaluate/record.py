@@ -13,10 +13,11 @@ import numpy as np
 
 from cosim.config import Config
 from cosim.errors import InputError
+from cosim.evaluate.certificate import Certificate
 from cosim.files import is_file, write_whole
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-2"
+FORMAT = "cosim-run-3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,7 @@ class RunRecord:
         disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
             the first of them, 0..facts["image_full_scale"].
         levels_shift_v: (levels,) programmed threshold shifts, empty for ideal fidelity.
+        audit: of simulated results; certificate: of solved ones, None where it is switched off.
     """
 
     facts: dict[str, Any]
@@ -98,6 +100,7 @@ class RunRecord:
     levels_shift_v: np.ndarray
     layers: list[LayerRecord]
     audit: AuditRecord | None
+    certificate: Certificate | None
     waveform: Waveform | None
 
     def save(self, path: Path) -> None:
@@ -120,6 +123,8 @@ class RunRecord:
                         _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
             if self.audit is not None:
                 file.create_group("audit").attrs.update(vars(self.audit))
+            if self.certificate is not None:
+                file.create_group("certificate").attrs.update(vars(self.certificate))
             if self.waveform is not None:
                 folder = file.create_group("waveform")
                 folder.attrs["title"] = self.waveform.title
@@ -186,6 +191,7 @@ class RunRecord:
             ]
             layers.append(LayerRecord(**{"highest_code": None, **_plain(folder)}, groups=groups))
         audit = AuditRecord(**_plain(file["audit"])) if "audit" in file else None
+        certificate = Certificate(**_plain(file["certificate"])) if "certificate" in file else None
         waveform = None
         if "waveform" in file:
             folder = file["waveform"]
@@ -196,7 +202,14 @@ class RunRecord:
                 folder["sample_s"][()],
             )
         arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
-        return cls(facts=json.loads(file.attrs["facts"]), layers=layers, audit=audit, waveform=waveform, **arrays)
+        return cls(
+            facts=json.loads(file.attrs["facts"]),
+            layers=layers,
+            audit=audit,
+            certificate=certificate,
+            waveform=waveform,
+            **arrays,
+        )
 
 
 _ARRAYS = (

@@ -119,8 +119,7 @@ class Attribution:
         def figures(outcome: Outcome | None) -> dict[str, Any] | None:
             if outcome is None:
                 return None
-            numbers = {key: value for key, value in vars(outcome).items() if isinstance(value, float)}
-            return {"accuracy": outcome.accuracy, "disagreements": outcome.disagreements, **numbers}
+            return {"accuracy": outcome.accuracy, "disagreements": outcome.disagreements, **outcome.figures()}
 
         return {
             **self.facts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -27,7 +28,7 @@ from cosim.network import LayerSpec, Network
 from cosim.progress import progress_bar
 from cosim.spice import engine_of
 
-_FORMAT = "cosim-point-1"
+_FORMAT = "cosim-point-2"
 # Keys that say how a circuit is computed and not what it is.
 _MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads"}
 _PACKAGE = Path(__file__).parents[1]
@@ -58,6 +59,8 @@ class Outcome:
             counts less the sum of an ideal array.
         clipped_share: of these codes, those lost because the current is beyond the converter's range.
         unsettled_lsb: largest movement of a current in the second half of its pulse.
+        certificate_reads, certificate_max_error_lsb: reads drawn for the certificate of a solved result, and the
+            largest distance of any read from its transient [LSB]; 0 and nan where there is none.
         seconds: wall time; ngspice_seconds: CPU time of what was simulated for it and not found in the store.
     """
 
@@ -67,6 +70,8 @@ class Outcome:
     code_error_max: float
     clipped_share: float
     unsettled_lsb: float
+    certificate_reads: float
+    certificate_max_error_lsb: float
     seconds: float
     ngspice_seconds: float
 
@@ -81,7 +86,12 @@ class Outcome:
     def to_json(self) -> str:
         """All of it as text; images are bits."""
         bits = {name: base64.b64encode(np.packbits(getattr(self, name)).tobytes()).decode() for name in _BITS}
-        return json.dumps({"format": _FORMAT, "images": len(self.right), **vars(self), **bits}) + "\n"
+        return json.dumps({"format": _FORMAT, "images": len(self.right), **self.figures(), **bits}) + "\n"
+
+    def figures(self) -> dict[str, float | None]:
+        """The numbers by name, None where there is none, as JSON has no nan."""
+        numbers = {name: value for name, value in vars(self).items() if name not in _BITS}
+        return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
     @classmethod
     def from_json(cls, text: str, images: int) -> Outcome:
@@ -93,13 +103,17 @@ class Outcome:
         data = json.loads(text)
         if data["format"] != _FORMAT or data["images"] != images:
             raise ValueError(f"no {_FORMAT} of {images} images")
-        numbers = (float(data[field.name]) for field in fields(cls) if field.name not in _BITS)
+        numbers = (_number(data[field.name]) for field in fields(cls) if field.name not in _BITS)
         packed = [np.frombuffer(base64.b64decode(data[name]), np.uint8) for name in _BITS]
         right, agreeing = (np.unpackbits(bits, count=images).astype(bool) for bits in packed)
         return cls(right, agreeing, *numbers)
 
 
 _BITS = ("right", "agreeing")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 class Bench:
@@ -182,15 +196,20 @@ class Bench:
         """Classify the images on the circuit of a configuration.
 
         Raises:
-            ConfigError, NetworkError, CardError, MachineError, SimulationError: as `CircuitNetwork`.
+            ConfigError, NetworkError, CardError, MachineError, SimulationError: as `CircuitNetwork`; a
+                solved result that its certificate refuses, too.
         """
         software, started = self.software, time.perf_counter()
         circuit = CircuitNetwork(self.network, config, store=self.store)
         decided = self._decisions(circuit, "images")
+        certificate = circuit.certify() if config.run.fidelity == "solved" else None
         errors = _CodeErrors()
         for array in circuit.arrays.values():
             errors.add(array)
         usage, _ = circuit.take_usage()
+        distance = math.nan
+        if certificate is not None:
+            distance = max(certificate.max_error_lsb, certificate.adverse_max_error_lsb)
         return Outcome(
             right=self.right(decided),
             agreeing=decided == software,
@@ -198,6 +217,8 @@ class Bench:
             code_error_max=errors.largest,
             clipped_share=errors.clipped / errors.codes,
             unsettled_lsb=max(array.largest_unsettled_lsb for array in circuit.arrays.values()),
+            certificate_reads=0.0 if certificate is None else certificate.reads,
+            certificate_max_error_lsb=distance,
             seconds=time.perf_counter() - started,
             ngspice_seconds=usage.ngspice_seconds,
         )

@@ -17,7 +17,7 @@ from cosim.errors import InputError
 from cosim.evaluate.comparison import Accuracy
 from cosim.files import is_file, write_whole
 
-FORMAT = "cosim-sweep-1"
+FORMAT = "cosim-sweep-2"
 CHIPS = "variation.chip"
 
 
@@ -48,7 +48,8 @@ class SweepResult:
         software_right: (images,) bool, classified rightly by the integer network.
         right, agreeing: (*grid, images) bool, rightly, and as software does.
         reasons: (*grid) why a point failed, "" where it did not.
-        code_error_rms, code_error_max, clipped_share, unsettled_lsb, seconds, ngspice_seconds: (*grid) as in `Outcome`.
+        code_error_rms, code_error_max, clipped_share, unsettled_lsb, certificate_reads, certificate_max_error_lsb,
+            seconds, ngspice_seconds: (*grid) as in `Outcome`.
     """
 
     facts: dict[str, Any]
@@ -61,6 +62,8 @@ class SweepResult:
     code_error_max: np.ndarray
     clipped_share: np.ndarray
     unsettled_lsb: np.ndarray
+    certificate_reads: np.ndarray
+    certificate_max_error_lsb: np.ndarray
     seconds: np.ndarray
     ngspice_seconds: np.ndarray
 
@@ -193,4 +196,5 @@ class SweepResult:
 
 
 _BITS = ("software_right", "right", "agreeing")
-_NUMBERS = ("code_error_rms", "code_error_max", "clipped_share", "unsettled_lsb", "seconds", "ngspice_seconds")
+_NUMBERS = ("code_error_rms", "code_error_max", "clipped_share", "unsettled_lsb", "certificate_reads",
+            "certificate_max_error_lsb", "seconds", "ngspice_seconds")  # fmt: skip

@@ -306,16 +306,20 @@ class LayerTable:
         ]
         return torch.stack(found) + offsets
 
+    def occurred(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) distinct reads that occurred on the plan's group `index`, and (n,) how often."""
+        stream = self.plan.groups[index].stream
+        used = self._uses[stream] > 0
+        return self._keys[stream][used], self._uses[stream][used]
+
     def reads(self, index: int) -> GroupReads:
         """What occurred on the plan's group `index`."""
-        group = self.plan.groups[index]
-        used = self._uses[group.stream] > 0
-        patterns, lsb = self._keys[group.stream][used], self._lsb[index][used]
-        converter = self.converter(index)
+        patterns, uses = self.occurred(index)
+        lsb, converter = self.lookup(index, patterns), self.converter(index)
         ideal = converter.ideal_lsb(self.ideal_sums(index, patterns)).astype(np.float32)
         return GroupReads(
             patterns,
-            self._uses[group.stream][used],
+            uses,
             lsb,
             converter.codes(lsb),
             ideal,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from cosim.evaluate import Comparison
 from cosim.report import wording
 
+# Reads that are farther than this from the tables matter; one on the edge between two codes may make another code
+# however near it is [LSB].
+_SAME_LSB = 0.05
 # A current that moves more than this at the end of its pulse has not settled [LSB].
 _SETTLED_LSB = 0.1
 
@@ -12,12 +15,18 @@ _SETTLED_LSB = 0.1
 def find_cautions(comparison: Comparison) -> list[str]:
     """Sentences, each with what to do about it; none for a run without reservations."""
     found = []
-    if comparison.audit_differing_codes:
+    distance = comparison.audit_max_error_lsb
+    if distance is not None and distance > _SAME_LSB:
         mixed = comparison.facts["config"]["read"]["mode"] == "amplitude"
         reason = "reads of several amplitudes are not the sum of reads of one" if mixed else "reads are not memoryless"
         found.append(
-            f"The audit found {comparison.audit_differing_codes:,} codes that differ from the pattern tables: "
-            f"{reason} here, and the accuracy is approximate."
+            f"The audit found reads that are off by up to {distance:.2g} LSB against the pattern tables: {reason} "
+            "here, and the accuracy is approximate."
+        )
+    if comparison.facts["config"]["run"]["fidelity"] == "solved" and comparison.certificate is None:
+        found.append(
+            "This result is not certified: no read of the array solver was compared with the circuit simulator. Set "
+            "run.certificate_reads, 1000 by default."
         )
     for layer in comparison.layers:
         if layer.unsettled_lsb > _SETTLED_LSB:

@@ -16,7 +16,8 @@ from cosim.report import provenance, wording
 _FAILED = "failed"
 _TIMES = ("ngspice [s]", "wall [s]")
 _ERRORS = ("code error, rms [units]", "code error, max [units]")
-_WIDE = {_FAILED, *_TIMES, *_ERRORS}
+_CERTIFICATE = "certificate, max [LSB]"
+_WIDE = {_FAILED, *_TIMES, *_ERRORS, _CERTIFICATE}
 
 
 def sweep_table(result: SweepResult) -> Table:
@@ -60,7 +61,7 @@ def sweep_rows(result: SweepResult) -> list[list[str]]:
     chips = result.chip_axis is not None
     keys = [key for number, key in enumerate(result.axes) if number != result.chip_axis]
     figures = ["right [%]", "95 % interval", "lost [pt]", *(["worst chip [%]"] if chips else []), "decided otherwise"]
-    rows = [[*keys, *figures, *_ERRORS, *_TIMES, _FAILED]]
+    rows = [[*keys, *figures, *_ERRORS, _CERTIFICATE, *_TIMES, _FAILED]]
     for case in result.cases():
         spread = result.spread(case)
         cells = [str(value) for value in result.settings(case).values()]
@@ -74,6 +75,7 @@ def sweep_rows(result: SweepResult) -> list[list[str]]:
                 f"{np.nanmean(result.disagreements[case]):.4g}",
                 f"{np.sqrt(np.nanmean(result.code_error_rms[case] ** 2)):.3f}",
                 f"{np.nanmax(result.code_error_max[case]):.2f}",
+                _largest(result.certificate_max_error_lsb[case]),
                 f"{np.nansum(result.ngspice_seconds[case]):.1f}",
                 f"{np.nansum(result.seconds[case]):.1f}",
             ]
@@ -88,6 +90,12 @@ def write_sweep_table(result: SweepResult, path: Path) -> Path:
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     write_whole(path, "\n".join(f"{sentence}." for sentence in sweep_sentences(result)) + "\n\n" + table)
     return path
+
+
+def _largest(distances: Any) -> str:
+    """The largest distance of the points that have a certificate, or a dash."""
+    known = np.atleast_1d(distances)[~np.isnan(np.atleast_1d(distances))]
+    return f"{known.max():.2g}" if known.size else "-"
 
 
 def _failures(reasons: Any) -> str:

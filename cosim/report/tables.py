@@ -30,9 +30,11 @@ def summary_table(comparison: Comparison) -> Table:
     table.add_row("images decided differently", str(len(comparison.disagreements)))
     table.add_section()
     table.add_row("reads the images need", f"{comparison.reads:,}")
-    table.add_row("patterns simulated", f"{usage.get('patterns_simulated', 0):,}")
-    table.add_row("patterns reused from the store", f"{usage.get('patterns_reused', 0):,}")
-    table.add_row("decks simulated", f"{usage.get('decks', 0):,}")
+    for what, reads, decks in (
+        ("simulated now, by ngspice", "patterns_simulated", "decks"),
+        ("found in the store", "patterns_reused", "decks_reused"),
+    ):
+        table.add_row(what, f"{usage.get(reads, 0):,} reads in {usage.get(decks, 0):,} decks")
     if usage.get("retried", 0) > 0:
         table.add_row("decks repeated with tightened options", f"{usage['retried']:,}")
     chip = facts.get("chip", {})
@@ -43,6 +45,12 @@ def summary_table(comparison: Comparison) -> Table:
         table.add_row("charge lost since programming", f"{100 * chip['charge_loss']:.3g} %")
     if comparison.audit_max_error_lsb is not None:
         table.add_row("audit, largest error", f"{comparison.audit_max_error_lsb:.2g} LSB")
+    certificate = comparison.certificate
+    if certificate is not None:
+        largest = max(certificate.max_error_lsb, certificate.adverse_max_error_lsb)
+        table.add_row("certificate, largest error", f"{largest:.2g} LSB")
+        table.add_row("reads it drew, and adverse ones", f"{certificate.reads:,} and {certificate.adverse_reads:,}")
+        table.add_row("farther off, with 99.9 % confidence", f"at most {wording.percent(certificate.share)} % of reads")
     table.add_section()
     table.add_row("ngspice, CPU seconds", f"{usage.get('ngspice_seconds', 0.0):.1f}")
     table.add_row("wall seconds", f"{facts['wall_seconds']:.1f}")

@@ -191,7 +191,7 @@ def test_digits_are_recognized(fidelity: str, open_wordlines: int, shared_store:
     assert record.audit is not None
     assert record.audit.max_error_lsb < 0.01
     assert comparison.layers[0].unsettled_lsb < 0.01
-    (caution,) = find_cautions(replace(comparison, audit_differing_codes=3))
+    (caution,) = find_cautions(replace(comparison, audit_max_error_lsb=0.3))
     assert "reads of several amplitudes are not the sum of reads of one here" in caution
 
 

@@ -47,7 +47,8 @@ def test_infer_prints_tables_and_writes_the_agreed_keys(folder: Path) -> None:
     figures = json.loads((folder / "run.json").read_text())
     agreed = (
         "images accuracy_float accuracy_software accuracy_circuit disagreements reads patterns_simulated "
-        "patterns_reused decks ngspice_seconds wall_seconds audit_max_error_lsb layers"
+        "patterns_reused decks ngspice_seconds wall_seconds audit_max_error_lsb layers "
+        "certificate_reads certificate_max_error_lsb certificate_codes_differing certificate_share"
     )
     assert set(agreed.split()) <= figures.keys()
     assert figures["images"] == 20

@@ -190,7 +190,7 @@ def test_ideal_run_claims_no_circuit(ideal: RunRecord) -> None:
     assert "No circuit was simulated." in text
     assert "No audit" in text
     assert "No waveform: no circuit was simulated." in text
-    assert "patterns simulated" not in text
+    assert "reads simulated" not in text
     assert "Every current equals the ideal one" in text
     assert "the network came without float weights" in text
 
@@ -271,13 +271,20 @@ def test_audit_that_fails_and_unsettled_currents_are_called_out(ideal: RunRecord
         render_page(
             replace(
                 record,
-                audit=replace(record.audit, differing_codes=4),
+                audit=replace(record.audit, max_error_lsb=4.2),
                 layers=[replace(record.layers[0], unsettled_lsb=0.7)],
             )
         )
     )
-    assert "The audit found 4 codes that differ" in text
+    assert "The audit found reads that are off by up to 4.2 LSB" in text
     assert "still move by up to 0.7 LSB" in text
+
+
+def test_a_code_that_flips_on_an_edge_is_no_reason_for_doubt(ideal: RunRecord) -> None:
+    record = as_circuit(ideal)
+    assert record.audit is not None
+    record = replace(record, audit=replace(record.audit, max_error_lsb=0.0003, differing_codes=1))
+    assert find_cautions(cosim.compare_record(record)) == []
 
 
 def on_terminal(table: Table | LayerTable, width: int) -> str:

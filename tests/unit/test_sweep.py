@@ -138,7 +138,8 @@ def made(right: np.ndarray, axes: dict[str, tuple[object, ...]]) -> SweepResult:
     """A result with these decisions and nothing else to it."""
     shape = right.shape[:-1]
     numbers = {name: np.zeros(shape) for name in ("code_error_rms", "code_error_max", "clipped_share",
-                                                  "unsettled_lsb", "seconds", "ngspice_seconds")}  # fmt: skip
+                                                  "unsettled_lsb", "certificate_reads", "certificate_max_error_lsb",
+                                                  "seconds", "ngspice_seconds")}  # fmt: skip
     facts = {"network": "made", "dataset": "none", "config": cosim.Config().model_dump()}
     return SweepResult(
         facts=facts, axes=axes, software_right=np.ones(right.shape[-1], bool), right=right, agreeing=right,
