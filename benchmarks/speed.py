@@ -73,7 +73,7 @@ def bench_infer(data: Path | None, folder: Path) -> float:
     import h5py
 
     with h5py.File(folder / "cold.h5") as file:
-        seconds = json.loads(file.attrs["facts"])["seconds"]
+        seconds = json.loads(file.attrs["provenance"])["seconds"]
     tensors = sum(seconds[stage] for stage in ("patterns", "tables", "software layers"))
     say("cold, wall", f"{cold.wall:.1f} s", "at most 60 s")
     say("  ngspice, CPU over all workers", f"{figures['ngspice_seconds']:.1f} s")

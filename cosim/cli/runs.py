@@ -59,8 +59,7 @@ def demo(
     circuit = make_circuit(name, config, overrides, store)
     test = cosim.load_dataset(dataset).head(images)
     use_threads(circuit.config)
-    record = cosim.infer(circuit, test)
-    record.facts["wall_seconds"] = time.monotonic() - started
+    record = cosim.infer(circuit, test).with_wall_seconds(time.monotonic() - started)
     out = new_folder(out, Path("runs/demo"), force=force)
     record.save(out / "run.h5")
     write_page(record, out / "report.html")
@@ -115,7 +114,7 @@ def infer(
     test = load_test_images(loaded, dataset, data).head(images)
     use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
-    record.facts["wall_seconds"] = time.monotonic() - started
+    record = record.with_wall_seconds(time.monotonic() - started)
     comparison = cosim.compare_record(record)
     if out is not None:
         record.save(out)
@@ -200,9 +199,9 @@ def probe(
     else:
         if config or overrides or dataset:
             raise ConfigError("a run has its own configuration and data set: leave --config, --set and --dataset out")
-        network = cosim.load_network(record.facts["network_source"])
-        settings = cosim.Config.from_dict(record.facts["config"])
-        test = cosim.load_dataset(record.facts["dataset"], "test", data).head(record.facts["images"])
+        came = record.provenance
+        network, settings = cosim.load_network(came.network_source), came.config
+        test = cosim.load_dataset(came.dataset, "test", data).head(came.images)
         network.check_images(test.real(0, 1))
     found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
     for table in probe_tables(found):

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from cosim.evaluate.certificate import Certificate
+from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.record import LayerRecord, RunRecord
+from cosim.spice import Usage
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Comparison:
     accuracy_circuit: Accuracy
     disagreements: tuple[int, ...]
     layers: tuple[LayerComparison, ...]
-    facts: dict[str, Any]
+    provenance: Provenance
     audit_max_error_lsb: float | None
     audit_differing_codes: int | None
     certificate: Certificate | None
@@ -94,7 +96,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; keys are described in docs/formats/json.md."""
-        usage, certificate = self.facts["usage"], self.certificate
+        usage, certificate = self.provenance.usage or Usage(), self.certificate
         return {
             "images": self.images,
             "accuracy_float": self.accuracy_float.share if self.accuracy_float else None,
@@ -104,13 +106,13 @@ class Comparison:
             "disagreements": len(self.disagreements),
             "disagreeing_images": list(self.disagreements),
             "reads": self.reads,
-            "patterns_simulated": usage.get("patterns_simulated", 0),
-            "patterns_reused": usage.get("patterns_reused", 0),
-            "decks": usage.get("decks", 0),
-            "decks_reused": usage.get("decks_reused", 0),
-            "decks_retried": usage.get("retried", 0),
-            "ngspice_seconds": usage.get("ngspice_seconds", 0.0),
-            "wall_seconds": self.facts["wall_seconds"],
+            "patterns_simulated": usage.patterns_simulated,
+            "patterns_reused": usage.patterns_reused,
+            "decks": usage.decks,
+            "decks_reused": usage.decks_reused,
+            "decks_retried": usage.retried,
+            "ngspice_seconds": usage.ngspice_seconds,
+            "wall_seconds": self.provenance.wall_seconds,
             "audit_max_error_lsb": self.audit_max_error_lsb,
             "audit_differing_codes": self.audit_differing_codes,
             "certificate_reads": certificate.reads if certificate else None,
@@ -134,7 +136,7 @@ def compare_record(record: RunRecord) -> Comparison:
         accuracy_circuit=accuracy(record.logits_circuit),
         disagreements=tuple(record.disagreeing.tolist()),
         layers=tuple(_compare_layer(layer) for layer in record.layers),
-        facts=record.facts,
+        provenance=record.provenance,
         audit_max_error_lsb=record.audit.max_error_lsb if record.audit else None,
         audit_differing_codes=record.audit.differing_codes if record.audit else None,
         certificate=record.certificate,

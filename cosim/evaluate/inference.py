@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -18,6 +14,7 @@ from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.distance import Distance
+from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
 from cosim.progress import progress_bar
 
@@ -64,29 +61,18 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     logits = {name: torch.cat(parts).numpy() for name, parts in outputs.items() if parts}
     disagreeing = np.flatnonzero(logits["circuit"].argmax(1) != logits["software"].argmax(1))
     usage, seconds = circuit.take_usage()
-    facts = {
-        "network": network.name,
-        "network_source": network.source,
-        "network_card": network.card,
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "images": len(dataset),
-        "image_full_scale": dataset.full_scale,
-        "config": circuit.config.model_dump(),
-        "chip": circuit.chip_facts(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "cosim": version("cosim"),
-            "engine": circuit.source.identity,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "usage": asdict(usage),
-        "seconds": seconds,
-        "wall_seconds": time.perf_counter() - started,
-    }
+    provenance = Provenance.of(
+        network,
+        dataset,
+        circuit.config,
+        circuit.source.identity,
+        chip=circuit.chip_facts(),
+        usage=usage,
+        seconds=seconds,
+        wall_seconds=time.perf_counter() - started,
+    )
     return RunRecord(
-        facts=facts,
+        provenance=provenance,
         labels=dataset.labels.numpy(),
         logits_float=logits.get("float"),
         logits_software=logits["software"],

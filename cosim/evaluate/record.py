@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from cosim.config import Config
 from cosim.errors import InputError
 from cosim.evaluate.certificate import Certificate
+from cosim.evaluate.provenance import Provenance
 from cosim.files import is_file, write_whole
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-3"
+FORMAT = "cosim-run-4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +80,16 @@ class RunRecord:
     """Everything a run found.
 
     Attributes:
-        facts: JSON values: network, data set, configuration, what the chip drew, versions, date, usage, seconds by
-            stage.
+        provenance: how the run came about.
         labels: (images,) int64.
         logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
         disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
-            the first of them, 0..facts["image_full_scale"].
+            the first of them, 0..provenance.image_full_scale.
         levels_shift_v: (levels,) programmed threshold shifts, empty for ideal fidelity.
         audit: of simulated results; certificate: of solved ones, None where it is switched off.
     """
 
-    facts: dict[str, Any]
+    provenance: Provenance
     labels: np.ndarray
     logits_float: np.ndarray | None
     logits_software: np.ndarray
@@ -103,12 +102,16 @@ class RunRecord:
     certificate: Certificate | None
     waveform: Waveform | None
 
+    def with_wall_seconds(self, seconds: float) -> RunRecord:
+        """The same record of a run that took so long in all, loading included."""
+        return replace(self, provenance=replace(self.provenance, wall_seconds=seconds))
+
     def save(self, path: Path) -> None:
         """Write the HDF5 file, whole."""
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs["format"] = FORMAT
-            file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
+            file.attrs["provenance"] = json.dumps(self.provenance.to_json(), sort_keys=True)
             for name in _ARRAYS:
                 values = getattr(self, name)
                 if values is not None:
@@ -170,13 +173,6 @@ class RunRecord:
                 for values in (group.codes, group.ideal_codes, group.ideal):
                     if values.shape != (reads, bitlines) or not np.isfinite(values).all():
                         raise ValueError(f"codes and currents must be finite and of shape {(reads, bitlines)}")
-        facts = self.facts
-        for name, kind in _FACTS.items():
-            if not isinstance(facts[name], kind):
-                raise ValueError(f"the fact {name!r} must be a {kind}")
-        if not all(value is None or isinstance(value, (int, float)) for value in facts["chip"].values()):
-            raise ValueError("the facts of the chip must be numbers")
-        Config.from_dict(facts["config"])
 
     @classmethod
     def _read(cls, file: h5py.File) -> RunRecord:
@@ -203,7 +199,7 @@ class RunRecord:
             )
         arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
         return cls(
-            facts=json.loads(file.attrs["facts"]),
+            provenance=Provenance.from_json(json.loads(file.attrs["provenance"])),
             layers=layers,
             audit=audit,
             certificate=certificate,
@@ -221,22 +217,6 @@ _ARRAYS = (
     "disagreeing_images",
     "levels_shift_v",
 )
-
-
-_FACTS: dict[str, Any] = {
-    "network": str,
-    "network_source": str,
-    "dataset": str,
-    "images": int,
-    "image_full_scale": (int, float),
-    "config": dict,
-    "chip": dict,
-    "date": str,
-    "versions": dict,
-    "usage": dict,
-    "seconds": dict,
-    "wall_seconds": (int, float),
-}
 
 
 def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound: int) -> None:

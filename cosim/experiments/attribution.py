@@ -6,16 +6,16 @@ and on top of those before it, so that the last cumulative circuit is the config
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.evaluate.comparison import Accuracy
+from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome
 from cosim.network import Network
 from cosim.progress import log, progress_bar
@@ -99,14 +99,14 @@ class Attribution:
     """What each effect costs.
 
     Attributes:
-        facts: JSON values: network, data set, images, configuration, date, version.
+        provenance: network, data set, versions, and the configuration of the whole circuit.
         accuracy_float: None without float weights; accuracy_software: of the integer network.
         quantization: images that float and integer network decide differently, None without float weights.
         ideal: the circuit without any effect.
         contributions: in the order of EFFECTS.
     """
 
-    facts: dict[str, Any]
+    provenance: Provenance
     accuracy_float: Accuracy | None
     accuracy_software: Accuracy
     quantization: int | None
@@ -122,7 +122,7 @@ class Attribution:
             return {"accuracy": outcome.accuracy, "disagreements": outcome.disagreements, **outcome.figures()}
 
         return {
-            **self.facts,
+            **self.provenance.to_json(),
             "accuracy_float": None if self.accuracy_float is None else self.accuracy_float.share,
             "accuracy_software": self.accuracy_software.share,
             "disagreements_quantization": self.quantization,
@@ -151,6 +151,7 @@ def attribute(
         DatasetError, NetworkError: there is no image, or images do not fit the network.
         ConfigError, CardError, MachineError, SimulationError: as `CircuitNetwork`.
     """
+    started = time.perf_counter()
     config, bench = config or Config(), Bench(network, dataset, store)
     present = {effect.name: _keys(effect, config) for effect in EFFECTS}
     ideal = config.with_values({key: value for effect in EFFECTS for key, value in effect.ideal.items()})
@@ -180,14 +181,7 @@ def attribute(
     software = bench.right(bench.software)
     floating = bench.floating
     return Attribution(
-        facts={
-            "network": network.name,
-            "dataset": dataset.name,
-            "images": len(dataset),
-            "config": config.model_dump(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "version": version("cosim"),
-        },
+        provenance=bench.provenance(config, time.perf_counter() - started),
         accuracy_float=None if floating is None else _accuracy(bench.right(floating)),
         accuracy_software=_accuracy(software),
         quantization=None if floating is None else int((floating != bench.software).sum()),

@@ -24,6 +24,7 @@ from cosim.errors import DatasetError
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
+from cosim.evaluate.provenance import Provenance
 from cosim.network import LayerSpec, Network
 from cosim.progress import progress_bar
 from cosim.spice import engine_of
@@ -191,6 +192,11 @@ class Bench:
             card = load_card(config.cell.card)
             parts += [engine_of(config.run), *(section.text() for _, section in sorted(card.sections.items()))]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def provenance(self, config: Config, wall_seconds: float) -> Provenance:
+        """How something came about that took so long, with what its circuits have in common."""
+        engine = "ideal" if config.run.fidelity == "ideal" else engine_of(config.run)
+        return Provenance.of(self.network, self.dataset, config, engine, wall_seconds=wall_seconds)
 
     def measure(self, config: Config) -> Outcome:
         """Classify the images on the circuit of a configuration.

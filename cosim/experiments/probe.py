@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.netlists import deck_name
+from cosim.evaluate.provenance import Provenance
 from cosim.netlist import Deck
 from cosim.network import LayerSpec, Network, integer_mvm
 from cosim.network.layers import IMAGES
@@ -88,7 +90,9 @@ class Probe:
     """The chain from the image to one output value.
 
     Attributes:
-        facts: JSON values: network, data set, image and label, layer, place, configuration.
+        provenance: network, data set, configuration, versions.
+        image, label: which image, and its class; layer, at, channel: the output, at its row and column.
+        activation_bits: of the layer's inputs.
         image_patch: (channels, kernel height, kernel width) of the image in 0..1, None below the first layer.
         activations: the same of the layer's unsigned integer inputs, of the output's group of channels.
         weights: of the kernel, signed integers of that shape.
@@ -99,7 +103,13 @@ class Probe:
         logits, software_logits: (classes,) of the image.
     """
 
-    facts: dict[str, Any]
+    provenance: Provenance
+    image: int
+    label: int
+    layer: str
+    at: tuple[int, int]
+    channel: int
+    activation_bits: int
     image_patch: np.ndarray | None
     activations: np.ndarray
     weights: np.ndarray
@@ -153,6 +163,7 @@ def probe(
             )
     if not 0 <= image < len(dataset):
         raise DatasetError(f"{dataset.name} has images 0..{len(dataset) - 1} here, found {image}: choose one of these")
+    started = time.perf_counter()
     circuit = CircuitNetwork(network, config, store=store)
     if layer not in circuit.arrays:
         raise ConfigError(f"no layer {layer!r} is on arrays: {nearest(layer, circuit.arrays)}")
@@ -171,21 +182,26 @@ def probe(
     decks = circuit.source if isinstance(circuit.source, SpiceSource) else transients
     reads, in_order = _reads(array, decks, activations, at, channel)
     waves, sampled = _waves(array, transients, in_order, channel)
+    usage, seconds = circuit.take_usage()
     step = next(step for step in network.steps if step.name == layer)
     padded = F.pad(shown, (spec.padding[1],) * 2 + (spec.padding[0],) * 2)
     return Probe(
-        facts={
-            "network": network.name,
-            "dataset": dataset.name,
-            "image": image,
-            "label": int(dataset.labels[image]),
-            "layer": layer,
-            "at": list(at),
-            "channel": channel,
-            "activation_bits": spec.activation_bits,
-            "unit_a": config.cell.unit_a,
-            "config": config.model_dump(),
-        },
+        provenance=Provenance.of(
+            network,
+            dataset,
+            config,
+            circuit.source.identity,
+            chip=circuit.chip_facts(),
+            usage=usage,
+            seconds=seconds,
+            wall_seconds=time.perf_counter() - started,
+        ),
+        image=image,
+        label=int(dataset.labels[image]),
+        layer=layer,
+        at=at,
+        channel=channel,
+        activation_bits=spec.activation_bits,
         image_patch=_patch(spec, padded, at, channel) if step.inputs == (IMAGES,) else None,
         activations=_patch(spec, activations, at, channel).astype(int),
         weights=spec.weight[channel].numpy().astype(int),

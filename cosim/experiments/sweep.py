@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from cosim.config import Config, check_value
 from cosim.datasets import Dataset
 from cosim.errors import CardError, ConfigError, NetworkError, SimulationError
+from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome
 from cosim.experiments.sweep_result import CHIPS, SweepResult
 from cosim.files import disk_error, write_whole
@@ -55,6 +55,7 @@ def sweep(
         DatasetError, NetworkError: there is no image, or images do not fit the network.
         MachineError: ngspice is missing, or the disk is full.
     """
+    started = time.perf_counter()
     base, axes = config or Config(), check_axes(over, seeds)
     bench, points = Bench(network, dataset, store), None if folder is None else _points(Path(folder))
     grid = list(itertools.product(*axes.values()))
@@ -72,17 +73,7 @@ def sweep(
             last = found[-1]
             log(f"{label}: {last if isinstance(last, str) else f'{100 * last.accuracy:.2f} %'}")
             advance(1)
-    facts = {
-        "network": network.name,
-        "network_source": network.source,
-        "dataset": dataset.name,
-        "dataset_digest": dataset.digest,
-        "images": len(dataset),
-        "config": base.model_dump(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": version("cosim"),
-    }
-    return _gathered(facts, axes, software, found)
+    return _gathered(bench.provenance(base, time.perf_counter() - started), axes, software, found)
 
 
 def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:
@@ -133,7 +124,7 @@ def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> 
 
 
 def _gathered(
-    facts: dict[str, Any], axes: dict[str, tuple[Any, ...]], software: np.ndarray, found: list[Outcome | str]
+    provenance: Provenance, axes: dict[str, tuple[Any, ...]], software: np.ndarray, found: list[Outcome | str]
 ) -> SweepResult:
     """The points as arrays of the grid's shape."""
     shape = tuple(map(len, axes.values()))
@@ -143,4 +134,4 @@ def _gathered(
         values = [missing if isinstance(each, str) else getattr(each, field.name) for each in found]
         arrays[field.name] = np.array(values).reshape(*shape, *np.shape(missing))
     reasons = np.array([each if isinstance(each, str) else "" for each in found], object).reshape(shape)
-    return SweepResult(facts=facts, axes=axes, software_right=software, reasons=reasons, **arrays)
+    return SweepResult(provenance=provenance, axes=axes, software_right=software, reasons=reasons, **arrays)

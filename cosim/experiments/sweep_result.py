@@ -15,9 +15,10 @@ import numpy as np
 
 from cosim.errors import InputError
 from cosim.evaluate.comparison import Accuracy
+from cosim.evaluate.provenance import Provenance
 from cosim.files import is_file, write_whole
 
-FORMAT = "cosim-sweep-2"
+FORMAT = "cosim-sweep-3"
 CHIPS = "variation.chip"
 
 
@@ -43,7 +44,7 @@ class SweepResult:
     """A grid of outcomes. Arrays have the grid's shape, the axes' lengths in order; failed points hold nan and False.
 
     Attributes:
-        facts: JSON values: network, data set, configuration at every point, date, version.
+        provenance: network, data set, versions, and the configuration that all points share.
         axes: configuration key -> its values.
         software_right: (images,) bool, classified rightly by the integer network.
         right, agreeing: (*grid, images) bool, rightly, and as software does.
@@ -52,7 +53,7 @@ class SweepResult:
             seconds, ngspice_seconds: (*grid) as in `Outcome`.
     """
 
-    facts: dict[str, Any]
+    provenance: Provenance
     axes: dict[str, tuple[Any, ...]]
     software_right: np.ndarray
     right: np.ndarray
@@ -155,7 +156,7 @@ class SweepResult:
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs["format"] = FORMAT
-            file.attrs["facts"] = json.dumps(self.facts, sort_keys=True)
+            file.attrs["provenance"] = json.dumps(self.provenance.to_json(), sort_keys=True)
             file.attrs["axes"] = json.dumps({key: list(values) for key, values in self.axes.items()})
             file.attrs["images"] = self.images
             for name in _BITS:
@@ -189,8 +190,8 @@ class SweepResult:
                 if any(values.shape != shape for values in arrays.values()):
                     raise ValueError(f"arrays must have the grid's shape {shape}")
                 bits = {name: np.unpackbits(file[name][()], axis=-1, count=images).astype(bool) for name in _BITS}
-                facts = json.loads(file.attrs["facts"])
-            return cls(facts=facts, axes=axes, **bits, **arrays)
+                provenance = Provenance.from_json(json.loads(file.attrs["provenance"]))
+            return cls(provenance=provenance, axes=axes, **bits, **arrays)
         except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no sweep that cosim wrote ({error}): repeat `cosim sweep`") from error
 

@@ -24,8 +24,8 @@ _UNQUANTIZED, _QUANTIZED, _IDEAL = "float", "quantization", "ideal circuit"
 
 def attribution_table(found: Attribution) -> Table:
     """Each effect, alone and on top of those before it."""
-    facts = found.facts
-    title = f"{facts['network']} on {facts['images']} images of {facts['dataset']}"
+    came = found.provenance
+    title = f"{came.network} on {came.images} images of {came.dataset}"
     meaning = "right in %; diff: images decided otherwise than in software; errors in unit currents"
     table = Table(title=escape(f"{title}\n{meaning}"))
     table.add_column("effect", style="bold", no_wrap=True)
@@ -90,5 +90,6 @@ def _waterfall(found: Attribution) -> Figure:
     axes.set_xlim(lowest - 0.3 * margin, highest + 0.2 * margin)
     axes.set_yticks(rows, [name for name, _, _ in steps])
     axes.invert_yaxis()
-    label(axes, "images right [%]", "", f"{found.facts['network']}, {found.facts['images']} images, effects added up")
+    came = found.provenance
+    label(axes, "images right [%]", "", f"{came.network}, {came.images} images, effects added up")
     return figure

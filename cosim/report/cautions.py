@@ -14,16 +14,16 @@ _SETTLED_LSB = 0.1
 
 def find_cautions(comparison: Comparison) -> list[str]:
     """Sentences, each with what to do about it; none for a run without reservations."""
-    found = []
+    found, config = [], comparison.provenance.config
     distance = comparison.audit_max_error_lsb
     if distance is not None and distance > _SAME_LSB:
-        mixed = comparison.facts["config"]["read"]["mode"] == "amplitude"
+        mixed = config.read.mode == "amplitude"
         reason = "reads of several amplitudes are not the sum of reads of one" if mixed else "reads are not memoryless"
         found.append(
             f"The audit found reads that are off by up to {distance:.2g} LSB against the pattern tables: {reason} "
             "here, and the accuracy is approximate."
         )
-    if comparison.facts["config"]["run"]["fidelity"] == "solved" and comparison.certificate is None:
+    if config.run.fidelity == "solved" and comparison.certificate is None:
         found.append(
             "This result is not certified: no read of the array solver was compared with the circuit simulator. Set "
             "run.certificate_reads, 1000 by default."
@@ -40,7 +40,7 @@ def find_cautions(comparison: Comparison) -> list[str]:
                 "clipped: the current lies beyond the converter's range. Raise adc.full_scale_units or adc.bits, or "
                 "lower adc.offset_lsb or trim it."
             )
-    chip = comparison.facts.get("chip", {})
+    chip = comparison.provenance.chip
     if chip.get("overlapping_levels"):
         found.append(
             f"Of neighbouring levels, {chip['overlapping_levels']} pairs overlap: the closest are "

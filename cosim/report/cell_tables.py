@@ -20,7 +20,7 @@ _Rows = Sequence[Sequence[object]] | np.ndarray
 def cell_table(measured: Characterization) -> Table:
     """Each level, and the cell's figures below the title."""
     config = measured.config
-    settings = ", ".join(provenance.changed({"config": config.model_dump()})) or "default settings"
+    settings = ", ".join(provenance.changed(config)) or "default settings"
     figures = (
         f"on/off {measured.on_off:.2g}, swing {1e3 * measured.swing:.0f} mV a decade, INL "
         f"{_percent(measured.inl(measured.currents))} of full scale (equal steps of threshold: "

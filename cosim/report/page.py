@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosim.config import Config
 from cosim.evaluate import Accuracy, Comparison, LayerComparison, RunRecord, compare_record
 from cosim.evaluate.certificate import Certificate
+from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.record import AuditRecord, LayerRecord
 from cosim.files import write_whole
 from cosim.report import plots, provenance, wording
 from cosim.report.cautions import find_cautions
+from cosim.spice import Usage
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,12 +42,12 @@ def write_page(record: RunRecord, path: Path) -> None:
 def render_page(record: RunRecord) -> str:
     """The page as HTML text; the same record gives the same text."""
     comparison = compare_record(record)
-    facts = record.facts
+    came = record.provenance
     return _template().render(
-        facts=facts,
+        facts=came,
         images=comparison.images,
-        ideal=_fidelity(facts) == "ideal",
-        fidelity=_fidelity(facts),
+        ideal=came.config.run.fidelity == "ideal",
+        fidelity=came.config.run.fidelity,
         verdict=_verdict(record, comparison),
         cautions=find_cautions(comparison),
         accuracies=_accuracies(comparison),
@@ -60,11 +60,11 @@ def render_page(record: RunRecord) -> str:
         mistakes=_mistakes(record),
         disagreements=len(record.disagreeing),
         checks=_checks(record),
-        stages=provenance.stages(facts),
-        wall_seconds=wording.seconds(facts.get("wall_seconds", 0.0)),
-        settings=list(provenance.settings(facts)),
-        provenance=list(provenance.other_facts(facts)),
-        command=provenance.command(facts),
+        stages=provenance.stages(came),
+        wall_seconds=wording.seconds(came.wall_seconds),
+        settings=list(provenance.settings(came.config)),
+        provenance=list(provenance.other_facts(came)),
+        command=provenance.command(came),
     )
 
 
@@ -83,19 +83,15 @@ def _template() -> Template:
     return environment.get_template("template.html")
 
 
-def _fidelity(facts: Mapping[str, Any]) -> str:
-    return str(facts.get("config", {}).get("run", {}).get("fidelity", "unknown"))
-
-
-def _arrays(facts: Mapping[str, Any]) -> str:
+def _arrays(came: Provenance) -> str:
     """What stood in for the arrays."""
-    return "ideal arrays" if _fidelity(facts) == "ideal" else "circuit"
+    return "ideal arrays" if came.config.run.fidelity == "ideal" else "circuit"
 
 
 def _verdict(record: RunRecord, comparison: Comparison) -> str:
     """The run in one or two sentences, from its numbers alone."""
     images, differing = comparison.images, len(comparison.disagreements)
-    if _fidelity(record.facts) == "ideal":
+    if record.provenance.config.run.fidelity == "ideal":
         subject, note = "The ideal integer array", " No circuit was simulated."
     else:
         subject = "The circuit"
@@ -125,7 +121,7 @@ def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
     named: list[tuple[str, Accuracy | None]] = [
         ("float network", comparison.accuracy_float),
         ("quantized, in software", comparison.accuracy_software),
-        (f"quantized, on the {_arrays(comparison.facts)}", comparison.accuracy_circuit),
+        (f"quantized, on the {_arrays(comparison.provenance)}", comparison.accuracy_circuit),
     ]
     low = min(accuracy.interval[0] for _, accuracy in named if accuracy)
     high = max(accuracy.interval[1] for _, accuracy in named if accuracy)
@@ -144,9 +140,9 @@ def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _cards(comparison: Comparison) -> list[dict[str, str]]:
     """The other large numbers: name, value, note."""
-    usage, images = comparison.facts.get("usage", {}), comparison.images
+    usage, images = comparison.provenance.usage or Usage(), comparison.images
     patterns = sum(layer.patterns for layer in comparison.layers)
-    simulated, reused = usage.get("patterns_simulated", 0), usage.get("patterns_reused", 0)
+    simulated, reused = usage.patterns_simulated, usage.patterns_reused
     differing = len(comparison.disagreements)
     cards = [
         {
@@ -162,7 +158,7 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
             else "no layer on an array",
         },
     ]
-    if _fidelity(comparison.facts) != "ideal":
+    if comparison.provenance.config.run.fidelity != "ideal":
         ratio = (
             f"one for {comparison.reads / simulated:,.0f} reads; "
             if 2 * simulated <= comparison.reads and simulated
@@ -176,14 +172,14 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
             },
             {
                 "name": "ngspice, CPU time",
-                "value": wording.seconds(usage.get("ngspice_seconds", 0.0)),
-                "note": f"{usage.get('decks', 0):,} decks simulated, {usage.get('decks_reused', 0):,} reused",
+                "value": wording.seconds(usage.ngspice_seconds),
+                "note": f"{usage.decks:,} decks simulated, {usage.decks_reused:,} reused",
             },
         ]
     cards.append(
         {
             "name": "wall time",
-            "value": wording.seconds(comparison.facts["wall_seconds"]),
+            "value": wording.seconds(comparison.provenance.wall_seconds),
             "note": "for the whole run",
         }
     )
@@ -196,7 +192,7 @@ def _confusions(record: RunRecord) -> list[dict[str, Any]]:
     made = []
     for key, name, logits in (
         ("software", "integer network", record.logits_software),
-        ("circuit", _arrays(record.facts), record.logits_circuit),
+        ("circuit", _arrays(record.provenance), record.logits_circuit),
     ):
         flat = np.bincount(record.labels * classes + logits.argmax(1), minlength=classes**2)
         counts = flat.reshape(classes, classes)
@@ -289,7 +285,7 @@ def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
 def _waveform(record: RunRecord) -> dict[str, str] | None:
     if record.waveform is None or len(record.waveform.time_s) < 2:
         return None
-    reference = Config.from_dict(record.facts["config"]).array.encoding == "offset"
+    reference = record.provenance.config.array.encoding == "offset"
     return {
         "title": record.waveform.title,
         "wide": plots.waveform_plot(record.waveform, "wave-wide", reference=reference, wide=True),
@@ -300,7 +296,7 @@ def _waveform(record: RunRecord) -> dict[str, str] | None:
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
     """The images kept of those decided differently."""
     images = record.disagreeing_images
-    full_scale = float(record.facts["image_full_scale"])
+    full_scale = record.provenance.image_full_scale
     decisions = zip(record.disagreeing.tolist(), images, strict=False)
     return [
         {
@@ -316,7 +312,7 @@ def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
 
 def _checks(record: RunRecord) -> list[dict[str, str]]:
     """How the pattern tables were checked: heading, what was found, and what that is good for."""
-    if _fidelity(record.facts) == "solved":
+    if record.provenance.config.run.fidelity == "solved":
         return [_certificate(record.certificate)]
     if record.audit is None:
         found = "No audit: no circuit was simulated, so there is no pattern table to check."

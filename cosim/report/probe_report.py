@@ -43,12 +43,11 @@ def write_probe(found: Probe, folder: Path) -> list[Path]:
 
 
 def _inputs(found: Probe) -> Table:
-    facts = found.facts
-    row, column = facts["at"]
+    came, (row, column) = found.provenance, found.at
     table = Table(
         title=escape(
-            f"{facts['network']}, image {facts['image']} of {facts['dataset']}, label {facts['label']}\n"
-            f"layer {facts['layer']}, row {row}, column {column}, channel {facts['channel']}"
+            f"{came.network}, image {found.image} of {came.dataset}, label {found.label}\n"
+            f"layer {found.layer}, row {row}, column {column}, channel {found.channel}"
         )
     )
     table.add_column("input channel", justify="right")
@@ -111,7 +110,7 @@ def _json(found: Probe) -> dict[str, Any]:
         for read in found.reads
     ]
     waves = [{"name": wave.name, "bitlines": wave.bitlines, "sample_s": wave.sample_s.tolist()} for wave in found.waves]
-    return {**plain, "reads": reads, "waves": waves}
+    return {**plain, "provenance": found.provenance.to_json(), "reads": reads, "waves": waves}
 
 
 def _plot(found: Probe) -> Figure:

@@ -7,41 +7,39 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cosim.config import Config
+from cosim.evaluate.provenance import Provenance
 from cosim.report import wording
 
 _SHOWN_ELSEWHERE = ("config", "seconds", "usage", "wall_seconds")
 
 
-def stages(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def stages(came: Provenance) -> list[dict[str, Any]]:
     """Seconds by stage, longest first, with what no stage accounts for."""
-    seconds = dict(facts.get("seconds", {}))
-    rest = facts.get("wall_seconds", 0.0) - sum(seconds.values())
-    rows = sorted(seconds.items(), key=lambda item: -item[1])
+    rest = came.wall_seconds - sum(came.seconds.values())
+    rows = sorted(came.seconds.items(), key=lambda item: -item[1])
     if rest > 0:
         rows.append(("everything else", rest))
     longest = max((value for _, value in rows), default=0.0) or 1.0
     return [{"name": name, "seconds": wording.seconds(value), "width": 100 * value / longest} for name, value in rows]
 
 
-def settings(facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of the configuration table; keys this version does not know are shown all the same."""
-    defaults = Config().model_dump()
-    for section, values in facts.get("config", {}).items():
-        kind = Config.model_fields[section].annotation if section in Config.model_fields else None
-        known = getattr(kind, "model_fields", {})
-        for key, value in values.items():
+def settings(config: Config) -> Iterator[dict[str, Any]]:
+    """Rows of the configuration table."""
+    for (section, values), (_, defaults) in zip(config, Config(), strict=True):
+        for key, field in type(values).model_fields.items():
+            value, default = getattr(values, key), getattr(defaults, key)
             yield {
                 "key": f"{section}.{key}",
                 "value": wording.quantity(key, value),
-                "changed": key in known and value != defaults[section][key],
-                "default": wording.quantity(key, defaults[section][key]) if key in known else "",
-                "meaning": (known[key].description or "").replace("\n", " ") if key in known else "",
+                "changed": value != default,
+                "default": wording.quantity(key, default),
+                "meaning": (field.description or "").replace("\n", " "),
             }
 
 
-def other_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def other_facts(came: Provenance) -> Iterator[tuple[str, str]]:
     """What the page shows nowhere else, as (dotted key, text)."""
-    return _flat({key: value for key, value in facts.items() if key not in _SHOWN_ELSEWHERE})
+    return _flat({key: value for key, value in came.to_json().items() if key not in _SHOWN_ELSEWHERE})
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -53,21 +51,21 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key.replace("_", " "), str(value)
 
 
-def changed(facts: Mapping[str, Any]) -> list[str]:
+def changed(config: Config) -> list[str]:
     """Every setting that is not the default, as section.key=value."""
     defaults = Config().model_dump()
     return [
         f"{section}.{key}={value}"
-        for section, values in facts.get("config", {}).items()
+        for section, values in config.model_dump().items()
         for key, value in values.items()
-        if value is not None and value != defaults.get(section, {}).get(key)
+        if value is not None and value != defaults[section][key]
     ]
 
 
-def command(facts: Mapping[str, Any]) -> str:
+def command(came: Provenance) -> str:
     """The command that repeats the run, naming every setting that is not the default."""
-    words = ["cosim", "infer", str(facts.get("network_source")), "--dataset", str(facts.get("dataset"))]
-    words += ["--images", str(facts.get("images"))]
-    for setting in changed(facts):
+    words = ["cosim", "infer", came.network_source, "--dataset", came.dataset]
+    words += ["--images", str(came.images)]
+    for setting in changed(came.config):
         words += ["--set", setting]
     return shlex.join([*words, "--out", "run.h5"])

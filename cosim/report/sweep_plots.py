@@ -48,7 +48,7 @@ def _against(result: SweepResult, number: int) -> Figure:
         worst = 100 * np.array([spread.worst for spread in found])
         axes.plot(places, worst, color=COLOURS[3], linestyle="--", linewidth=1, label="worst")
     _software(axes, result)
-    label(axes, key, "images right [%]", f"{result.facts['network']}, {result.images} images")
+    label(axes, key, "images right [%]", f"{result.provenance.network}, {result.images} images")
     axes.legend(fontsize=7, frameon=False)
     return figure
 
@@ -72,7 +72,7 @@ def _survival(result: SweepResult) -> Figure:
         )  # fmt: skip
     _software(axes, result, upright=True)
     chips = len(result.axes[CHIPS])
-    label(axes, "images right, at least [%]", f"share of {chips} chips [%]", f"{result.facts['network']}, chips")
+    label(axes, "images right, at least [%]", f"share of {chips} chips [%]", f"{result.provenance.network}, chips")
     axes.set_ylim(0, 104)
     axes.legend(fontsize=6, frameon=False)
     return figure

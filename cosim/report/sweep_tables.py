@@ -37,10 +37,10 @@ def sweep_table(result: SweepResult) -> Table:
 
 def sweep_sentences(result: SweepResult) -> list[str]:
     """What was swept, the mean, and the worst."""
-    facts, software = result.facts, wording.percent(result.software.share)
-    settings = ", ".join(provenance.changed(facts)) or "default settings"
+    came, software = result.provenance, wording.percent(result.software.share)
+    settings = ", ".join(provenance.changed(came.config)) or "default settings"
     said = [
-        f"{facts['network']} on {result.images} images of {facts['dataset']}; {settings}",
+        f"{came.network} on {result.images} images of {came.dataset}; {settings}",
         f"software is right on {software} %",
     ]
     worst = result.worst

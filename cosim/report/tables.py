@@ -12,15 +12,16 @@ from rich.table import Table
 
 from cosim.evaluate import Accuracy, Comparison, RunRecord
 from cosim.report import provenance, wording
+from cosim.spice import Usage
 
 _LABEL_WIDTH = 20  # longer names of quantities or layers break
 
 
 def summary_table(comparison: Comparison) -> Table:
     """What a run found and what it took."""
-    facts, usage = comparison.facts, comparison.facts["usage"]
-    title = f"{facts['network']} on {comparison.images} images of {facts['dataset']}"
-    settings = ", ".join(provenance.changed(facts)) or "default settings"
+    came, usage = comparison.provenance, comparison.provenance.usage or Usage()
+    title = f"{came.network} on {comparison.images} images of {came.dataset}"
+    settings = ", ".join(provenance.changed(came.config)) or "default settings"
     table = Table(title=escape(f"{title}\n{settings}"), show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -31,18 +32,18 @@ def summary_table(comparison: Comparison) -> Table:
     table.add_section()
     table.add_row("reads the images need", f"{comparison.reads:,}")
     for what, reads, decks in (
-        ("simulated now, by ngspice", "patterns_simulated", "decks"),
-        ("found in the store", "patterns_reused", "decks_reused"),
+        ("simulated now, by ngspice", usage.patterns_simulated, usage.decks),
+        ("found in the store", usage.patterns_reused, usage.decks_reused),
     ):
-        table.add_row(what, f"{usage.get(reads, 0):,} reads in {usage.get(decks, 0):,} decks")
-    if usage.get("retried", 0) > 0:
-        table.add_row("decks repeated with tightened options", f"{usage['retried']:,}")
-    chip = facts.get("chip", {})
-    if chip.get("smallest_separation_sigmas") is not None:
-        table.add_row("sigma of a programmed threshold", f"{1000 * chip['program_sigma_v']:.3g} mV")
-        table.add_row("closest levels", f"{chip['smallest_separation_sigmas']:.3g} sigmas apart")
-    if chip.get("charge_loss"):
-        table.add_row("charge lost since programming", f"{100 * chip['charge_loss']:.3g} %")
+        table.add_row(what, f"{reads:,} reads in {decks:,} decks")
+    if usage.retried:
+        table.add_row("decks repeated with tightened options", f"{usage.retried:,}")
+    separation, sigma_v, loss = map(came.chip.get, ("smallest_separation_sigmas", "program_sigma_v", "charge_loss"))
+    if separation is not None and sigma_v is not None:
+        table.add_row("sigma of a programmed threshold", f"{1000 * sigma_v:.3g} mV")
+        table.add_row("closest levels", f"{separation:.3g} sigmas apart")
+    if loss:
+        table.add_row("charge lost since programming", f"{100 * loss:.3g} %")
     if comparison.audit_max_error_lsb is not None:
         table.add_row("audit, largest error", f"{comparison.audit_max_error_lsb:.2g} LSB")
     certificate = comparison.certificate
@@ -52,8 +53,8 @@ def summary_table(comparison: Comparison) -> Table:
         table.add_row("reads it drew, and adverse ones", f"{certificate.reads:,} and {certificate.adverse_reads:,}")
         table.add_row("farther off, with 99.9 % confidence", f"at most {wording.percent(certificate.share)} % of reads")
     table.add_section()
-    table.add_row("ngspice, CPU seconds", f"{usage.get('ngspice_seconds', 0.0):.1f}")
-    table.add_row("wall seconds", f"{facts['wall_seconds']:.1f}")
+    table.add_row("ngspice, CPU seconds", f"{usage.ngspice_seconds:.1f}")
+    table.add_row("wall seconds", f"{came.wall_seconds:.1f}")
     return table
 
 

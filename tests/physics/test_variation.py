@@ -198,7 +198,7 @@ def test_a_chip_with_everything_that_can_be_wrong(shared_store: Path, tmp_path: 
     record.save(tmp_path / "run.h5")
     loaded = RunRecord.load(tmp_path / "run.h5")
     assert compare_record(loaded) == compare_record(record)
-    chip = loaded.facts["chip"]
+    chip = loaded.provenance.chip
     assert chip["program_sigma_v"] == 0.05
     assert chip["overlapping_levels"] > 5
     assert chip["charge_loss"] == pytest.approx(0.005 * np.log10(1 + 3e8 / 1800))

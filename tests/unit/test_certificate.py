@@ -57,7 +57,8 @@ def test_a_right_solver_is_certified(record: RunRecord) -> None:
 def test_the_certificate_is_drawn_by_the_seed(record: RunRecord, dataset: cosim.Dataset, shared_store: Path) -> None:
     again = run(dataset, shared_store)
     assert again.certificate == record.certificate
-    assert again.facts["usage"]["patterns_simulated"] == 0
+    assert again.provenance.usage is not None
+    assert again.provenance.usage.patterns_simulated == 0
     other = run(dataset, shared_store, "run.seed=1").certificate
     assert other is not None
     assert other.rms_error_lsb != record.certificate.rms_error_lsb  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ import torch
 import cosim
 from cosim.errors import ConfigError, DatasetError, InputError, NetworkError
 from cosim.evaluate import Accuracy, RunRecord, compare_record
+from cosim.evaluate.provenance import Provenance
 from tests.conftest import make_network, random_images
 
 WIRED = ["array.open_wordlines=4", "array.bitline_res_ohm=40", "run.fidelity=dc"]
@@ -77,7 +79,7 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
         RunRecord.load(path)
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "cosim-run-0"
-    with pytest.raises(InputError, match="expected 'cosim-run-3'"):
+    with pytest.raises(InputError, match="expected 'cosim-run-4'"):
         RunRecord.load(path)
 
 
@@ -111,13 +113,33 @@ def test_damaged_runs_are_refused(name: str, values: object, record: RunRecord, 
         RunRecord.load(tmp_path / "run.h5")
 
 
-@pytest.mark.parametrize("facts", ["[]", "5", "{}", "[" * 5000, "not json"])
-def test_runs_with_other_facts_are_refused(facts: str, record: RunRecord, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["[]", "5", "{}", "[" * 5000, "not json"])
+def test_runs_of_another_provenance_are_refused(text: str, record: RunRecord, tmp_path: Path) -> None:
     record.save(tmp_path / "run.h5")
     with h5py.File(tmp_path / "run.h5", "r+") as file:
-        file.attrs["facts"] = facts
+        file.attrs["provenance"] = text
     with pytest.raises(InputError, match="no run that cosim wrote"):
         RunRecord.load(tmp_path / "run.h5")
+
+
+def test_a_provenance_is_checked_entry_by_entry(record: RunRecord) -> None:
+    written = json.loads(json.dumps(record.provenance.to_json()))
+    assert Provenance.from_json(written) == record.provenance
+    assert written["versions"]["engine"].startswith("ngspice-")
+    for key, value, message in (
+        ("images", "40", "images must be"),
+        ("chip", {"charge_loss": "much"}, "values of chip must be"),
+        ("usage", {"deks": 3}, "versions and usage have other entries"),
+        ("versions", {"cosim": 1}, "values of versions must be"),
+        ("seconds", {"tables": None}, "values of seconds must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Provenance.from_json(written | {key: value})
+    with pytest.raises(ConfigError, match="unknown section 'arrays'"):
+        Provenance.from_json(written | {"config": {"arrays": {}}})
+    del written["date"]
+    with pytest.raises(ValueError, match="must have the keys network, "):
+        Provenance.from_json(written)
 
 
 def test_circuit_is_a_torch_module_and_compare_is_one_call(dataset: cosim.Dataset, shared_store: Path) -> None:
@@ -136,8 +158,10 @@ def test_a_second_run_on_one_circuit_counts_its_own_reads(dataset: cosim.Dataset
     circuit(dataset.real(0, 10))
     first, second = cosim.infer(circuit, dataset), cosim.infer(circuit, dataset)
     assert compare_record(first).layers == compare_record(second).layers
-    assert first.facts["usage"]["decks_reused"] > 0
-    assert second.facts["usage"]["patterns_simulated"] == 0
+    assert first.provenance.usage is not None
+    assert second.provenance.usage is not None
+    assert first.provenance.usage.decks_reused > 0
+    assert second.provenance.usage.patterns_simulated == 0
 
 
 @pytest.mark.parametrize("fidelity", ["ideal", "dc"])

@@ -75,7 +75,7 @@ def found(dataset: cosim.Dataset, shared_store: Path) -> Probe:
 
 
 def test_currents_are_those_of_the_patterns(found: Probe, dataset: cosim.Dataset) -> None:
-    unit = found.facts["unit_a"]
+    unit = found.provenance.config.cell.unit_a
     assert found.image_patch is not None
     assert np.array_equal(found.activations, np.rint(found.image_patch * 15))
     zero_point, offset = 8, cosim.Config().cell.offset_units
@@ -105,7 +105,9 @@ def test_amplitudes_are_the_activations(dataset: cosim.Dataset, shared_store: Pa
         assert read.ideal_codes.tolist() == [levels @ read.amplitudes, reference * read.amplitudes.sum()]
         # Low amplitudes carry more than their share: V_D^2 / 2 is missing, and goes with the reference.
         assert read.codes == pytest.approx(read.ideal_codes, rel=0.25, abs=1)
-        assert read.transient_a == pytest.approx(read.currents_a, rel=1e-3, abs=1e-3 * found.facts["unit_a"])
+        assert read.transient_a == pytest.approx(
+            read.currents_a, rel=1e-3, abs=1e-3 * found.provenance.config.cell.unit_a
+        )
     write_probe(found, tmp_path)
     text = (tmp_path / "waveform.vcd").read_text()
     assert re.search(r"\$var real 64 \S+ b3 \$end", text)

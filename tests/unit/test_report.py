@@ -24,6 +24,7 @@ from cosim.readout import GroupReads
 from cosim.report import find_cautions, layer_table, summary_table, wording, write_page
 from cosim.report.page import render_page
 from cosim.report.tables import LayerTable
+from cosim.spice import Usage
 
 NASTY = '<script>alert("x")</script> & $q_1$ {{ 7 * 7 }}'
 IMAGES = 40
@@ -81,7 +82,7 @@ def renamed(record: RunRecord, name: str) -> RunRecord:
     """`record` as a file that calls everything `name` would give it; networks and layers refuse such names."""
     return replace(
         record,
-        facts=record.facts | {"network": name, "network_source": name, "dataset": name},
+        provenance=replace(record.provenance, network=name, network_source=name, dataset=name),
         layers=[replace(layer, name=name) for layer in record.layers],
         waveform=record.waveform and replace(record.waveform, title=name),
     )
@@ -93,20 +94,15 @@ def as_circuit(record: RunRecord, *, mistaken: tuple[int, ...] = ()) -> RunRecor
     for index in mistaken:
         logits[index, (record.logits_software[index].argmax() + 1) % logits.shape[1]] = 1e6
     time_s = np.linspace(0, 41e-9, 50)
-    facts = record.facts | {
-        "config": record.facts["config"] | {"run": record.facts["config"]["run"] | {"fidelity": "tran"}},
-        "usage": {
-            "patterns_simulated": 1234,
-            "patterns_reused": 5,
-            "decks": 6,
-            "decks_reused": 7,
-            "ngspice_seconds": 89.0,
-        },
-    }
+    provenance = replace(
+        record.provenance,
+        config=record.provenance.config.with_values({"run.fidelity": "tran"}),
+        usage=Usage(decks=6, decks_reused=7, patterns_simulated=1234, patterns_reused=5, ngspice_seconds=89.0),
+    )
     layers = [replace(layer, groups=[sagging(group) for group in layer.groups]) for layer in record.layers]
     return replace(
         record,
-        facts=facts,
+        provenance=provenance,
         layers=layers,
         logits_circuit=logits,
         disagreeing=np.array(mistaken, int),
@@ -207,7 +203,7 @@ def test_names_from_the_run_are_escaped(ideal: RunRecord) -> None:
 
 
 def test_name_that_is_no_unicode_is_written(tmp_path: Path, ideal: RunRecord) -> None:
-    record = replace(ideal, facts=ideal.facts | {"network": "odd\udcff"})
+    record = replace(ideal, provenance=replace(ideal.provenance, network="odd\udcff"))
     write_page(record, tmp_path / "page.html")
     assert "odd?" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -311,8 +307,8 @@ def test_summary_counts_repeated_decks_if_there_are_any(ideal: RunRecord) -> Non
     row = "decks repeated with tightened options"
     assert row not in printed(summary_table(comparison))
     for retried, shown in ((0, False), (1200, True)):
-        facts = comparison.facts | {"usage": comparison.facts["usage"] | {"retried": retried}}
-        text = printed(summary_table(replace(comparison, facts=facts)))
+        provenance = replace(comparison.provenance, usage=Usage(retried=retried))
+        text = printed(summary_table(replace(comparison, provenance=provenance)))
         assert (f"{row} │ 1,200" in text) is shown
         assert (row in text) is shown
 
@@ -358,7 +354,7 @@ def test_long_names_of_layers_fold(ideal: RunRecord) -> None:
 def test_clipped_codes_and_overlapping_levels_are_said_everywhere(ideal: RunRecord) -> None:
     chip = {"program_sigma_v": 0.05, "charge_loss": 0.031, "smallest_separation_sigmas": 1.61, "overlapping_levels": 14}
     layers = [replace(layer, highest_code=1) for layer in ideal.layers]
-    record = replace(as_circuit(ideal), facts=ideal.facts | {"chip": chip}, layers=layers)
+    record = replace(as_circuit(ideal), provenance=replace(ideal.provenance, chip=chip), layers=layers)
     comparison = cosim.compare_record(record)
     cautions = find_cautions(comparison)
     clipped = comparison.layers[0].clipped_codes

@@ -14,10 +14,12 @@ import torch
 import cosim
 from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, InputError
+from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome, source_digest
 from cosim.experiments.sweep_result import SweepResult
 from cosim.report.sweep_plots import write_sweep_plots
 from cosim.report.sweep_tables import sweep_rows, write_sweep_table
+from tests.conftest import make_network
 
 DC = cosim.Config.load(None, ["run.fidelity=dc", "run.workers=2", "array.open_wordlines=4"])
 OVER = {"corner.temperature_c": [27, "85"], "corner.process": ["tt", "ss"]}
@@ -140,9 +142,10 @@ def made(right: np.ndarray, axes: dict[str, tuple[object, ...]]) -> SweepResult:
     numbers = {name: np.zeros(shape) for name in ("code_error_rms", "code_error_max", "clipped_share",
                                                   "unsettled_lsb", "certificate_reads", "certificate_max_error_lsb",
                                                   "seconds", "ngspice_seconds")}  # fmt: skip
-    facts = {"network": "made", "dataset": "none", "config": cosim.Config().model_dump()}
+    images = cosim.Dataset("none", torch.zeros(0), 1, torch.zeros(0), digest="")
     return SweepResult(
-        facts=facts, axes=axes, software_right=np.ones(right.shape[-1], bool), right=right, agreeing=right,
+        provenance=Provenance.of(make_network(name="made"), images, cosim.Config(), "ideal"), axes=axes,
+        software_right=np.ones(right.shape[-1], bool), right=right, agreeing=right,
         reasons=np.full(shape, "", object), **numbers,
     )  # fmt: skip
 
