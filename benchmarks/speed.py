@@ -26,7 +26,7 @@ import cosim
 from cosim.currents import SpiceSource
 from cosim.currents.programming import program_cell
 from cosim.device import load_card
-from cosim.mapping import Group, bit_plane_patterns, gray_order
+from cosim.mapping import Group, gray_order
 from cosim.netlist import ArrayDecks, Deck
 from cosim.network import LayerSpec, integer_mvm
 from cosim.spice import Simulator, Store
@@ -120,9 +120,9 @@ def bench_brute(data: Path | None, folder: Path, cold_seconds: float | None) -> 
         caught = activations_of(network, test.real(image, image + 1))
         requests = []
         for name, array in circuit.arrays.items():
-            patterns = torch.flip(bit_plane_patterns(array.plan, caught[name]), [0])
+            patterns = array.scheme.reads(array.plan, caught[name]).flip(-1)  # most significant bit first
             for index, group in enumerate(array.plan.groups):
-                reads = patterns[:, 0, group.stream].permute(1, 2, 0).flatten().numpy()
+                reads = patterns[0, :, :, group.stream].flatten().numpy()
                 drive = array.scheme.drive(reads, group.inputs)
                 requests += [array.request(index, part) for part in np.array_split(drive, -(-len(drive) // 256))]
         read = sum(len(found.currents) for found in source.currents(requests, "brute force"))

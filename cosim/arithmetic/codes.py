@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TypeVar
 
-from cosim.arithmetic.planes import Numbers
+import numpy as np
+from torch import Tensor
+
 from cosim.config import Config
+
+# The same rule for arrays and tensors.
+Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 
 def code_units(config: Config, pulses: int = 1) -> tuple[float, int | None]:

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosim.arithmetic.codes import code_units, decision_offset, less_reference, nearest_codes
+from cosim.arithmetic.patterns import every_pattern, layer_patterns, plane_counts
 from cosim.arithmetic.placement import Chunks, Placement
-from cosim.arithmetic.planes import bit_planes, every_pattern, plane_counts, plane_patterns
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
 
@@ -101,7 +101,7 @@ class Columns:
             missing rows hold 0.
         zero_units: (groups, outputs / groups) float64 that stand for weight 0.
         reference_units: of the reference column.
-        kernels: `Chunks.pattern_kernels` of the layer.
+        cut: how kernels are cut into chunks.
         geometry: stride, dilation and groups.
         bits: of an activation.
     """
@@ -109,7 +109,7 @@ class Columns:
     units: Tensor
     zero_units: Tensor
     reference_units: int
-    kernels: Tensor
+    cut: Chunks
     geometry: dict[str, Any]
     bits: int
 
@@ -131,8 +131,7 @@ class Columns:
         reference = torch.full_like(columns[:, :1], float(placed.reference_units))
         units = chunks.cut(torch.cat([columns, reference], 1)).transpose(1, 2).flatten(0, 1)
         zero_units = placed.zero_units.reshape(chunks.groups, -1).to(torch.float64)
-        kernels = chunks.pattern_kernels().to(levels.device, torch.float32)
-        return cls(units, zero_units, placed.reference_units, kernels, geometry, bits)
+        return cls(units, zero_units, placed.reference_units, chunks, geometry, bits)
 
     @property
     def chunks(self) -> int:
@@ -145,10 +144,10 @@ class Columns:
 
     def rows(self, activations: Tensor) -> Tensor:
         """Which row of a group's table answers each read: (groups, chunks, bits, n, height, width)."""
-        patterns = plane_patterns(bit_planes(activations, self.bits), self.kernels, self.geometry).to(torch.int64)
-        slots = 2 ** self.units.shape[2]
-        rows = patterns.unflatten(2, (len(self.zero_units), self.chunks)).permute(2, 3, 0, 1, 4, 5)
-        return rows + slots * torch.arange(self.chunks, device=rows.device)[:, None, None, None, None]
+        patterns = layer_patterns(activations, "bits", self.bits, self.cut, self.geometry)
+        starts = 2 ** self.units.shape[2] * torch.arange(self.chunks, device=patterns.device)
+        rows = patterns.unflatten(3, (len(self.zero_units), self.chunks)) + starts[:, None]
+        return rows.permute(3, 4, 5, 0, 1, 2)
 
     def less_reference(self, codes: Tensor) -> Tensor:
         """Partial sums (groups, chunks * patterns, outputs / groups) of codes (streams, patterns, columns)."""

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosim.errors import NetworkError
-
 # Powers of two and their sums are exact in float64 up to here.
 _MOST_NUMBERED = 53
 
@@ -58,23 +56,6 @@ class Chunks:
         """Rows (..., depth) by chunk: (..., count, open_inputs), 0 where the last chunk has no rows."""
         missing = self.count * self.open_inputs - self.depth
         return F.pad(rows, (0, missing)).unflatten(-1, (self.count, self.open_inputs))
-
-    def pattern_kernels(self) -> Tensor:
-        """Kernels that make patterns of a plane: row r of a chunk counts 2^r; (streams, *kernel) in float64.
-
-        Raises:
-            NetworkError: a chunk has more inputs than patterns are numbered for.
-        """
-        if min(self.open_inputs, self.depth) > _MOST_NUMBERED:
-            raise NetworkError(
-                f"patterns of {min(self.open_inputs, self.depth)} inputs cannot be numbered, expected at most "
-                f"{_MOST_NUMBERED}: lower array.open_wordlines"
-            )
-        row = torch.arange(self.depth)
-        chunk, place = row // self.open_inputs, row % self.open_inputs
-        kernels = torch.zeros(self.count, self.depth, dtype=torch.float64)
-        kernels[chunk, row] = torch.pow(2.0, place.to(torch.float64))
-        return kernels.reshape(-1, *self.kernel).repeat(self.groups, 1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)

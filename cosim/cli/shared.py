@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,9 +98,26 @@ def check_classes(logits: int, dataset: cosim.Dataset) -> None:
 
 
 def use_threads(settings: cosim.Config) -> None:
+    """Prepare the process for tensor work."""
     import torch
 
     torch.set_num_threads(settings.run.tensor_threads)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of freed tensors for the next ones, where it is glibc.
+
+    Left to itself it returns large blocks to the kernel, and every tensor begins with page faults: the solver then
+    takes twice as long (docs/performance.md).
+    """
+    import ctypes
+
+    trim_threshold, map_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(map_threshold, 1 << 30)
+        library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:

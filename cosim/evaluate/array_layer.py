@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.arithmetic.planes import pattern_bits
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.currents import CurrentSource, GroupCurrents, ReadRequest
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.mapping import ReadScheme, plan_tiles, pulse_patterns
+from cosim.mapping import ReadScheme, plan_tiles
 from cosim.network import LayerSpec
-from cosim.readout import Converter, KnownReads, LayerTable, ReadNoise, calibrated_lsb_units, known_patterns, trim
+from cosim.readout import Converter, KnownReads, LayerTable, ReadNoise, calibrated_lsb_units, known_states, trim
 
 # Bytes of patterns and what is made of them: a bound on the memory.
 _STEP_BYTES = 64 << 20
@@ -73,30 +73,47 @@ class ArrayLayer:
         ]
         answers: list[tuple[int, np.ndarray, GroupCurrents]] = []
         if config.trim.method != "none":
-            known = [known_patterns(config, group) for group in self.plan.groups]
-            answers = list(self._asked([self.scheme.full(patterns) for patterns in known], "trimming reads"))
-            reads = [self._known(index, known[index], patterns, found) for index, patterns, found in answers]
-            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, reads)
+            known, answers = self._known_reads()
+            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, known)
         table = LayerTable(self.plan, self.scheme, converters, ReadNoise.of(config, self.number, self.plan.groups))
-        for index, patterns, found in answers if self.plan.enumerated else []:  # so that it is not read again
-            self._enter(table, index, patterns, found)
+        for index, slots, found in answers:  # what trimming read is not read again
+            self._enter(table, index, slots, found)
         return table
 
-    def _known(self, index: int, wanted: np.ndarray, reads: np.ndarray, found: GroupCurrents) -> KnownReads:
-        """Those of the reads that trimming goes by."""
-        chosen = np.isin(reads, self.scheme.full(wanted))
-        return KnownReads(self.plan.groups[index], self.scheme.pattern(reads[chosen]), found.currents[chosen])
+    def _known_reads(self) -> tuple[list[KnownReads], list[tuple[int, np.ndarray, GroupCurrents]]]:
+        """The reads that trimming goes by, and where patterns are listed, all that were answered for them."""
+        groups = self.plan.groups
+        states = [known_states(self.chip.config, group) for group in groups]
+        if not self.plan.enumerated:
+            requests = [self.request(index, opened) for index, opened in enumerate(states)]
+            with self.chip.stopwatch("currents"):
+                found = list(self.chip.source.currents(requests, "trimming reads"))
+            read = zip(groups, states, found, strict=True)
+            return [KnownReads(group, opened, each.currents) for group, opened, each in read], []
+        wanted = [self.scheme.full(opened @ (1 << np.arange(opened.shape[1]))) for opened in states]
+        known, answers = [], []
+        for index, reads, answer in self._asked(wanted, "trimming reads"):
+            chosen = np.isin(reads, wanted[index])
+            opened = pattern_bits(self.scheme.pattern(reads[chosen]), groups[index].inputs)
+            known.append(KnownReads(groups[index], opened, answer.currents[chosen]))
+            answers.append((index, reads, answer))
+        return known, answers
 
     def calibrate(self, activations: Tensor) -> None:
         """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
-        if self.scheme.mode == "bit-serial":  # every bit plane is converted by itself
-            patterns = self.scheme.reads(self.plan, activations).flatten(3).flatten(0, 1)[None]
-        else:  # an amplitude counts as often as so many pulses
-            patterns = pulse_patterns(self.plan, activations).flatten(3)
+        patterns = self.scheme.patterns(self.plan, activations)
+        planes = patterns.shape[-1]
+        together = 1 if self.scheme.mode == "bit-serial" else planes  # planes that a conversion adds up
         opened = []
-        for stream, wordlines in enumerate(self.plan.stream_inputs()):
-            distinct = np.unique(patterns[:, :, stream].flatten(1).numpy(), axis=1)
-            opened.append(np.sum([pattern_bits(pulse, wordlines) for pulse in distinct], axis=0))
+        for stream in range(self.plan.streams):
+            mine = patterns[..., stream, :].reshape(-1, together).numpy()
+            _, first = np.unique(mine, axis=0, return_index=True)
+            places = np.unravel_index(first * together, (*patterns.shape[:3], planes))
+            states = [
+                self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(np.stack(each, axis=1)))
+                for each in ((*places[:3], places[3] + plane) for plane in range(together))
+            ]
+            opened.append(torch.stack(states).sum(0).numpy())
         self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, opened)))
         self.__dict__.pop("table", None)
 
@@ -113,15 +130,16 @@ class ArrayLayer:
     def _sums(self, activations: Tensor) -> Tensor:
         stopwatch = self.chip.stopwatch
         with stopwatch("patterns"):
-            patterns = self.scheme.reads(self.plan, activations)
-            met = self.table.meet(patterns)
+            reads = self.scheme.reads(self.plan, activations)
+            met = self.table.meet(reads, activations)
             missing = self.table.missing(met)
         self._answer(missing)
         # Every block of outputs of a stream is read under the stream's patterns.
-        self.reads += self.scheme.real_planes * patterns[0].numel() * (len(self.plan.groups) // self.plan.streams)
+        places = reads[..., 0].numel()
+        self.reads += self.scheme.real_planes * places * (len(self.plan.groups) // self.plan.streams)
         with stopwatch("tables"):
             self.table.count(met)
-            return self.table.apply(patterns)
+            return self.table.apply(met)
 
     def recall(self, activations: Tensor) -> Tensor:
         """The same sums for activations that were answered before, without counting the reads again.
@@ -129,52 +147,63 @@ class ArrayLayer:
         Raises:
             RuntimeError: a pattern has no answer.
         """
-        patterns = self.scheme.reads(self.plan, activations)
-        if any(len(unanswered) for unanswered in self.table.missing(self.table.meet(patterns))):
+        met = self.table.meet(self.scheme.reads(self.plan, activations), activations)
+        if any(len(unanswered) for unanswered in self.table.missing(met)):
             raise RuntimeError(
                 f"layer {self.layer.name!r} has not seen these activations: run the circuit on them first"
             )
-        return self.table.apply(patterns)
+        return self.table.apply(met)
 
     def forget_counts(self) -> None:
-        """Count reads from nought again; answers stay."""
+        """Count reads from zero again; answers stay."""
         self.reads = 0
         self.table.forget_uses()
 
     def _answer(self, missing: list[np.ndarray]) -> None:
-        """Fill the table for each stream's missing patterns."""
-        if any(len(patterns) for patterns in missing):
-            needed = [missing[group.stream] for group in self.plan.groups]
-            for index, patterns, found in self._asked(needed, self.layer.name):
-                self._enter(self.table, index, patterns, found)
+        """Fill the table for each stream's slots that have no answer."""
+        if not any(len(slots) for slots in missing):
+            return
+        groups, slots_of = self.plan.groups, self.table.slots
+        needed = [missing[group.stream] for group in groups]
+        if self.plan.enumerated:
+            answers = self._asked(needed, self.layer.name)
+        else:
+            wanted = [(index, slots) for index, slots in enumerate(needed) if len(slots)]
+            drives = [slots_of.drive(groups[index].stream, slots) for index, slots in wanted]
+            answers = self._ask(wanted, drives, self.layer.name)
+        for index, slots, found in answers:
+            self._enter(self.table, index, slots, found)
 
     def _asked(self, needed: list[np.ndarray], title: str) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Group, patterns and currents of at least the patterns needed of every group."""
+        """Group, reads and currents of at least the reads needed of every group, where they are listed."""
         source, groups = self.chip.source, self.plan.groups
         wanted = [
-            (index, patterns)
-            for index, few in enumerate(needed)
-            for patterns in source.batches(few, groups[index].inputs)
+            (index, reads) for index, few in enumerate(needed) for reads in source.batches(few, groups[index].inputs)
         ]
+        # Groups that are asked the same share the array that says so.
+        drives: dict[tuple[int, bytes], np.ndarray] = {}
+        for index, reads in wanted:
+            inputs = groups[index].inputs
+            if (inputs, reads.tobytes()) not in drives:
+                drives[inputs, reads.tobytes()] = self.scheme.drive(reads, inputs)
+        return self._ask(wanted, [drives[groups[index].inputs, reads.tobytes()] for index, reads in wanted], title)
+
+    def _ask(
+        self, wanted: list[tuple[int, np.ndarray]], drives: list[np.ndarray], title: str
+    ) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
+        """Group, what is read of it, and its currents, for the given drives."""
         with self.chip.stopwatch("currents"):
-            # Groups that are asked the same share the array that says so.
-            drives: dict[bytes, np.ndarray] = {}
-            requests = []
-            for index, patterns in wanted:
-                key = patterns.tobytes() + bytes([groups[index].inputs % 256])
-                if key not in drives:
-                    drives[key] = self.scheme.drive(patterns, groups[index].inputs)
-                requests.append(self.request(index, drives[key]))
-            answers = source.currents(requests, title)
-        for index, patterns in wanted:
+            requests = [self.request(index, drive) for (index, _), drive in zip(wanted, drives, strict=True)]
+            answers = self.chip.source.currents(requests, title)
+        for index, reads in wanted:
             with self.chip.stopwatch("currents"):
                 found = next(answers)
-            yield index, patterns, found
+            yield index, reads, found
 
-    def _enter(self, table: LayerTable, index: int, patterns: np.ndarray, found: GroupCurrents) -> None:
+    def _enter(self, table: LayerTable, index: int, slots: np.ndarray, found: GroupCurrents) -> None:
         """Put currents of group `index` into the table."""
         self._note_settling(table.converter(index), found)
-        table.fill(index, patterns, found.currents)
+        table.fill(index, slots, found.currents)
 
     def note_settling(self, index: int, found: GroupCurrents) -> np.ndarray:
         """(reads,) how far the least settled line of each read of group `index` still moved [LSB]; the largest is

@@ -6,6 +6,7 @@ other, following every edge, and compares.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -53,8 +54,8 @@ def _in_image_order(array: ArrayLayer, activations: Tensor, rng: np.random.Gener
     """
     index = int(rng.integers(len(array.plan.groups)))
     group = array.plan.groups[index]
-    reads = array.scheme.reads(array.plan, activations)[:, 0, group.stream].flatten(1).numpy()
-    in_order, terms, weights = array.scheme.in_order(reads, group.inputs)
+    reads = array.scheme.reads(array.plan, activations)[0, :, :, group.stream].flatten(0, 1).T.numpy()
+    in_order, terms, weights = array.scheme.in_order(reads, partial(array.table.drive, index))
     count = min(array.chip.config.run.audit_reads, len(in_order))
     starts = rng.integers(len(in_order) - count + 1, size=_DRAWS)
     spans = [slice(start, start + count) for start in starts.tolist()]

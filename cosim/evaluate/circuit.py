@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cosim.arithmetic.partial_sums import check_digitized
 from cosim.config import Config
-from cosim.currents import IdealSource, SpiceSource, make_source
+from cosim.currents import CurrentSource, IdealSource, SpiceSource, make_source
 from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer, Chip
 from cosim.evaluate.audit import audit_circuit
@@ -31,6 +31,7 @@ class CircuitNetwork(nn.Module):
         network: the quantized network.
         config: the configuration.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
+        source: where currents come from; None for the source of `run.fidelity`.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
@@ -40,7 +41,14 @@ class CircuitNetwork(nn.Module):
         SimulationError: ngspice failed.
     """
 
-    def __init__(self, network: Network, config: Config | None = None, *, store: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: Config | None = None,
+        *,
+        store: str | Path | None = None,
+        source: CurrentSource | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.config = config or Config()
@@ -50,7 +58,7 @@ class CircuitNetwork(nn.Module):
         if any(layer.partial_sums is not None for layer in layers):
             check_digitized(self.config)
         with self.stopwatch("programming"):
-            self.source = make_source(self.config, store)
+            self.source = source or make_source(self.config, store)
         chip = Chip(self.config, self.source, network.name, self.stopwatch)
         self.arrays = {
             layer.name: ArrayLayer(layer, number, chip)

@@ -246,10 +246,11 @@ class _CodeErrors:
             reads, converter = table.reads(index), table.converter(index)
             lsb = reads.lsb
             if table.noise is not None:
-                variance = table.noise.variance(index, reads.patterns, converter.gain / converter.lsb_units)
+                variance = table.noise_variance(index)
                 drawn = chip_generator(config, "code errors", array.number, index).standard_normal(lsb.shape)
                 lsb = lsb + np.sqrt(variance) * drawn
-            ideal = table.ideal_sums(index, reads.patterns) * converter.pulses
+            used = table.slots.used(array.plan.groups[index].stream)
+            ideal = table.ideal_sums(index, used) * converter.pulses
             error = converter.codes(lsb) * converter.lsb_units - ideal
             self.codes += float(reads.uses.sum()) * error.shape[1]
             self.squares += float(reads.uses @ (error**2).sum(axis=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,12 +278,12 @@ def _reads(
         group, converter = plan.groups[index], table.converter(index)
         if not group.outputs[0] <= channel < group.outputs[1]:
             continue
-        columns, here = _columns(array, index, channel), patterns[:, 0, group.stream, at[0], at[1]].numpy()
-        in_order[index], terms, weights = scheme.in_order(here[:, None], group.inputs)
+        columns, here = _columns(array, index, channel), patterns[0, at[0], at[1], group.stream].numpy()
+        in_order[index], terms, weights = scheme.in_order(here[:, None], partial(table.drive, index))
         drive = in_order[index][::-1]
         lsb = np.tensordot(weights, table.lookup(index, terms[::-1].T), 1)
         read_codes = codes[0, :, at[0], at[1]]
-        partial = table.partial_sums(group, read_codes * converter.lsb_units)[:, channel - group.outputs[0]]
+        sums = table.partial_sums(group, read_codes * converter.lsb_units)[:, channel - group.outputs[0]]
         ideal_codes = replace(converter, weights=None).codes(converter.ideal_lsb(ideal_sums(group, drive)))
         mixed = scheme.mode == "amplitude"
         for bit, states in enumerate(drive):
@@ -303,7 +304,7 @@ def _reads(
                     "lsb": lsb[bit, columns],
                     "codes": read_codes[bit, columns].astype(int),
                     "ideal_codes": ideal_codes[bit, columns],
-                    "partial_sum": float(partial[bit]),
+                    "partial_sum": float(sums[bit]),
                 }
             )
     return reads, in_order

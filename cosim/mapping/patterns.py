@@ -1,56 +1,11 @@
-"""Activations as patterns of inputs, and which patterns a deck reads in which order."""
+"""Which patterns a deck reads, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-import torch
-from torch import Tensor
 
-from cosim.arithmetic.planes import bit_planes, pattern_bits, plane_patterns, pulse_planes
-from cosim.errors import MachineError
-from cosim.mapping.plan import ENUMERATED_INPUTS, TilePlan
-
-
-def bit_plane_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
-    """The pattern on every stream's inputs in every bit-serial read of a layer.
-
-    Args:
-        activations: (n, inputs, height, width) unsigned integers of `activation_bits` bits, padded, any real dtype.
-
-    Raises:
-        MachineError: convolutions are not exact here, as under autocast.
-
-    Returns:
-        (activation_bits, n, streams, out height, out width) integers; plane b counts 2^b.
-    """
-    return _patterns(plan, bit_planes(activations, plan.layer.activation_bits))
-
-
-def pulse_patterns(plan: TilePlan, activations: Tensor) -> Tensor:
-    """The same where an activation is the number of unit pulses for which its input is open.
-
-    Returns:
-        (2^activation_bits - 1, n, streams, out height, out width) integers, in the order of the pulses; each pattern
-        holds those after it.
-    """
-    return _patterns(plan, pulse_planes(activations, plan.layer.activation_bits))
-
-
-def _patterns(plan: TilePlan, applied: Iterable[Tensor]) -> Tensor:
-    inputs = max(plan.stream_inputs())
-    kind = torch.float32 if inputs <= 24 else torch.float64  # both exact for these integers
-    kernels = plan.pattern_kernels.to(kind)
-    planes = plane_patterns(applied, kernels, plan.layer.geometry())
-    # Half the bytes where they suffice: these tensors are what most of the tensor work moves.
-    patterns = planes.to(torch.int32 if plan.enumerated else torch.int64)
-    if not torch.equal(patterns.to(kind), planes) or int(patterns.max()) >= 2**inputs:
-        raise MachineError(
-            "a convolution of 0 and 1 by powers of two gave no pattern: the tensor library convolves inexactly here; "
-            "switch autocast and reduced precision off"
-        )
-    return patterns
+from cosim.arithmetic.patterns import pattern_bits
+from cosim.mapping.plan import ENUMERATED_INPUTS
 
 
 def input_states(patterns: np.ndarray, inputs: int) -> np.ndarray:

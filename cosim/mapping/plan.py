@@ -27,7 +27,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from cosim.arithmetic.placement import Chunks, Placement
 from cosim.config import Array, Cell
@@ -83,27 +82,24 @@ class TilePlan:
     Attributes:
         groups: every group of every tile; the groups of one stream differ in their outputs only.
         tiles: physical arrays used.
-        chunks: groups of inputs the kernel of one output is cut into; stream = conv group * chunks + chunk.
+        chunks: how the kernel of one output is cut into groups of inputs.
         places: (lines of an output,) what a unit of each counts, `Placement.places`.
         reference_units: what the cells of the reference column conduct, in unit currents; None without one, with
             differential pairs.
         zero_units: (outputs,) what an output's cells conduct together for weight 0, in unit currents; 0 of a pair.
-        pattern_kernels: (streams, inputs / conv groups, kernel height, kernel width) powers of two in float64:
-            convolved with a bit plane they give the pattern on a stream's inputs.
     """
 
     layer: LayerSpec
     groups: tuple[Group, ...]
     tiles: int
-    chunks: int
+    chunks: Chunks
     places: np.ndarray
     reference_units: int | None
     zero_units: np.ndarray
-    pattern_kernels: Tensor
 
     @property
     def streams(self) -> int:
-        return len(self.pattern_kernels)
+        return self.chunks.streams
 
     @property
     def enumerated(self) -> bool:
@@ -178,9 +174,8 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell, *, transposed: bool =
         layer,
         tuple(groups),
         1 + max(group.tile for group in groups),
-        chunks.count,
+        chunks,
         np.array(placed.places),
         placed.reference_units,
         placed.zero_units.numpy(),
-        chunks.pattern_kernels(),
     )

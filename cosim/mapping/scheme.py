@@ -17,6 +17,7 @@ resistance their curvature is missed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,8 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.arithmetic.planes import pattern_bits
-from cosim.mapping.patterns import bit_plane_patterns, pulse_patterns
+from cosim.arithmetic.patterns import PlaneKind, layer_patterns, pattern_bits, states_at
 from cosim.mapping.plan import TilePlan
 
 
@@ -73,21 +73,38 @@ class ReadScheme:
         return 1 if self.mode == "amplitude" else self.planes
 
     def reads(self, plan: TilePlan, activations: Tensor) -> Tensor:
-        """What the tables are asked for: (planes, n, streams, out height, out width) reads.
+        """What the tables are asked for: (n, out height, out width, streams, planes) reads.
 
         Args:
             activations: (n, inputs, height, width) unsigned integers of so many bits, padded.
         """
-        if self.mode == "bit-serial":
-            return bit_plane_patterns(plan, activations)
-        nested = pulse_patterns(plan, activations)
-        if self.mode == "pulse-width":
-            return nested
-        above = torch.cat([nested[1:], torch.zeros_like(nested[:1])])
-        steps = torch.arange(self.pulses, dtype=nested.dtype)[:, None, None, None, None] << self.inputs
+        patterns = self.patterns(plan, activations)
+        if self.mode != "amplitude":
+            return patterns
+        nested = patterns.to(torch.int32 if self.inputs + self.bits < 31 else torch.int64)
+        above = torch.cat([nested[..., 1:], torch.zeros_like(nested[..., :1])], -1)
+        steps = torch.arange(self.pulses, dtype=nested.dtype) << self.inputs
         # Terms that cancel, and patterns without an input, are the read of none.
         upper, lower = ((patterns + steps) * (patterns > 0) * (nested != above) for patterns in (nested, above))
-        return torch.cat([torch.zeros_like(nested[:1]), upper, lower])
+        return torch.cat([torch.zeros_like(nested[..., :1]), upper, lower], -1)
+
+    def patterns(self, plan: TilePlan, activations: Tensor) -> Tensor:
+        """Patterns of bit planes or, with other modes, of the pulses that activations are worth.
+
+        Returns:
+            (n, out height, out width, streams, planes), as `layer_patterns`.
+        """
+        return layer_patterns(activations, self.kind, plan.layer.activation_bits, plan.chunks, plan.layer.geometry())
+
+    def states_at(self, plan: TilePlan, activations: Tensor, stream: int, places: Tensor) -> Tensor:
+        """States (reads, inputs) of a stream's inputs at places (reads, 4) of `patterns`."""
+        bits, geometry = plan.layer.activation_bits, plan.layer.geometry()
+        return states_at(activations, self.kind, bits, plan.chunks, geometry, stream, places)
+
+    @property
+    def kind(self) -> PlaneKind:
+        """What a plane of `patterns` is."""
+        return "bits" if self.mode == "bit-serial" else "pulses"
 
     def drive(self, reads: np.ndarray, inputs: int) -> np.ndarray:
         """(reads, inputs) what share of its full voltage each input of a group has, 0..1."""
@@ -103,19 +120,21 @@ class ReadScheme:
         """The patterns of reads."""
         return reads & ((1 << self.inputs) - 1)
 
-    def in_order(self, reads: np.ndarray, inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def in_order(
+        self, reads: np.ndarray, drive: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the circuit reads for the activations of one place after the other, and what each takes of the tables.
 
         Args:
-            reads: (planes, places) as `reads` gives them for a stream; inputs: of its groups.
+            reads: (planes, places) as `reads` gives them for a stream; drive: (n, inputs) shares of reads (n,).
 
         Returns:
             (n, inputs) shares as `drive` gives them; (n, terms) reads of the tables and (terms,) what each counts.
         """
         if self.mode == "amplitude":
             assert self.weights is not None
-            shares = np.tensordot(self.weights, np.stack([self.drive(plane, inputs) for plane in reads]), 1)
+            shares = np.tensordot(self.weights, np.stack([drive(plane) for plane in reads]), 1)
             return np.rint(self.amplitudes * shares) / self.amplitudes, reads.T, self.weights
         # Bit planes most significant first, pulses as they come.
         single = (reads[::-1] if self.mode == "bit-serial" else reads).T.reshape(-1, 1)
-        return self.drive(single[:, 0], inputs), single, np.ones(1)
+        return drive(single[:, 0]), single, np.ones(1)

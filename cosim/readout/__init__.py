@@ -4,7 +4,7 @@ from cosim.readout.adc import Converter
 from cosim.readout.calibration import calibrated_lsb_units
 from cosim.readout.noise import ReadNoise
 from cosim.readout.tables import GroupReads, LayerTable, ideal_sums
-from cosim.readout.trim import KnownReads, known_patterns, trim
+from cosim.readout.trim import KnownReads, known_states, trim
 
 __all__ = [
     "Converter",
@@ -14,6 +14,6 @@ __all__ = [
     "ReadNoise",
     "calibrated_lsb_units",
     "ideal_sums",
-    "known_patterns",
+    "known_states",
     "trim",
 ]

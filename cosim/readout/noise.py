@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import cell_normals, chip_generator, current_sigma
 from cosim.mapping import Group
@@ -65,24 +64,25 @@ class ReadNoise:
         half = group.units[wordlines, bitlines] * variation.telegraph_rel / 2
         return Traps(wordlines, bitlines, half.astype(np.float32))
 
-    def normal_variance(self, index: int, patterns: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
-        """Variance of the normal part in reads of group `index`: (patterns, bitlines) [LSB^2].
+    def normal_variance(self, index: int, states: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
+        """Variance of the normal part in reads of group `index`: (reads, lines) [LSB^2].
 
         Args:
+            states: (reads, inputs) of 0 and 1, which inputs are open.
             lsb_per_unit: (bitlines,) or (1,).
         """
         group = self._groups[index]
-        cells = pattern_bits(patterns, group.inputs) @ self._variance[group.units]
+        cells = states @ self._variance[group.units]
         return cells * lsb_per_unit**2 + self.input_lsb**2
 
-    def variance(self, index: int, patterns: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
+    def variance(self, index: int, states: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
         """The same with what traps add."""
-        group, total = self._groups[index], self.normal_variance(index, patterns, lsb_per_unit)
+        group, total = self._groups[index], self.normal_variance(index, states, lsb_per_unit)
         if self.traps is None:
             return total
         traps, squares = self.traps[index], np.zeros(group.units.shape)
         squares[traps.wordlines, traps.bitlines] = traps.half_units.astype(np.float64) ** 2
-        return total + pattern_bits(patterns, group.inputs) @ squares * lsb_per_unit**2
+        return total + states @ squares * lsb_per_unit**2
 
     def generator(self, patterns: np.ndarray) -> np.random.Generator:
         """The generator of one image's noise on this layer, seeded by the patterns that the image causes.
@@ -98,7 +98,8 @@ class ReadNoise:
         index: int,
         lsb: np.ndarray,
         sigma: np.ndarray | float,
-        patterns: np.ndarray,
+        slots: np.ndarray,
+        states: np.ndarray,
         lsb_per_unit: np.ndarray,
         generators: list[np.random.Generator],
     ) -> None:
@@ -106,7 +107,7 @@ class ReadNoise:
 
         Args:
             lsb: (images, reads, bitlines) float32 positions [LSB]; sigma: of the normal part, of a shape that fits.
-            patterns: (images, reads).
+            slots: (images, reads) rows of `states`, (slots, inputs) of 0 and 1, which inputs are open.
             generators: one an image.
         """
         normal = np.empty_like(lsb)
@@ -119,7 +120,7 @@ class ReadNoise:
         traps = self.traps[index]
         steps = traps.half_units * np.broadcast_to(lsb_per_unit, lsb.shape[-1:])[traps.bitlines].astype(np.float32)
         for image, generator in enumerate(generators):
-            filled = generator.integers(2, size=(len(steps), patterns.shape[1]), dtype=np.int8)
-            opened = patterns[image] >> traps.wordlines[:, None] & 1
+            filled = generator.integers(2, size=(len(steps), slots.shape[1]), dtype=np.int8)
+            opened = states[slots[image]][:, traps.wordlines].T.astype(np.int8)
             moves = ((2 * filled - 1) * opened).astype(np.float32) * steps[:, None]
             np.add.at(lsb[image].T, traps.bitlines, moves)

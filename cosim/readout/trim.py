@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
 from cosim.device import chip_generator
 from cosim.errors import ConfigError
@@ -24,21 +23,25 @@ _SANE_GAIN = (0.05, 20.0)
 
 @dataclass(frozen=True, eq=False)
 class KnownReads:
-    """Reads of a group of which the ideal answer is known: (n,) patterns, each input of them at its full voltage, and
-    (n, bitlines) currents [A]."""
+    """Reads of a group of which the ideal answer is known: (n, inputs) states of 0 and 1, each open input at its full
+    voltage, and (n, lines) currents [A]."""
 
     group: Group
-    patterns: np.ndarray
+    states: np.ndarray
     currents: np.ndarray
 
 
-def known_patterns(config: Config, group: Group) -> np.ndarray:
-    """The patterns that trimming reads on a group: all wordlines open; for a calibration none, and others at random."""
+def known_states(config: Config, group: Group) -> np.ndarray:
+    """What trimming reads on a group: all inputs open; for a calibration none, and others at random.
+
+    Returns:
+        (reads, inputs) of 0 and 1, no two alike.
+    """
     if config.trim.method == "reference":
-        return np.array([2**group.inputs - 1])
+        return np.ones((1, group.inputs), np.int64)
     generator = chip_generator(config, "calibration reads", group.stream)
     opened = generator.random((config.trim.reads - 1, group.inputs)) < _CALIBRATION_DENSITY
-    return np.unique(np.append(opened @ (1 << np.arange(group.inputs)), 0))
+    return np.unique(np.vstack([np.zeros(group.inputs), opened]), axis=0).astype(np.int64)
 
 
 def trim(
@@ -89,8 +92,8 @@ def trim(
 
 def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measured and ideal sums [LSB], and open wordlines in unit currents [LSB], all (reads, bitlines)."""
-    opened = pattern_bits(read.patterns, read.group.inputs).sum(axis=1, keepdims=True)
-    ideal = converter.ideal_lsb(ideal_sums(read.group, read.patterns))
+    opened = read.states.sum(axis=1, keepdims=True)
+    ideal = converter.ideal_lsb(ideal_sums(read.group, read.states))
     return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 

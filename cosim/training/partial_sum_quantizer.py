@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cosim.arithmetic.codes import nearest_codes
 from cosim.arithmetic.partial_sums import Columns, PartialSums, add_partial_sums
-from cosim.arithmetic.planes import every_pattern, plane_counts
+from cosim.arithmetic.patterns import every_pattern, plane_counts
 from cosim.errors import NetworkError
 from cosim.training.quantizers import Shown
 

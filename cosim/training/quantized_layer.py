@@ -42,7 +42,7 @@ class QuantizedLayer(nn.Module):
     def _on_columns(self, x: Tensor, weight: Tensor, partial_sums: PartialSumQuantizer) -> Tensor:
         """The output with its partial sums digitized."""
         linear = isinstance(self.layer, nn.Linear)
-        shape: dict[str, Any] = {"stride": 1, "padding": (0, 0), "dilation": 1, "groups": 1}
+        shape: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
         if isinstance(self.layer, nn.Conv2d):
             shape = geometry(self.layer)
         padding = shape.pop("padding")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,16 @@ import pytest
 import torch
 from scipy.stats import chisquare, norm
 
-from cosim.arithmetic.planes import pattern_bits
 from cosim.config import Config
+from cosim.currents import ReadRequest, SpiceSource
 from cosim.datasets import Dataset
-from cosim.device import load_card
 from cosim.errors import ConfigError
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.netlist import ArrayDecks
 from cosim.network import LayerSpec, Network, integer_mvm
-from cosim.readout import Converter, ideal_sums
+from cosim.readout import Converter
 from cosim.readout.adc import bit_weights
 from tests.conftest import LEVEL_0_OFF, make_layer, make_network, random_images
+from tests.scripted import ScriptedSource, ideal_units
 
 IDEAL = ["run.fidelity=ideal", *LEVEL_0_OFF]
 
@@ -211,40 +211,39 @@ def test_calibration_takes_out_gain_and_offset(per: str) -> None:
         assert 0 < after < before
 
 
-def shrunk(circuit: CircuitNetwork, factor: float) -> CircuitNetwork:
+def answering(answer: Callable[[ReadRequest], np.ndarray], *overrides: str) -> CircuitNetwork:
+    """A circuit whose groups answer with these unit currents."""
+    settings = config(*overrides)
+    return CircuitNetwork(make_network(), settings, source=ScriptedSource(settings, answer))
+
+
+def shrunk(factor: float, *overrides: str) -> CircuitNetwork:
     """The circuit with every current smaller by a factor, as heat makes it."""
-    for array in circuit.arrays.values():
-        ideal = array._ideal_currents
-        array._ideal_currents = lambda group, patterns, ideal=ideal: factor * ideal(group, patterns)
-    return circuit
+    return answering(lambda request: factor * ideal_units(request), *overrides)
 
 
 @pytest.mark.parametrize("method", ["reference", "calibration"])
 def test_trimming_finds_the_gain_that_heat_leaves(method: str) -> None:
     network, images = make_network(), random_images(8)
-    trimmed = shrunk(CircuitNetwork(network, config(f"trim.method={method}")), 0.84)
+    trimmed = shrunk(0.84, f"trim.method={method}")
     assert torch.equal(trimmed(images), network(images))
     assert trimmed.arrays["conv1"].trim_gain == pytest.approx(0.84)
-    assert not torch.equal(shrunk(CircuitNetwork(network, config()), 0.84)(images), network(images))
+    assert not torch.equal(shrunk(0.84)(images), network(images))
 
 
 def test_calibration_leaves_to_the_reference_column_what_every_cell_adds() -> None:
     """I = 0.9 q + 0.5 an open cell: the gain is 0.9, and 0.5 a cell is in the reference column too."""
-    network, images = make_network(), random_images(8)
-    circuit = CircuitNetwork(network, config("trim.method=calibration"))
-    unit = circuit.config.cell.unit_a
-    for array in circuit.arrays.values():
-        array._ideal_currents = lambda group, patterns: (
-            unit
-            * (0.9 * ideal_sums(group, patterns) + 0.5 * pattern_bits(patterns, group.inputs).sum(1, keepdims=True))
-        )
-    circuit(images)
+    circuit = answering(
+        lambda request: 0.9 * ideal_units(request) + 0.5 * request.drive.sum(1, keepdims=True),
+        "trim.method=calibration",
+    )
+    circuit(random_images(8))
     assert circuit.arrays["conv1"].trim_gain == pytest.approx(0.9)
     assert circuit.arrays["conv1"].trim_offset_lsb == pytest.approx(0, abs=1e-9)
 
 
 def test_trimming_refuses_currents_that_do_not_follow_the_sums() -> None:
-    circuit = shrunk(CircuitNetwork(make_network(), config("trim.method=reference")), 0.01)
+    circuit = shrunk(0.01, "trim.method=reference")
     with pytest.raises(ConfigError, match=r"trimming found gains of 0\.01 .* expected 0\.05 to 20"):
         circuit(random_images(1))
 
@@ -254,13 +253,14 @@ def test_trimming_decks_read_at_less_than_they_were_programmed_at(shared_store: 
     settings = [*LEVEL_0_OFF, "run.fidelity=dc", "array.open_wordlines=4", "array.bitline_res_ohm=0"]
     images, network = random_images(10), make_network()
     dataset = Dataset("random", (images * 255).to(torch.uint8), 255, torch.arange(10) % 3, "")
-    programmed = CircuitNetwork(network, Config.load(None, settings), store=shared_store).decks
-    assert programmed is not None
+    programmed = CircuitNetwork(network, Config.load(None, settings), store=shared_store).source
+    assert isinstance(programmed, SpiceSource)
+    assert programmed.cell is not None
     errors = {}
     for method in ("none", "reference", "calibration"):
         chosen = Config.load(None, [*settings, "read.bitline_v=0.09", f"trim.method={method}"])
-        circuit = CircuitNetwork(network, chosen, store=shared_store)
-        circuit.decks = ArrayDecks(load_card(chosen.cell.card), programmed.shifts, chosen)
+        source = SpiceSource(chosen, programmed.cell, programmed.simulator)
+        circuit = CircuitNetwork(network, chosen, source=source)
         layer = infer(circuit, dataset).layers[0]
         errors[method] = max(float(np.abs(group.lsb - group.ideal).max()) for group in layer.groups)
         assert layer.trim_gain == pytest.approx(1 if method == "none" else 0.915, abs=0.01)

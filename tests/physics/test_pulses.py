@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cosim.arithmetic.codes import code_units
-from cosim.arithmetic.planes import pattern_bits
+from cosim.arithmetic.patterns import layer_patterns, pattern_bits
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.evaluate import CircuitNetwork, compare_record, infer
-from cosim.mapping import plan_tiles, pulse_patterns
+from cosim.mapping import plan_tiles
 from cosim.network import Network
 from cosim.readout import Converter
 from cosim.spice import Simulator
@@ -27,10 +27,10 @@ def test_wordlines_are_open_for_as_many_pulses_as_the_activation() -> None:
     config = Config()
     plan = plan_tiles(layer, config.array, config.cell)
     activations = torch.randint(0, 16, (2, 2, 5, 5), generator=torch.Generator().manual_seed(1)).float()
-    patterns = pulse_patterns(plan, activations)
-    assert patterns.shape == (15, 2, 1, 4, 4)
-    assert torch.equal(patterns[1:] & patterns[:-1], patterns[1:]), "each pattern holds those after it"
-    opened = sum(pattern_bits(pulse, 8) for pulse in patterns.flatten(1).numpy())
+    patterns = layer_patterns(activations, "pulses", 4, plan.chunks, layer.geometry())
+    assert patterns.shape == (2, 4, 4, 1, 15)
+    assert torch.equal(patterns[..., 1:] & patterns[..., :-1], patterns[..., 1:]), "each pattern holds those after it"
+    opened = sum(pattern_bits(pulse, 8) for pulse in patterns.flatten(0, 3).T.numpy())
     unrolled = torch.nn.functional.unfold(activations, 2).transpose(1, 2).flatten(0, 1)
     np.testing.assert_array_equal(opened, unrolled.numpy())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosim.arithmetic.planes import pattern_bits
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.device import CURVE_SHIFTS, load_card
 from cosim.mapping import deck_patterns, plan_tiles

@@ -10,9 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cosim.arithmetic.patterns import layer_patterns
 from cosim.config import Array, Cell
 from cosim.errors import NetworkError
-from cosim.mapping import bit_plane_patterns, deck_patterns, gray_order, plan_tiles
+from cosim.mapping import deck_patterns, gray_order, plan_tiles
 from tests.conftest import make_layer
 
 ARRAY = Array(wordlines=20, bitlines=4, open_wordlines=5)
@@ -95,13 +96,13 @@ def test_patterns_are_the_bits_of_the_unrolled_patch() -> None:
     layer = make_layer(inputs=2, kernel=(2, 3), stride=(2, 1))
     plan = plan_tiles(layer, ARRAY, Cell())
     activations = torch.randint(0, 16, (2, 2, 5, 6), generator=torch.Generator().manual_seed(1)).float()
-    patterns = bit_plane_patterns(plan, activations)
+    patterns = layer_patterns(activations, "bits", 4, plan.chunks, layer.geometry())
     unrolled = F.unfold(activations, (2, 3), stride=(2, 1)).to(torch.int64)  # n, rows, positions
     for stream, wordlines in enumerate(plan.stream_inputs()):
         rows = unrolled[:, stream * 5 : stream * 5 + wordlines]
         for bit in range(4):
             expected = (((rows >> bit) & 1) << torch.arange(wordlines)[:, None]).sum(1)
-            assert torch.equal(patterns[bit, :, stream].flatten(1), expected.to(patterns.dtype))
+            assert torch.equal(patterns[..., stream, bit].flatten(1), expected.to(patterns.dtype))
 
 
 def test_gray_order_changes_one_wordline_at_a_time() -> None:

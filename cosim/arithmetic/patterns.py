@@ -1,0 +1,222 @@
+"""Activations as what groups of inputs see: a pattern of every chunk of a kernel, in every plane, at every output.
+
+A plane is one bit of every activation, or one pulse of the widths that activations are. A pattern is an integer whose
+bit i is the state of input i of its chunk. Beyond 62 inputs, where no integer has so many bits, it is a hash of the
+states, and `states_at` says what they are.
+
+All planes are made at once: an activation becomes an integer with a lane for each plane, wide enough for a pattern;
+those of a kernel's rows, each shifted to its place, are added up. So a pattern costs an addition an input, whatever
+stride, padding, dilation and grouping, and nothing is convolved.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.arithmetic.placement import Chunks
+
+PlaneKind = Literal["bits", "pulses"]
+
+# Up to so many inputs the pattern is the number whose bits are the states.
+NUMBERED_INPUTS = 62
+_LANE_TYPES = {16: torch.int16, 32: torch.int32, 64: torch.int64}
+
+
+def plane_count(kind: PlaneKind, bits: int) -> int:
+    """Planes of activations of so many bits: the bits, least significant first, or 2^bits - 1 unit pulses."""
+    return bits if kind == "bits" else 2**bits - 1
+
+
+def plane_states(kind: PlaneKind, bits: int) -> Tensor:
+    """Which planes an activation is open in: (2^bits, planes) of 0 and 1, int64.
+
+    As pulses, an input is open in the t-th if its activation is above t.
+    """
+    values = torch.arange(2**bits)[:, None]
+    planes = torch.arange(plane_count(kind, bits))
+    return (values >> planes) & 1 if kind == "bits" else (values > planes).to(torch.int64)
+
+
+def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chunks, geometry: dict[str, Any]) -> Tensor:
+    """The pattern on every stream's inputs in every plane of a layer.
+
+    Args:
+        activations: (n, inputs, height, width) unsigned integers of `bits` bits, padded, any real dtype.
+        geometry: stride, dilation and groups of the convolution.
+
+    Returns:
+        (n, out height, out width, streams, planes) integers, of 16 bits where they suffice.
+    """
+    inputs = min(chunks.open_inputs, chunks.depth)
+    planes = plane_count(kind, bits)
+    lane = _lane_bits(inputs, planes)
+    per_word = 64 // lane
+    words = math.ceil(planes / per_word)
+    spread = _spread(kind, bits, lane).to(activations.device)
+    n, _, height, width = activations.shape
+    # Channels last: what is added up lies side by side.
+    values = activations.permute(0, 2, 3, 1).to(torch.int32).reshape(-1)
+    out_height, out_width = out_size(chunks.kernel, (height, width), geometry)
+    found = torch.empty((n, out_height, out_width, chunks.streams, words), dtype=torch.int64, device=activations.device)
+    for word in range(words):
+        lanes = torch.index_select(spread[word], 0, values).view(n, height, width, chunks.groups, -1)
+        summed = _summed(lanes, chunks, geometry, (out_height, out_width))
+        if words == 1:
+            found = summed.flatten(3)[..., None]
+        else:
+            found[..., word] = summed.flatten(3)
+    patterns = found.view(_LANE_TYPES[lane]) if lane < 64 else found
+    return patterns[..., :planes]
+
+
+def out_size(kernel: tuple[int, ...], size: tuple[int, int], geometry: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of a convolution's output, from those of its padded input."""
+    spans = [dilation * (extent - 1) + 1 for dilation, extent in zip(geometry["dilation"], kernel[1:], strict=True)]
+    (high, wide), (down, across) = spans, geometry["stride"]
+    return (size[0] - high) // down + 1, (size[1] - wide) // across + 1
+
+
+def states_at(
+    activations: Tensor,
+    kind: PlaneKind,
+    bits: int,
+    chunks: Chunks,
+    geometry: dict[str, Any],
+    stream: int,
+    places: Tensor,
+) -> Tensor:
+    """States of a stream's inputs in some reads: (reads, inputs) of 0 and 1, uint8.
+
+    Args:
+        activations, kind, bits, chunks, geometry: as of `layer_patterns`.
+        places: (reads, 4) image, row, column and plane of each.
+    """
+    group, chunk = divmod(stream, chunks.count)
+    first, last = chunks.rows(chunk)
+    channel, down, across = _unraveled(torch.arange(first, last), chunks.kernel)
+    image, row, column, plane = places.T
+    (stride_y, stride_x), (dilation_y, dilation_x) = geometry["stride"], geometry["dilation"]
+    values = activations[
+        image[:, None],
+        group * chunks.kernel[0] + channel,
+        row[:, None] * stride_y + down * dilation_y,
+        column[:, None] * stride_x + across * dilation_x,
+    ]
+    return plane_states(kind, bits)[values.to(torch.int64), plane[:, None]].to(torch.uint8)
+
+
+def pattern_bits(patterns: np.ndarray, inputs: int) -> np.ndarray:
+    """State of each input under patterns (n,) that are numbers: (n, inputs) of 0 and 1."""
+    return (patterns[:, None] >> np.arange(inputs)) & 1
+
+
+def every_pattern(inputs: int, device: torch.device) -> Tensor:
+    """State of each input under every pattern: (2^inputs, inputs) of 0 and 1, float32."""
+    patterns = torch.arange(2**inputs, device=device)
+    return ((patterns[:, None] >> torch.arange(inputs, device=device)) & 1).to(torch.float32)
+
+
+def plane_counts(bits: int, device: torch.device | str = "cpu") -> Tensor:
+    """What each bit plane counts: (bits,) float32 powers of two."""
+    return torch.pow(2.0, torch.arange(bits, device=device))
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Rows of chunks that see the same shift of the image: which streams of a group, which channels, in which place."""
+
+    place: int
+    down: int
+    across: int
+    streams: slice
+    channels: slice
+
+
+def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int]) -> Tensor:
+    """Lanes (n, height, width, groups, channels) added up to patterns (n, *size, groups, chunks)."""
+    (stride_y, stride_x), (dilation_y, dilation_x) = geometry["stride"], geometry["dilation"]
+    inputs = min(chunks.open_inputs, chunks.depth)
+    counts = _place_counts(inputs)
+    summed: Tensor | None = None
+    for term in _terms(chunks.kernel, chunks.open_inputs):
+        top, left = term.down * dilation_y, term.across * dilation_x
+        seen = lanes[
+            :,
+            top : top + (size[0] - 1) * stride_y + 1 : stride_y,
+            left : left + (size[1] - 1) * stride_x + 1 : stride_x,
+            :,
+            term.channels,
+        ]
+        if summed is None:
+            shape = (len(lanes), *size, chunks.groups, chunks.count)
+            whole = term.place == 0 and seen.shape == shape
+            summed = seen.contiguous() if whole else lanes.new_zeros(shape)
+            if whole:
+                continue
+        summed[..., term.streams].add_(seen, alpha=counts[term.place])
+    assert summed is not None
+    return summed
+
+
+@functools.lru_cache(maxsize=256)
+def _terms(kernel: tuple[int, ...], open_inputs: int) -> tuple[_Term, ...]:
+    """Every row of every chunk, those together that lie at the same place of a chunk and of the kernel's window.
+
+    Rows repeat with the window's size, so such streams and their channels are evenly apart.
+    """
+    depth, window = math.prod(kernel), math.prod(kernel[1:])
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row in range(depth):
+        stream, place = divmod(row, open_inputs)
+        channel, within = divmod(row, window)
+        found.setdefault((place, within), []).append((stream, channel))
+    terms = []
+    for (place, within), pairs in sorted(found.items()):
+        down, across = divmod(within, kernel[2])
+        streams, channels = (_even(values) for values in zip(*pairs, strict=True))
+        terms.append(_Term(place, down, across, streams, channels))
+    return tuple(terms)
+
+
+def _even(values: tuple[int, ...]) -> slice:
+    """The slice that takes numbers that are evenly apart."""
+    step = values[1] - values[0] if len(values) > 1 else 1
+    return slice(values[0], values[-1] + 1, step)
+
+
+@functools.lru_cache(maxsize=64)
+def _place_counts(inputs: int) -> list[int]:
+    """What the state of each input counts in a pattern: powers of two, or odd numbers drawn once for a hash."""
+    if inputs <= NUMBERED_INPUTS:
+        return [1 << place for place in range(inputs)]
+    drawn = np.random.default_rng(0x70617474).integers(-(2**62), 2**62, inputs) | 1
+    return [int(count) for count in drawn]
+
+
+def _lane_bits(inputs: int, planes: int) -> int:
+    """Bits of a lane: enough for a pattern and its sign, and no more lanes than there are planes."""
+    needed = next((bits for bits in (16, 32) if inputs < bits), 64)
+    fitting = next((bits for bits in (16, 32) if planes > 32 // bits), 64)
+    return max(needed, fitting)
+
+
+@functools.lru_cache(maxsize=64)
+def _spread(kind: PlaneKind, bits: int, lane: int) -> Tensor:
+    """Activations as integers with a lane a plane: (words, 2^bits) int64."""
+    states = plane_states(kind, bits)
+    per_word = 64 // lane
+    words = [states[:, first : first + per_word] for first in range(0, states.shape[1], per_word)]
+    return torch.stack([(word << (lane * torch.arange(word.shape[1]))).sum(1) for word in words])
+
+
+def _unraveled(rows: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Channel, row and column of the window of rows of an unrolled kernel."""
+    window = kernel[1] * kernel[2]
+    return rows // window, rows % window // kernel[2], rows % kernel[2]

@@ -1,0 +1,147 @@
+"""Where the reads of a layer lie in its tables.
+
+Each stream of patterns has slots. With few inputs every pattern has one from the beginning, and its number is its slot.
+With many, a pattern gets the next free slot of its stream when it is first met.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.arithmetic.patterns import NUMBERED_INPUTS
+from cosim.errors import ConfigError
+from cosim.mapping import ReadScheme, TilePlan
+
+
+@dataclass(frozen=True, eq=False)
+class Met:
+    """Reads of some images.
+
+    Attributes:
+        rows: (n, out height, out width, streams, planes) int32, stream * room + slot of each.
+        counts: (streams, room) how often each slot is among them.
+    """
+
+    rows: Tensor
+    counts: np.ndarray
+
+
+class Slots:
+    """The slots of a layer's streams.
+
+    Args:
+        plan, scheme: of the layer.
+
+    Attributes:
+        listed: whether every pattern has a slot from the beginning.
+        room: slots of a stream; where they are not listed it grows.
+        uses: (streams, room) how often each slot was read; known: (streams, room) whether it has an answer.
+
+    Raises:
+        ConfigError: amplitudes of so many inputs that no integer numbers them.
+    """
+
+    def __init__(self, plan: TilePlan, scheme: ReadScheme) -> None:
+        self.plan, self.scheme = plan, scheme
+        self.listed = plan.enumerated
+        if scheme.mode == "amplitude" and scheme.inputs + scheme.bits > NUMBERED_INPUTS:
+            most = NUMBERED_INPUTS - scheme.bits
+            raise ConfigError(
+                f'read.mode = "amplitude" numbers its reads, expected at most {most} inputs of {scheme.bits} bits in '
+                f"one, found array.open_wordlines = {scheme.inputs}: open at most {most}"
+            )
+        self.room = scheme.amplitudes << scheme.inputs if self.listed else 0
+        self.uses = np.zeros((plan.streams, self.room), np.int64)
+        self.known = np.zeros((plan.streams, self.room), bool)
+        self._inputs = plan.stream_inputs()
+        # Where slots are not listed: numbers in the order of slots, the same sorted with the slot of each, and states.
+        self._numbers = [np.zeros(0, np.int64) for _ in range(plan.streams)]
+        self._sorted = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in range(plan.streams)]
+        self._states = [np.zeros((0, inputs), np.uint8) for inputs in self._inputs]
+
+    def meet(self, reads: Tensor, activations: Tensor) -> Met:
+        """Rows and counts of reads (n, out height, out width, streams, planes), giving slots to new ones.
+
+        Args:
+            activations: that caused them.
+        """
+        if not self.listed:
+            self._learn(reads, activations)
+        rows = self.rows(reads)
+        size = self.plan.streams * self.room
+        counts = torch.bincount(rows.flatten(), minlength=size).numpy().reshape(-1, self.room)
+        if self.scheme.mode == "amplitude":  # each conversion takes the read of no input once; other uses cancel
+            for stream, row in enumerate(counts):
+                row[self.slot(stream, np.zeros(1, np.int64))] = reads[..., 0, 0].numel()
+        return Met(rows, counts)
+
+    def rows(self, reads: Tensor) -> Tensor:
+        """Stream * room + slot, int32, of reads that have slots."""
+        offsets = torch.arange(self.plan.streams, dtype=torch.int32)[:, None] * self.room
+        if self.listed:
+            return reads + offsets
+        found = [
+            torch.from_numpy(self.slot(stream, reads[..., stream, :].numpy()).astype(np.int32))
+            for stream in range(self.plan.streams)
+        ]
+        return torch.stack(found, -2) + offsets
+
+    def slot(self, stream: int, numbers: np.ndarray) -> np.ndarray:
+        """Slots of a stream's reads (...).
+
+        Raises:
+            RuntimeError: a read has no slot.
+        """
+        if self.listed:
+            return numbers
+        known, slots = self._sorted[stream]
+        places = np.minimum(np.searchsorted(known, numbers), max(len(known) - 1, 0))
+        if not len(known) or not (known[places] == numbers).all():
+            raise RuntimeError("reads that were not met: run the circuit on these activations first")
+        return slots[places]
+
+    def used(self, stream: int) -> np.ndarray:
+        """Slots that were read."""
+        return np.flatnonzero(self.uses[stream])
+
+    def numbers(self, stream: int, slots: np.ndarray) -> np.ndarray:
+        """Numbers of the reads in slots, as `ReadScheme` gives them."""
+        return slots if self.listed else self._numbers[stream][slots]
+
+    def drive(self, stream: int, slots: np.ndarray) -> np.ndarray:
+        """(slots, inputs) what share of its full voltage each input has in the reads of slots, 0..1."""
+        if self.listed or self.scheme.mode == "amplitude":
+            return self.scheme.drive(self.numbers(stream, slots), self._inputs[stream])
+        return self._states[stream][slots].astype(np.int64)
+
+    def states(self, stream: int) -> np.ndarray:
+        """(slots, inputs) of 0 and 1: which inputs are open in each slot."""
+        slots = np.arange(self.room if self.listed else len(self._numbers[stream]))
+        return (self.drive(stream, slots) > 0).astype(np.uint8)
+
+    def _learn(self, reads: Tensor, activations: Tensor) -> None:
+        """Give slots to reads that have none."""
+        n, height, width, _, planes = reads.shape
+        for stream, inputs in enumerate(self._inputs):
+            mine = reads[..., stream, :].numpy().astype(np.int64)
+            numbers, first = np.unique(mine, return_index=True)
+            new = ~np.isin(numbers, self._sorted[stream][0])
+            numbers, first = numbers[new], first[new]
+            if self.scheme.inputs > NUMBERED_INPUTS:
+                places = np.stack(np.unravel_index(first, (n, height, width, planes)), axis=1)
+                states = self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(places)).numpy()
+            else:
+                states = ((numbers[:, None] >> np.arange(inputs)) & 1).astype(np.uint8)
+            self._numbers[stream] = np.concatenate([self._numbers[stream], numbers])
+            self._states[stream] = np.concatenate([self._states[stream], states])
+            order = np.argsort(self._numbers[stream])
+            self._sorted[stream] = self._numbers[stream][order], order
+        needed = max(map(len, self._numbers))
+        if needed > self.room:  # twice what is needed, so that images to come do not copy everything again
+            grown = ((0, 0), (0, 2 * needed - self.room))
+            self.uses, self.known = np.pad(self.uses, grown), np.pad(self.known, grown)
+            self.room = 2 * needed
