@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.mapping import gray_order
 from cosim.netlist import Deck
@@ -63,7 +64,7 @@ def wires(simulator: Simulator) -> Iterator[tuple[str, ...]]:
         decks = decks_for(alone, simulator)
         reading = one(simulator, decks.deck(group, PATTERNS))
         lsb = reading.currents / decks.config.cell.unit_a
-        error = np.abs(lsb - ideal_sums(group, PATTERNS)).max()
+        error = np.abs(lsb - ideal_sums(group, pattern_bits(PATTERNS, group.inputs))).max()
         moved = reading.unsettled.max() / decks.config.cell.unit_a
         yield name, f"{error:.2g}", f"{moved:.1g}", f"{reading.seconds:.2f}"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.currents.programming import program_cell
 from cosim.device import load_card
@@ -76,7 +77,7 @@ def test_skewed_corners_move_the_periphery_alone(simulator: Simulator) -> None:
 
 def test_the_mirrored_current_follows_the_sum_of_levels(simulator: Simulator) -> None:
     group = random_group()
-    sums = ideal_sums(group, PATTERNS)
+    sums = ideal_sums(group, pattern_bits(PATTERNS, group.inputs))
     settled = read(simulator, decks_for(["run.fidelity=dc", *TRANSISTORS], simulator).deck(group, PATTERNS))
     assert np.abs(settled / UNIT_A - sums).max() < 0.04 * sums.max() + 0.5
     reading = simulator.simulate([decks_for(TRANSISTORS, simulator).deck(group, PATTERNS)])[0]
