@@ -113,7 +113,7 @@ def _drawn(arrays: Sequence[ArrayLayer], count: int, per_deck: int, seed: int) -
         for start in range(0, len(order), per_deck):
             few = order[start : start + per_deck]
             chosen = reads[distinct[few]]
-            request = array.request(index, array.scheme.drive(chosen, array.plan.groups[index].inputs))
+            request = array.request(index, array.table.drive(index, chosen))
             yield Question(array, index, request, array.table.lookup(index, chosen)), times[few]
 
 
