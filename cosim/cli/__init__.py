@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from cosim.cli import cells, networks, runs, sweeps
+from cosim.cli import cells, networks, plans, runs, sweeps
 from cosim.cli.shared import app, console
 from cosim.errors import CosimError
 
-__all__ = ["app", "cells", "main", "networks", "runs", "sweeps"]
+__all__ = ["app", "cells", "main", "networks", "plans", "runs", "sweeps"]
 
 _INTERRUPTED = 130
 

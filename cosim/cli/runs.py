@@ -13,6 +13,7 @@ from cosim.cli.shared import (
     ConfigFile,
     DataFolder,
     DatasetName,
+    DryRun,
     FidelityName,
     Force,
     JsonFile,
@@ -20,11 +21,14 @@ from cosim.cli.shared import (
     Overrides,
     StoreFolder,
     app,
+    check_memory,
     console,
     load_test_images,
     make_circuit,
+    print_plan,
     use_threads,
     with_named,
+    write_json,
 )
 from cosim.errors import ConfigError
 
@@ -56,10 +60,12 @@ def demo(
     check_folder(out or Path("runs"), force=force or out is None)
     started = time.monotonic()
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
-    circuit = make_circuit(name, config, overrides, store)
+    network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [])
     test = cosim.load_dataset(dataset).head(images)
-    use_threads(circuit.config)
-    record = cosim.infer(circuit, test).with_wall_seconds(time.monotonic() - started)
+    check_memory(network, settings, len(test))
+    use_threads(settings)
+    record = cosim.infer(cosim.CircuitNetwork(network, settings, store=store), test)
+    record = record.with_wall_seconds(time.monotonic() - started)
     out = new_folder(out, Path("runs/demo"), force=force)
     record.save(out / "run.h5")
     write_page(record, out / "report.html")
@@ -100,10 +106,12 @@ def infer(
     workers: Annotated[int | None, typer.Option(help="ngspice processes at a time; left out, one a core.")] = None,
     store: StoreFolder = None,
     json_file: JsonFile = None,
+    dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
     """Classify test images with the network's array layers on simulated circuits."""
     import cosim
+    from cosim.evaluate.plan import plan_run
     from cosim.files import check_outputs
     from cosim.report import layer_table, summary_table
 
@@ -112,13 +120,19 @@ def infer(
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
     test = load_test_images(loaded, dataset, data).head(images)
+    plan = plan_run(loaded, settings, len(test))
+    if dry_run:
+        write_json(json_file, plan)
+        print_plan([plan])
+        return
+    plan.check_memory()
     use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(loaded, settings, store=store), test)
     record = record.with_wall_seconds(time.monotonic() - started)
     comparison = cosim.compare_record(record)
     if out is not None:
         record.save(out)
-    _write_json(json_file, comparison)
+    write_json(json_file, comparison)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
     _print_cautions(comparison)
@@ -140,7 +154,7 @@ def compare(
     check_outputs(json_file, force=force)
     record = RunRecord.load(run)
     comparison = compare_record(record)
-    _write_json(json_file, comparison)
+    write_json(json_file, comparison)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
     _print_cautions(comparison)
@@ -203,6 +217,7 @@ def probe(
         network, settings = cosim.load_network(came.network_source), came.config
         test = cosim.load_dataset(came.dataset, "test", data).head(came.images)
         network.check_images(test.real(0, 1))
+    check_memory(network, settings, 1)
     found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
     for table in probe_tables(found):
         console.print(table)
@@ -248,10 +263,3 @@ def _print_cautions(comparison: cosim.Comparison) -> None:
 
     for caution in find_cautions(comparison):
         console.print(f"caution  {caution}", style="yellow", highlight=False, markup=False)
-
-
-def _write_json(path: Path | None, comparison: cosim.Comparison) -> None:
-    from cosim.files import write_whole
-
-    if path is not None:
-        write_whole(path, json.dumps(comparison.to_json(), indent=2) + "\n")

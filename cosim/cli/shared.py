@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +15,7 @@ from cosim.errors import DatasetError, NetworkError
 
 if TYPE_CHECKING:  # the library is imported by the commands that need it, so that --help is quick
     import cosim
+    from cosim.evaluate.plan import RunPlan
 
 app = typer.Typer(
     name="cosim",
@@ -43,6 +46,7 @@ StoreFolder = Annotated[
 ]
 FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, solved, dc or tran.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take, as `cosim info` does.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
 
 
@@ -123,3 +127,29 @@ def _keep_freed_memory() -> None:
 def with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:
     """Overrides, and those that have an option of their own."""
     return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+
+
+def check_memory(network: cosim.Network, settings: cosim.Config, images: int) -> None:
+    """Refuse a run that does not fit the memory, before anything is simulated."""
+    from cosim.evaluate.plan import plan_run
+
+    plan_run(network, settings, images).check_memory()
+
+
+def print_plan(plans: Sequence[RunPlan]) -> None:
+    """What the first of some runs is made of, and what all of them take, one after the other."""
+    from cosim.report.plan_table import plan_estimates, plan_layers, plan_sums
+
+    console.print(plan_layers(plans[0]))
+    console.print(plan_sums(plans[0]))
+    console.print(plan_estimates(plans))
+    for hint in plans[0].hints:
+        console.print(f"hint  {hint}", style="yellow", highlight=False, markup=False)
+
+
+def write_json(path: Path | None, figures: cosim.Comparison | RunPlan) -> None:
+    """Write figures as JSON, where a file is named."""
+    from cosim.files import write_whole
+
+    if path is not None:
+        write_whole(path, json.dumps(figures.to_json(), indent=2) + "\n")

@@ -12,13 +12,16 @@ from cosim.cli.shared import (
     ConfigFile,
     DataFolder,
     DatasetName,
+    DryRun,
     Force,
     NetworkName,
     Overrides,
     StoreFolder,
     app,
+    check_memory,
     console,
     load_test_images,
+    print_plan,
     use_threads,
 )
 from cosim.errors import ConfigError, SimulationError
@@ -46,6 +49,7 @@ def sweep(
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
+    dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
     """Run a network at every point of a grid of configurations: table, HDF5 file and plots.
@@ -54,7 +58,7 @@ def sweep(
     status is 3.
     """
     import cosim
-    from cosim.experiments.sweep import check_axes
+    from cosim.experiments.sweep import check_axes, plan_points
     from cosim.files import check_folder, new_folder
     from cosim.report.sweep_plots import write_sweep_plots
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
@@ -63,6 +67,12 @@ def sweep(
     settings, axes = cosim.Config.load(config, overrides or []), _axes(over or [])
     check_axes(axes, seeds)
     loaded, test = _loaded(network, dataset, data, images, settings)
+    plans = plan_points(loaded, settings, axes, seeds, len(test))
+    if dry_run:
+        print_plan(plans)
+        return
+    for plan in {id(plan): plan for plan in plans}.values():
+        plan.check_memory()
     folder = new_folder(out, out, force=True)
     result = cosim.sweep(loaded, test, settings, over=axes, seeds=seeds, folder=folder, store=store, again=force)
     result.save(folder / "sweep.h5")
@@ -99,6 +109,7 @@ def attribute(
     check_folder(out, force=force)
     settings = cosim.Config.load(config, overrides or [])
     loaded, test = _loaded(network, dataset, data, images, settings)
+    check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)
     written = [] if out is None else write_attribution(found, new_folder(out, out, force=force))
     console.print(attribution_table(found))

@@ -53,7 +53,7 @@ class CircuitNetwork(nn.Module):
         self.network = network
         self.config = config or Config()
         self.stopwatch = Stopwatch()
-        layers = _chosen_layers(network, self.config.run.layers)
+        layers = chosen_layers(network, self.config.run.layers)
         chosen = {layer.name for layer in layers}
         if any(layer.partial_sums is not None for layer in layers):
             check_digitized(self.config)
@@ -178,7 +178,7 @@ class CircuitNetwork(nn.Module):
         return write_netlists(list(self.arrays.values()), self.source, self.network.name, Path(folder), force)
 
 
-def _chosen_layers(network: Network, asked: str) -> list[LayerSpec]:
+def chosen_layers(network: Network, asked: str) -> list[LayerSpec]:
     """The layers that run.layers puts on arrays."""
     if asked == "all":
         return network.layers

@@ -14,6 +14,7 @@ import numpy as np
 from cosim.config import Config, check_value
 from cosim.datasets import Dataset
 from cosim.errors import CardError, ConfigError, NetworkError, SimulationError
+from cosim.evaluate.plan import RunPlan, plan_run
 from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome
 from cosim.experiments.sweep_result import CHIPS, SweepResult
@@ -74,6 +75,30 @@ def sweep(
             log(f"{label}: {last if isinstance(last, str) else f'{100 * last.accuracy:.2f} %'}")
             advance(1)
     return _gathered(bench.provenance(base, time.perf_counter() - started), axes, software, found)
+
+
+def plan_points(
+    network: Network, config: Config, over: Mapping[str, Sequence[Any]], seeds: int | None, images: int
+) -> list[RunPlan]:
+    """A plan for every point of a grid that can be run; points on like arrays share theirs.
+
+    Raises:
+        ConfigError, NetworkError: as `check_axes`; or no point can be run, and why the last cannot.
+    """
+    axes = check_axes(over, seeds)
+    plans, known, reason = [], dict[tuple[Any, ...], RunPlan](), None
+    for values in itertools.product(*axes.values()):
+        try:
+            point = config.with_values(dict(zip(axes, values, strict=True)))
+            decisive = (point.array, point.cell, point.read, point.trim, point.run)
+            if decisive not in known:
+                known[decisive] = plan_run(network, point, images)
+            plans.append(known[decisive])
+        except (ConfigError, NetworkError) as error:
+            reason = error
+    if reason is not None and not plans:
+        raise reason
+    return plans
 
 
 def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:

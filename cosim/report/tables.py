@@ -116,7 +116,7 @@ class LayerTable:
 
     def _by_rows(self, room: int) -> Iterator[Table]:
         """Quantities side by side as long as there is room; headings break between words."""
-        name_width = min(max(map(cell_len, self.layers)), _LABEL_WIDTH)
+        name_width = min(max(map(cell_len, ["layer", *self.layers])), _LABEL_WIDTH)
         widths = {
             quantity: max(map(cell_len, [*quantity.split(), *values])) for quantity, values in self.values.items()
         }

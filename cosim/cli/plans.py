@@ -1,0 +1,50 @@
+"""Commands that tell what runs will take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cosim.cli.shared import (
+    ConfigFile,
+    DataFolder,
+    DatasetName,
+    FidelityName,
+    Force,
+    JsonFile,
+    NetworkName,
+    Overrides,
+    app,
+    load_test_images,
+    print_plan,
+    with_named,
+    write_json,
+)
+
+
+@app.command()
+def info(
+    network: NetworkName,
+    dataset: DatasetName = None,
+    data: DataFolder = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many images; left out, all test images of the data set.")
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    fidelity: FidelityName = None,
+    json_file: JsonFile = None,
+    force: Force = False,
+) -> None:
+    """Tell what a run will take: tiles, reads, patterns, decks; about how much time, memory and disk. Runs nothing."""
+    import cosim
+    from cosim.evaluate.plan import plan_run
+    from cosim.files import check_outputs
+
+    check_outputs(json_file, force=force)
+    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}))
+    loaded = cosim.load_network(network)
+    plan = plan_run(loaded, settings, images or len(load_test_images(loaded, dataset, data)))
+    write_json(json_file, plan)
+    print_plan([plan])
