@@ -159,7 +159,8 @@ class RunPlan:
         """Seconds of one core for the certificate of a solved result."""
         reads = sum(layer.reads_an_image for layer in self.layers)
         cells = sum(layer.reads_an_image * layer.cells_used / layer.groups for layer in self.layers)
-        return CAREFUL_CELL_READ_S * self.config.run.certificate_reads * cells / reads
+        drawn = min(self.config.run.certificate_reads, sum(layer.patterns for layer in self.layers))
+        return CAREFUL_CELL_READ_S * drawn * cells / reads
 
     def check_memory(self, available_bytes: int | None = None) -> None:
         """Refuse a run that will not fit the memory; tables that grow with images are given the benefit of the doubt.

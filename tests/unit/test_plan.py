@@ -56,12 +56,14 @@ def test_decks_are_as_many_as_planned(shared_store: Path, tmp_path: Path) -> Non
 
 
 def test_estimates_rise_with_fidelity_images_and_fall_with_cores() -> None:
-    network, config = make_network(), cosim.Config()
+    network, config = make_network(), cosim.Config.load(None, ["run.certificate_reads=0"])
     plan = plan_run(network, config, 10, cores=1)
     seconds = [plan.estimate(fidelity).seconds for fidelity in ("ideal", "solved", "dc", "tran")]
     assert seconds == sorted(seconds)
     assert plan_run(network, config, 10_000, cores=1).estimate("ideal").seconds > seconds[0]
     assert plan_run(network, config, 10, cores=4).estimate("tran").seconds < seconds[3]
+    certified = plan_run(network, cosim.Config(), 10, cores=1)
+    assert certified.estimate("solved").seconds > seconds[1]
     assert plan.estimate("solved").disk_bytes == 0 < plan.estimate("dc").disk_bytes
 
 
