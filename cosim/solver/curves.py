@@ -116,7 +116,8 @@ class CurveSource:
         Raises:
             CardError: the current is not smooth, or does not rise with the drain's voltage.
         """
-        return self._curves([self._level_shifts], levels=True)
+        held = self._level_shifts[self._config.cell.offset_units :]
+        return self._curves([self._level_shifts], float(held.min()), float(held.max()), levels=True)
 
     def grid(self, lowest: float, highest: float) -> CellCurves:
         """Curves between two threshold shifts, and somewhat beyond."""
@@ -125,11 +126,11 @@ class CurveSource:
             per_block = round(_BLOCK_V / GRID_V)
             first, last = int(np.floor(lowest / _BLOCK_V - 0.1)), int(np.ceil(highest / _BLOCK_V + 0.1))
             blocks = [GRID_V * np.arange(per_block * block, per_block * (block + 1)) for block in range(first, last)]
-            self._grid = held = self._curves(blocks, levels=False)
+            self._grid = held = self._curves(blocks, lowest, highest, levels=False)
         return held
 
-    def _curves(self, blocks: list[np.ndarray], *, levels: bool) -> CellCurves:
-        """Curves of blocks of threshold shifts, a deck each."""
+    def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float, *, levels: bool) -> CellCurves:
+        """Curves of blocks of threshold shifts, a deck each, smooth between the lowest and the highest that is used."""
         volts = self._config.read_at_corner.bitline_v
         drains, sources = self._points(volts)
         decks = []
@@ -144,7 +145,9 @@ class CurveSource:
         )
         closed = np.concatenate([np.abs(reading.currents[0]) for reading in readings[1::2]])
         shifts = np.concatenate(blocks)
-        fitted = self._fitted(shifts, currents, volts - drains, sources)
+        used = (shifts >= lowest - 1e-9) & (shifts <= highest + 1e-9)
+        self._check_rising(shifts[used], currents[used])
+        fitted = self._fitted(shifts, currents, volts - drains, sources, used)
         return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts, levels)
 
     def _points(self, volts: float) -> tuple[np.ndarray, np.ndarray]:
@@ -155,33 +158,36 @@ class CurveSource:
             return drains, np.zeros(1)
         return drains, _chebyshev(2 * (self._order.source + 1)) * SOURCE_SHARE * volts
 
-    def _fitted(self, shifts: np.ndarray, currents: np.ndarray, w: np.ndarray, s: np.ndarray) -> np.ndarray:
+    def _check_rising(self, shifts: np.ndarray, currents: np.ndarray) -> None:
+        """Raise CardError if a current (shifts, drains, sources) falls where the drain's voltage rises."""
+        falling = np.diff(currents[:, :, 0], axis=1).min(axis=1) / self._config.cell.unit_a
+        worst = int(np.argmin(falling))
+        if falling[worst] < -_LARGEST_RESIDUE_UNITS:
+            raise CardError(
+                f"the cell's current at a threshold shift of {shifts[worst]:.3g} V falls while its drain rises, "
+                f'expected a current that rises up to the bitline voltage: run.fidelity = "solved" cannot follow it; '
+                'choose "dc" or "tran", or correct the card'
+            )
+
+    def _fitted(
+        self, shifts: np.ndarray, currents: np.ndarray, w: np.ndarray, s: np.ndarray, used: np.ndarray
+    ) -> np.ndarray:
         """Coefficients (degrees, degrees, shifts) of currents (shifts, drains, sources).
 
         Raises:
-            CardError: what the fit leaves is too much, or the current falls where the drain's voltage rises.
+            CardError: what the fit leaves is too much at one of the shifts that are used.
         """
-        unit = self._config.cell.unit_a
-        drain, source = (_basis(points, degree) for points, degree in ((w, self._order.drain),
-                         (s, self._order.source if self._sources else 0)))  # fmt: skip
+        drain = _basis(w, self._order.drain)
+        source = _basis(s, self._order.source if self._sources else 0)
         coefficients = np.einsum("di,nij,mj->dmn", np.linalg.pinv(drain), currents, np.linalg.pinv(source))
-        residue = np.abs(np.einsum("id,jm,dmn->nij", drain, source, coefficients) - currents).max(axis=(1, 2)) / unit
-        # Only cells that a chip can have matter: levels, and what lies between the highest and the lowest.
-        used = shifts >= self._level_shifts.min() - GRID_V
-        worst = int(np.argmax(np.where(used, residue, 0)))
-        falling = np.diff(currents[:, :, 0], axis=1).min(axis=1) / unit
+        left = np.abs(np.einsum("id,jm,dmn->nij", drain, source, coefficients) - currents).max(axis=(1, 2))
+        residue = np.where(used, left, 0) / self._config.cell.unit_a
+        worst = int(np.argmax(residue))
         if residue[worst] > _LARGEST_RESIDUE_UNITS:
             raise CardError(
                 f"the cell's current at a threshold shift of {shifts[worst]:.3g} V is off a polynomial of "
                 f"degree {self._order.drain} by {residue[worst]:.2g} units, expected at "
                 f'most {_LARGEST_RESIDUE_UNITS:g}; run.fidelity = "solved" needs smooth curves: choose "dc" or "tran"'
-            )
-        if falling.min() < -_LARGEST_RESIDUE_UNITS:
-            lowest = int(np.argmin(falling))
-            raise CardError(
-                f"the cell's current at a threshold shift of {shifts[lowest]:.3g} V falls while its drain rises, "
-                f'expected a current that rises up to the bitline voltage: run.fidelity = "solved" cannot follow it; '
-                'choose "dc" or "tran", or correct the card'
             )
         return coefficients
 
