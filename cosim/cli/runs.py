@@ -107,6 +107,9 @@ def infer(
     store: StoreFolder = None,
     json_file: JsonFile = None,
     dry_run: DryRun = False,
+    keep_reads: Annotated[
+        bool, typer.Option("--keep-reads", help="Keep every read of every group in RUN.h5; large networks have many.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Classify test images with the network's array layers on simulated circuits."""
@@ -118,6 +121,7 @@ def infer(
     started = time.monotonic()
     check_outputs(out, json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
+    overrides += ["run.keep_reads=true"] if keep_reads else []
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
     test = load_test_images(loaded, dataset, data).head(images)
     plan = plan_run(loaded, settings, len(test))

@@ -248,6 +248,8 @@ class Run(Section):
     certificate_lsb: float = Field(0.05, gt=0, le=1e3)
     """Largest distance from its transient that a read of a certificate may have; a result beyond it is refused
     [LSB]."""
+    keep_reads: bool = False
+    """Whether a run's file holds every read of every group, beside their figures and densities."""
     audit_reads: int = Field(64, ge=1, le=1024)
     """Reads of one audit deck, simulated in the order the images cause them."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -144,39 +144,22 @@ def compare_record(record: RunRecord) -> Comparison:
 
 
 def _compare_layer(layer: LayerRecord) -> LayerComparison:
-    """Statistics of a layer, added up group by group: large layers have large tables."""
-    moments = np.zeros(8)
-    conversions = differing = clipped = 0
-    largest = 0.0
-    lowest_highest = np.array([[np.inf, -np.inf]] * 2)  # of circuit and ideal currents
-    for group in layer.groups:
-        uses = group.uses
-        circuit, ideal = group.lsb.astype(np.float64), group.ideal.astype(np.float64)
-        error = circuit - ideal
-        products = (np.ones_like(error), circuit, ideal, circuit**2, ideal**2, circuit * ideal, error, error**2)
-        moments += [uses @ product.sum(axis=1) for product in products]
-        conversions += int(uses.sum()) * circuit.shape[1]
-        differing += int(uses @ (group.codes != group.ideal_codes).sum(axis=1))
-        clipped += int(uses @ group.clipped(circuit, layer.highest_code).sum(axis=1))
-        for bounds, values in zip(lowest_highest, (circuit, ideal), strict=True):
-            bounds[:] = values.min(initial=bounds[0]), values.max(initial=bounds[1])
-        largest = max(largest, float(np.abs(error).max(initial=0)))
-    mean_circuit, mean_ideal, square_circuit, square_ideal, product, mean_error, square_error = moments[1:] / moments[0]
-    varies = bool((lowest_highest[:, 0] < lowest_highest[:, 1]).all())
-    spread = np.sqrt(max(square_circuit - mean_circuit**2, 0) * max(square_ideal - mean_ideal**2, 0))
+    """Statistics of a layer, those of its groups added up."""
+    groups = layer.summary.groups
+    conversions = int(groups.conversions.sum())
     return LayerComparison(
         name=layer.name,
         tiles=layer.tiles,
-        groups=len(layer.groups),
+        groups=len(groups.reads),
         reads=layer.reads,
-        patterns=sum(len(group.patterns) for group in layer.groups),
+        patterns=int(groups.patterns.sum()),
         conversions=conversions,
-        differing_codes=differing,
-        clipped_codes=clipped,
-        error_mean_lsb=float(mean_error),
-        error_rms_lsb=float(np.sqrt(square_error)),
-        error_max_lsb=largest,
-        correlation=float((product - mean_circuit * mean_ideal) / spread) if varies and spread > 0 else None,
+        differing_codes=int(groups.differing_codes.sum()),
+        clipped_codes=int(groups.clipped_codes.sum()),
+        error_mean_lsb=float(groups.conversions @ groups.error_mean_lsb / conversions),
+        error_rms_lsb=float(np.sqrt(groups.conversions @ groups.error_rms_lsb**2 / conversions)),
+        error_max_lsb=float(groups.error_max_lsb.max()),
+        correlation=layer.summary.correlation,
         unsettled_lsb=layer.unsettled_lsb,
         lsb_units=layer.lsb_units,
         noise_lsb=layer.noise_lsb,

@@ -15,7 +15,8 @@ from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.distance import Distance
 from cosim.evaluate.provenance import Provenance
-from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
+from cosim.evaluate.record import AuditRecord, Geometry, LayerRecord, RunRecord, Waveform
+from cosim.evaluate.summary import summarize
 from cosim.progress import progress_bar
 
 # Images a step: small enough that a step's tensors are reused memory (measured: 250 is 3 times faster than 1000).
@@ -89,18 +90,24 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
 
 def _layer_record(array: ArrayLayer) -> LayerRecord:
     table, gain, offset = array.table, array.trim_gain, array.trim_offset_lsb
+    groups, highest = array.plan.groups, table.converters[0].highest
     return LayerRecord(
         name=array.layer.name,
+        geometry=Geometry.of(array.layer),
         tiles=array.plan.tiles,
         reads=array.reads,
         lsb_units=float(np.concatenate([converter.lsb_units for converter in table.converters]).mean()),
-        highest_code=table.converters[0].highest,
+        highest_code=highest,
         unsettled_lsb=array.largest_unsettled_lsb,
         noise_lsb=table.noise_lsb(),
         trim_gain=float(gain.mean()) if gain.size else 1.0,
         trim_gain_spread=float(np.ptp(gain)) if gain.size else 0.0,
         trim_offset_lsb=float(offset.mean()) if offset.size else 0.0,
-        groups=[table.reads(index) for index in range(len(array.plan.groups))],
+        tile=np.array([group.tile for group in groups]),
+        first_input=np.array([group.first_input for group in groups]),
+        inputs=np.array([group.inputs for group in groups]),
+        summary=summarize(table.reads, len(groups), highest),
+        kept=tuple(map(table.reads, range(len(groups)))) if array.chip.config.run.keep_reads else None,
     )
 
 

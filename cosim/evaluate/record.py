@@ -14,17 +14,53 @@ import numpy as np
 from cosim.errors import InputError
 from cosim.evaluate.certificate import Certificate
 from cosim.evaluate.provenance import Provenance
+from cosim.evaluate.summary import Densities, GroupFigures, ReadSummary
 from cosim.files import is_file, write_whole
+from cosim.network import LayerSpec
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-4"
+FORMAT = "cosim-run-5"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Of a layer: conv2d or linear, its channels, (height, width) of kernel, stride, padding and dilation, groups of
+    channels, and bits of weights and activations."""
+
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    channel_groups: int
+    weight_bits: int
+    activation_bits: int
+
+    @classmethod
+    def of(cls, layer: LayerSpec) -> Geometry:
+        outputs, depth, height, width = layer.weight.shape
+        return cls(
+            kind=layer.kind,
+            in_channels=depth * layer.groups,
+            out_channels=outputs,
+            kernel=(height, width),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            channel_groups=layer.groups,
+            weight_bits=layer.weight_bits,
+            activation_bits=layer.activation_bits,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """One array layer: its size on the arrays and every pattern that occurred on each of its groups.
+    """One array layer: where it lies on the arrays, and what its reads say.
 
     Attributes:
+        geometry: of the layer.
         tiles, reads: arrays used; reads that the images need.
         lsb_units: unit currents a code, the mean over bitlines; highest_code: the converter's largest, None for no
             limit.
@@ -32,10 +68,13 @@ class LayerRecord:
         noise_lsb: of a read, root mean square; currents and codes below are without it.
         trim_gain, trim_gain_spread: mean, and largest less smallest, of the gains that trimming took out, 1 and 0
             without trimming; trim_offset_lsb: mean of the offsets.
-        groups: in the order of the plan.
+        tile, first_input, inputs: (groups,) where each group lies, and how many inputs it has.
+        summary: what the reads say together.
+        kept: every read of every group, None unless `run.keep_reads`.
     """
 
     name: str
+    geometry: Geometry
     tiles: int
     reads: int
     lsb_units: float
@@ -45,7 +84,11 @@ class LayerRecord:
     trim_gain: float
     trim_gain_spread: float
     trim_offset_lsb: float
-    groups: list[GroupReads]
+    tile: np.ndarray
+    first_input: np.ndarray
+    inputs: np.ndarray
+    summary: ReadSummary
+    kept: tuple[GroupReads, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +161,15 @@ class RunRecord:
                     _put(file, name, values)
             for number, layer in enumerate(self.layers):
                 folder = file.create_group(f"layers/{number}")
-                folder.attrs.update(
-                    {name: value for name, value in vars(layer).items() if name != "groups" and value is not None}
-                )
-                for index, group in enumerate(layer.groups):
-                    for field in fields(GroupReads):
-                        _put(folder, f"groups/{index}/{field.name}", getattr(group, field.name))
+                figures = {**vars(layer), **vars(layer.geometry), "correlation": layer.summary.correlation}
+                folder.attrs.update({name: figures[name] for name in _FIGURES if figures[name] is not None})
+                for name in _PLACES:
+                    _put(folder, name, getattr(layer, name))
+                parts: dict[str, Any] = {"groups": layer.summary.groups, "densities": layer.summary.densities}
+                parts |= {f"kept/{index}": group for index, group in enumerate(layer.kept or ())}
+                for part, values in parts.items():
+                    for field in fields(values):
+                        _put(folder, f"{part}/{field.name}", getattr(values, field.name))
             if self.audit is not None:
                 file.create_group("audit").attrs.update(vars(self.audit))
             if self.certificate is not None:
@@ -132,7 +178,7 @@ class RunRecord:
                 folder = file.create_group("waveform")
                 folder.attrs["title"] = self.waveform.title
                 for name in ("time_s", "currents_a", "sample_s"):
-                    _put(folder, name, getattr(self.waveform, name))
+                    _put(file, f"waveform/{name}", getattr(self.waveform, name))
         write_whole(path, content.getvalue())
 
     @classmethod
@@ -166,7 +212,8 @@ class RunRecord:
         if images == 0 or len(self.disagreeing_images) > len(self.disagreeing):
             raise ValueError("there must be an image, and no more pictures than images decided differently")
         for layer in self.layers:
-            for group in layer.groups:
+            _check_layer(layer)
+            for group in layer.kept or ():
                 reads, bitlines = group.lsb.shape
                 _check_integers("uses", group.uses, (reads,), 1 << 62)
                 _check_integers("patterns", group.patterns, (reads,), 1 << 62)
@@ -181,11 +228,17 @@ class RunRecord:
         layers = []
         for number in range(len(file["layers"])):
             folder = file[f"layers/{number}"]
-            groups = [
-                GroupReads(**{field.name: folder[f"groups/{index}/{field.name}"][()] for field in fields(GroupReads)})
-                for index in range(len(folder["groups"]))
-            ]
-            layers.append(LayerRecord(**{"highest_code": None, **_plain(folder)}, groups=groups))
+            figures: dict[str, Any] = {"highest_code": None, "correlation": None, **_plain(folder)}
+            summary = ReadSummary(
+                _arrays(GroupFigures, folder["groups"]), _arrays(Densities, folder["densities"]), figures["correlation"]
+            )
+            kept = None
+            if "kept" in folder:
+                kept = tuple(_arrays(GroupReads, folder[f"kept/{index}"]) for index in range(len(folder["kept"])))
+            own = {name: figures[name] for name in _FIGURES if name in _OWN}
+            places: dict[str, Any] = {name: folder[name][()] for name in _PLACES}
+            geometry = Geometry(**{field.name: figures[field.name] for field in fields(Geometry)})
+            layers.append(LayerRecord(geometry=geometry, summary=summary, kept=kept, **own, **places))
         audit = AuditRecord(**_plain(file["audit"])) if "audit" in file else None
         certificate = Certificate(**_plain(file["certificate"])) if "certificate" in file else None
         waveform = None
@@ -217,6 +270,46 @@ _ARRAYS = (
     "disagreeing_images",
     "levels_shift_v",
 )
+# Attributes of a layer: its own, then those of its geometry, then of its summary.
+_OWN = ("name", "tiles", "reads", "lsb_units", "highest_code", "unsettled_lsb", "noise_lsb", "trim_gain",
+        "trim_gain_spread", "trim_offset_lsb")  # fmt: skip
+_FIGURES = (*_OWN, *(field.name for field in fields(Geometry)), "correlation")
+_PLACES = ("tile", "first_input", "inputs")
+
+# Unit and description of every dataset, by its name in the file or in a layer.
+_ABOUT = {
+    "labels": ("", "the right class of each image"),
+    "logits_float": ("", "of each image and class, in the float network"),
+    "logits_software": ("", "of each image and class, in the integer network"),
+    "logits_circuit": ("", "of each image and class, on the circuit"),
+    "disagreeing": ("", "images that circuit and integer network decide differently"),
+    "disagreeing_images": ("", "the first of them (images, channels, height, width), 0 to image_full_scale"),
+    "levels_shift_v": ("V", "programmed threshold shift of each level"),
+    "waveform/time_s": ("s", "points of the waveform"),
+    "waveform/currents_a": ("A", "output lines' currents at these points (points, lines)"),
+    "waveform/sample_s": ("s", "when reads are sampled"),
+    "tile": ("", "the array on which each group lies"),
+    "first_input": ("", "its first input line, 0 at the sense end"),
+    "inputs": ("", "how many input lines it opens"),
+    "groups/reads": ("", "reads of each group that the images need"),
+    "groups/patterns": ("", "distinct ones"),
+    "groups/conversions": ("", "codes of these reads, one a read and output line"),
+    "groups/differing_codes": ("", "of these, other than of an ideal array behind converters without errors"),
+    "groups/clipped_codes": ("", "of these, lost at an end of the converter's range"),
+    "groups/error_mean_lsb": ("LSB", "mean error of a current over every conversion, circuit less ideal array"),
+    "groups/error_rms_lsb": ("LSB", "its root mean square"),
+    "groups/error_max_lsb": ("LSB", "its largest absolute value"),
+    "densities/current_edges_lsb": ("LSB", "edges of equally wide bins of currents"),
+    "densities/error_edges_lsb": ("LSB", "edges of equally wide bins of errors"),
+    "densities/circuit": ("", "conversions by ideal current and the circuit's (ideal, circuit)"),
+    "densities/error": ("", "conversions by ideal current and error (ideal, error)"),
+    "kept/patterns": ("", "every read that occurred on the group, as docs/formats/run.md numbers them"),
+    "kept/uses": ("", "how many of it the images need"),
+    "kept/lsb": ("LSB", "positions in codes, unrounded and without noise (reads, lines)"),
+    "kept/codes": ("", "the converter's codes (reads, lines)"),
+    "kept/ideal": ("LSB", "positions of an ideal array behind converters without errors (reads, lines)"),
+    "kept/ideal_codes": ("", "codes of these (reads, lines)"),
+}
 
 
 def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound: int) -> None:
@@ -227,11 +320,39 @@ def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound
         raise ValueError(f"{name} must be below {bound}")
 
 
+def _check_layer(layer: LayerRecord) -> None:
+    """Raise ValueError unless places, figures and densities of a layer fit together."""
+    places = {name: getattr(layer, name) for name in _PLACES}
+    figures, densities = vars(layer.summary.groups), layer.summary.densities
+    for name, values in {**places, **figures}.items():
+        if values.shape != layer.inputs.shape or not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite and of shape {layer.inputs.shape}, one a group")
+        if not name.startswith("error"):
+            _check_integers(name, values, values.shape, 1 << 62)
+    currents, errors = len(densities.current_edges_lsb) - 1, len(densities.error_edges_lsb) - 1
+    _check_integers("circuit", densities.circuit, (currents, currents), 1 << 62)
+    _check_integers("error", densities.error, (currents, errors), 1 << 62)
+
+
+def _arrays(kind: type[Any], folder: h5py.Group) -> Any:
+    """Arrays of a dataclass, each from the dataset of its name."""
+    return kind(**{field.name: folder[field.name][()] for field in fields(kind)})
+
+
 def _plain(folder: h5py.Group) -> dict[str, Any]:
     """A group's attributes as Python values."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in folder.attrs.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return tuple(value.tolist())
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {name: plain(value) for name, value in folder.attrs.items()}
 
 
 def _put(folder: h5py.Group, name: str, values: np.ndarray) -> None:
     packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if values.size > 4096 else {}
-    folder.create_dataset(name, data=values, **packed)
+    dataset = folder.create_dataset(name, data=values, **packed)
+    place, _, last = name.rpartition("/")
+    unit, meaning = _ABOUT[f"{place.partition('/')[0]}/{last}" if place else last]
+    dataset.attrs.update(unit=unit, description=meaning)

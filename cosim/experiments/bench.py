@@ -31,7 +31,7 @@ from cosim.spice import engine_of
 
 _FORMAT = "cosim-point-2"
 # Keys that say how a circuit is computed and not what it is.
-_MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads"}
+_MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads", "keep_reads"}
 _PACKAGE = Path(__file__).parents[1]
 # The packages whose code decides what becomes of images; those that are not there are left out.
 _DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",

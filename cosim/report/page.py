@@ -261,22 +261,22 @@ def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
 
 
 def _layer_plots(layer: LayerRecord, number: int) -> list[dict[str, str]]:
-    errors = plots.LayerErrors.of(layer)
+    densities = layer.summary.densities
     return [
         {
             "title": "Current error",
-            "plot": plots.error_histogram(errors, f"histogram-{number}"),
+            "plot": plots.error_histogram(densities, f"histogram-{number}"),
             "note": "Every conversion of every read counts, the reference columns' too. "
             "Dashed, where in range: half a code.",
         },
         {
             "title": "Circuit against ideal",
-            "plot": plots.current_density(errors, f"currents-{number}"),
+            "plot": plots.current_density(densities, f"currents-{number}"),
             "note": "Dashed: equal. Stronger colour: more reads (logarithmic).",
         },
         {
             "title": "Error over the scale",
-            "plot": plots.error_density(errors, f"errors-{number}"),
+            "plot": plots.error_density(densities, f"errors-{number}"),
             "note": "A curve is systematic, as a wire's voltage drop is; a cloud depends on the pattern.",
         },
     ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import io
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosim.evaluate.record import LayerRecord, Waveform
+from cosim.evaluate.record import Waveform
+from cosim.evaluate.summary import Densities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,45 +31,15 @@ _DENSITY_RGB = np.array([0x3F, 0x8A, 0xD6]) / 255
 _WRONG_RGB = np.array([0xD9, 0x5B, 0x3A]) / 255
 
 _SIZE = (4.2, 3.1)  # inches; at 72 units an inch this is near the pixels a plot gets, so text keeps its size
-_BINS = 61
-_LARGEST_GRID = 128
 _CONFUSION_PIXELS = 100
 _SHOWN_BITLINES = 4
 _THUMBNAIL_PIXELS = 64
 
 
-@dataclass(frozen=True, eq=False)
-class LayerErrors:
-    """A layer's bitline currents, one entry a pattern and bitline.
-
-    Attributes:
-        ideal, circuit: (entries,) currents in LSB.
-        uses: (entries,) reads that see the entry.
-    """
-
-    ideal: np.ndarray
-    circuit: np.ndarray
-    uses: np.ndarray
-
-    @classmethod
-    def of(cls, layer: LayerRecord) -> LayerErrors:
-        """All groups of a layer, reference columns included."""
-        return cls(
-            np.concatenate([group.ideal.ravel() for group in layer.groups]).astype(np.float64),
-            np.concatenate([group.lsb.ravel() for group in layer.groups]).astype(np.float64),
-            np.concatenate([np.repeat(group.uses, group.lsb.shape[1]) for group in layer.groups]),
-        )
-
-    @property
-    def error(self) -> np.ndarray:
-        return self.circuit - self.ideal
-
-
-def error_histogram(errors: LayerErrors, key: str) -> str:
+def error_histogram(densities: Densities, key: str) -> str:
     """How many conversions are off by how much."""
-    scale, unit = _prefixed(float(np.abs(errors.error).max()))
-    edges = _error_edges(errors, scale)
-    counts, _ = np.histogram(errors.error * scale, edges, weights=errors.uses)
+    scale, unit = _prefixed(densities)
+    counts, edges = densities.error.sum(axis=0), densities.error_edges_lsb * scale
     figure, axes = _figure(xlabel=f"current error [{unit}]", ylabel="conversions")
     axes.set_yscale("log")
     axes.stairs(counts, edges, fill=True, baseline=0.5, facecolor=_ACCENT, alpha=0.85)
@@ -83,23 +53,20 @@ def error_histogram(errors: LayerErrors, key: str) -> str:
     return _svg(figure, key)
 
 
-def current_density(errors: LayerErrors, key: str) -> str:
+def current_density(densities: Densities, key: str) -> str:
     """Circuit against ideal currents, with the line on which they are equal."""
-    edges = _current_edges(errors.ideal, errors.circuit)
+    edges = densities.current_edges_lsb
     figure, axes = _figure(xlabel="ideal current [LSB]", ylabel="circuit current [LSB]")
-    _density(axes, errors.ideal, errors.circuit, errors.uses, edges, edges)
+    _density(axes, densities.circuit, edges, edges)
     axes.plot(edges[[0, -1]], edges[[0, -1]], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     return _svg(figure, key)
 
 
-def error_density(errors: LayerErrors, key: str) -> str:
+def error_density(densities: Densities, key: str) -> str:
     """Current error against ideal current: where on the scale the circuit departs."""
-    scale, unit = _prefixed(float(np.abs(errors.error).max()))
+    scale, unit = _prefixed(densities)
     figure, axes = _figure(xlabel="ideal current [LSB]", ylabel=f"current error [{unit}]")
-    _density(
-        axes, errors.ideal, errors.error * scale, errors.uses,
-        _current_edges(errors.ideal, errors.ideal), _error_edges(errors, scale),
-    )  # fmt: skip
+    _density(axes, densities.error, densities.current_edges_lsb, densities.error_edges_lsb * scale)
     axes.axhline(0, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     return _svg(figure, key)
 
@@ -198,11 +165,8 @@ def _figure(*, xlabel: str, ylabel: str, size: tuple[float, float] = _SIZE) -> t
     return figure, axes
 
 
-def _density(
-    axes: Axes, x: np.ndarray, y: np.ndarray, uses: np.ndarray, x_edges: np.ndarray, y_edges: np.ndarray
-) -> None:
-    """A 2-D histogram weighted by uses as one raster, opaque where there are many."""
-    counts, _, _ = np.histogram2d(x, y, bins=(x_edges, y_edges), weights=uses)
+def _density(axes: Axes, counts: np.ndarray, x_edges: np.ndarray, y_edges: np.ndarray) -> None:
+    """Counts (x, y) as one raster, opaque where there are many."""
     colours = np.empty((*counts.T.shape, 4))
     colours[..., :3] = _DENSITY_RGB
     colours[..., 3] = _opacity(counts.T)
@@ -216,24 +180,10 @@ def _opacity(counts: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, 0.3 + 0.7 * strength, 0.0)
 
 
-def _current_edges(ideal: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Bin edges for currents in LSB, around whole numbers, since most ideal currents are."""
-    low = np.floor(min(0.0, ideal.min(), other.min()))
-    high = np.ceil(max(1.0, ideal.max(), other.max()))
-    step = max(1.0, np.ceil((high - low + 1) / _LARGEST_GRID))
-    return low - 0.5 + step * np.arange(np.ceil((high - low + 1) / step) + 1)
-
-
-def _error_edges(errors: LayerErrors, scale: float) -> np.ndarray:
-    """Bin edges in LSB times `scale` from the lowest error to the highest, zero in the middle of a bin."""
-    low, high = min(0.0, errors.error.min()) * scale, max(0.0, errors.error.max()) * scale
-    step = (high - low) / _BINS or 1 / _BINS
-    return step * (np.arange(np.floor(low / step + 0.5), np.floor(high / step + 0.5) + 2) - 0.5)
-
-
-def _prefixed(largest_lsb: float) -> tuple[float, str]:
-    """Factor and unit in which errors up to `largest_lsb` are easy numbers."""
-    if largest_lsb == 0 or largest_lsb >= 0.1:
+def _prefixed(densities: Densities) -> tuple[float, str]:
+    """Factor and unit in which a layer's errors are easy numbers."""
+    largest_lsb = float(np.abs(densities.error_edges_lsb).max())
+    if largest_lsb >= 0.1:
         return 1.0, "LSB"
     return (1e3, "mLSB") if largest_lsb >= 1e-4 else (1e6, "µLSB")
 

@@ -55,7 +55,7 @@ def changed(config: Config) -> list[str]:
     """Every setting that is not the default, as section.key=value."""
     defaults = Config().model_dump()
     return [
-        f"{section}.{key}={value}"
+        f"{section}.{key}={str(value).lower() if isinstance(value, bool) else value}"
         for section, values in config.model_dump().items()
         for key, value in values.items()
         if value is not None and value != defaults[section][key]

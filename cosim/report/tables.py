@@ -35,7 +35,7 @@ def summary_table(comparison: Comparison) -> Table:
         ("simulated now, by ngspice", usage.patterns_simulated, usage.decks),
         ("found in the store", usage.patterns_reused, usage.decks_reused),
     ):
-        table.add_row(what, f"{reads:,} reads in {decks:,} decks")
+        table.add_row(what, f"{wording.count(reads, 'read')} in {wording.count(decks, 'deck')}")
     if usage.retried:
         table.add_row("decks repeated with tightened options", f"{usage.retried:,}")
     separation, sigma_v, loss = map(came.chip.get, ("smallest_separation_sigmas", "program_sigma_v", "charge_loss"))

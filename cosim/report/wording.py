@@ -21,6 +21,11 @@ def share(count: int, total: int) -> str:
     return f"{count:,} ({100 * count / total:.2g} %)" if count and total else "none"
 
 
+def count(number: int, thing: str) -> str:
+    """1 deck, 1,234 decks."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def become(count: int, what: str) -> str:
     """none becomes, 1 becomes, 2 become."""
     return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"

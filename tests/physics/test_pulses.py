@@ -122,7 +122,7 @@ def test_a_run_with_audit_trimming_and_noise(fidelity: str, shared_store: object
     record = infer(circuit, Dataset("noise", images, 1, torch.zeros(6, dtype=torch.int64), digest="none"))
     comparison = compare_record(record)
     assert record.layers[0].noise_lsb == pytest.approx(0.2)
-    assert record.layers[0].reads == sum(int(group.uses.sum()) for group in record.layers[0].groups)
+    assert record.layers[0].reads == record.layers[0].summary.groups.reads.sum()
     assert np.abs(record.logits_circuit - record.logits_software).max() < 1.0
     if fidelity == "tran":
         assert record.audit is not None

@@ -28,7 +28,9 @@ def dataset() -> cosim.Dataset:
 @pytest.fixture(scope="module")
 def record(dataset: cosim.Dataset, shared_store: Path) -> RunRecord:
     circuit = cosim.CircuitNetwork(
-        make_network(float_weights=True), cosim.Config.load(None, [*WIRED, "run.fidelity=tran"]), store=shared_store
+        make_network(float_weights=True),
+        cosim.Config.load(None, [*WIRED, "run.fidelity=tran", "run.keep_reads=true"]),
+        store=shared_store,
     )
     return cosim.infer(circuit, dataset)
 
@@ -50,15 +52,60 @@ def test_audit_agrees_with_the_tables(record: RunRecord) -> None:
 
 
 def test_error_statistics_equal_a_count_over_every_read(record: RunRecord) -> None:
-    layer = record.layers[0]
-    every = np.concatenate([np.repeat(g.lsb - g.ideal, g.uses, axis=0).ravel() for g in layer.groups]).astype(float)
-    codes = np.concatenate([np.repeat(g.codes - np.rint(g.ideal), g.uses, axis=0).ravel() for g in layer.groups])
+    kept = record.layers[0].kept
+    assert kept is not None
+    every = np.concatenate([np.repeat(g.lsb - g.ideal, g.uses, axis=0).ravel() for g in kept]).astype(float)
+    ideal = np.concatenate([np.repeat(g.ideal, g.uses, axis=0).ravel() for g in kept]).astype(float)
+    codes = np.concatenate([np.repeat(g.codes - np.rint(g.ideal), g.uses, axis=0).ravel() for g in kept])
     found = compare_record(record).layers[0]
     assert found.error_mean_lsb == pytest.approx(every.mean())
     assert found.error_rms_lsb == pytest.approx(np.sqrt((every**2).mean()))
     assert found.error_max_lsb == pytest.approx(np.abs(every).max())
     assert found.differing_codes == np.count_nonzero(codes)
     assert found.error_max_lsb > 0.1, "40 ohm a cell must show"
+    assert found.correlation == pytest.approx(np.corrcoef(ideal + every, ideal)[0, 1])
+    densities = record.layers[0].summary.densities
+    currents, errors = densities.current_edges_lsb, densities.error_edges_lsb
+    counted, _, _ = np.histogram2d(ideal, ideal + every, bins=(currents, currents))
+    assert np.array_equal(densities.circuit, counted)
+    # An error on an edge between two bins may fall to either.
+    assert np.abs(densities.error.sum(axis=0) - np.histogram(every, errors)[0]).sum() <= 1e-3 * every.size
+    assert densities.error.sum() == found.conversions
+
+
+def test_reads_are_kept_on_request_and_nothing_else_changes(
+    record: RunRecord, dataset: cosim.Dataset, shared_store: Path, tmp_path: Path
+) -> None:
+    config = record.provenance.config.with_values({"run.keep_reads": False})
+    lean = cosim.infer(cosim.CircuitNetwork(make_network(float_weights=True), config, store=shared_store), dataset)
+    lean.save(tmp_path / "lean.h5")
+    record.save(tmp_path / "kept.h5")
+    loaded, kept = RunRecord.load(tmp_path / "lean.h5"), RunRecord.load(tmp_path / "kept.h5")
+    assert [layer.kept for layer in loaded.layers] == [None, None]
+    assert kept.layers[0].kept is not None
+    assert record.layers[0].kept is not None
+    assert np.array_equal(kept.layers[0].kept[1].lsb, record.layers[0].kept[1].lsb)
+    assert compare_record(loaded).layers == compare_record(record).layers
+    assert (tmp_path / "lean.h5").stat().st_size < (tmp_path / "kept.h5").stat().st_size
+
+
+def test_every_dataset_says_its_unit_and_what_it_is(record: RunRecord, tmp_path: Path) -> None:
+    record.save(tmp_path / "run.h5")
+    told = []
+    with h5py.File(tmp_path / "run.h5") as file:
+
+        def look(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                told.append(item.attrs["description"] != "" and item.attrs["unit"] in ("", "V", "A", "s", "LSB"))
+
+        file.visititems(look)
+        layer = dict(file["layers/1"].attrs)
+    assert len(told) > 30
+    assert all(told)
+    assert layer["name"] == "conv2"
+    assert layer["kernel"].tolist() == [2, 2]
+    assert (layer["in_channels"], layer["out_channels"], layer["weight_bits"], layer["tiles"]) == (3, 4, 4, 1)
+    assert RunRecord.load(tmp_path / "run.h5").layers[1].geometry == record.layers[1].geometry
 
 
 def test_round_trip_through_hdf5(record: RunRecord, tmp_path: Path) -> None:
@@ -79,7 +126,7 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
         RunRecord.load(path)
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "cosim-run-0"
-    with pytest.raises(InputError, match="expected 'cosim-run-4'"):
+    with pytest.raises(InputError, match="expected 'cosim-run-5'"):
         RunRecord.load(path)
 
 
@@ -101,9 +148,14 @@ def spoil(path: Path, name: str, values: object) -> None:
         ("logits_circuit", np.zeros((40, 2))),
         ("logits_software", np.full((40, 3), np.nan)),
         ("disagreeing", np.array([99])),
-        ("layers/0/groups/0/lsb", np.zeros(3)),
-        ("layers/0/groups/0/uses", None),
-        ("layers/0/groups/0/codes", np.zeros((1, 1), np.int32)),
+        ("layers/0/groups/reads", None),
+        ("layers/0/groups/conversions", np.full(3, -1)),
+        ("layers/0/groups/error_max_lsb", np.full(3, np.nan)),
+        ("layers/0/inputs", np.zeros(2, np.int64)),
+        ("layers/0/densities/error", np.zeros((1, 1), np.int64)),
+        ("layers/0/kept/0/lsb", np.zeros(3)),
+        ("layers/0/kept/0/uses", None),
+        ("layers/0/kept/0/codes", np.zeros((1, 1), np.int32)),
     ],
 )
 def test_damaged_runs_are_refused(name: str, values: object, record: RunRecord, tmp_path: Path) -> None:

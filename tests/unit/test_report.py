@@ -6,6 +6,7 @@ The page needs nothing from the network.
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -19,7 +20,8 @@ from rich.table import Table
 
 import cosim
 from cosim.config import Config
-from cosim.evaluate.record import AuditRecord, RunRecord, Waveform
+from cosim.evaluate.record import AuditRecord, LayerRecord, RunRecord, Waveform
+from cosim.evaluate.summary import summarize
 from cosim.readout import GroupReads
 from cosim.report import find_cautions, layer_table, summary_table, wording, write_page
 from cosim.report.page import render_page
@@ -69,8 +71,16 @@ def make_record(*, classes: int = 10, config: Config | None = None) -> RunRecord
     images = torch.randint(0, 256, (IMAGES, 1, 6, 6), generator=random, dtype=torch.uint8)
     labels = torch.randint(0, classes, (IMAGES,), generator=random)
     dataset = cosim.Dataset("noise", images, 255, labels, digest="none")
-    config = config or Config.from_dict({"run": {"fidelity": "ideal"}})
+    config = config or Config.from_dict({"run": {"fidelity": "ideal", "keep_reads": True}})
     return cosim.infer(cosim.CircuitNetwork(network, config), dataset)
+
+
+def with_reads(layer: LayerRecord, change: Callable[[GroupReads], GroupReads], highest: int | None) -> LayerRecord:
+    """A layer whose reads are changed, behind converters with that highest code."""
+    assert layer.kept is not None
+    kept = tuple(map(change, layer.kept))
+    summary = summarize(kept.__getitem__, len(kept), highest)
+    return replace(layer, kept=kept, highest_code=highest, summary=summary)
 
 
 def sagging(group: GroupReads) -> GroupReads:
@@ -99,7 +109,7 @@ def as_circuit(record: RunRecord, *, mistaken: tuple[int, ...] = ()) -> RunRecor
         config=record.provenance.config.with_values({"run.fidelity": "tran"}),
         usage=Usage(decks=6, decks_reused=7, patterns_simulated=1234, patterns_reused=5, ngspice_seconds=89.0),
     )
-    layers = [replace(layer, groups=[sagging(group) for group in layer.groups]) for layer in record.layers]
+    layers = [with_reads(layer, sagging, layer.highest_code) for layer in record.layers]
     return replace(
         record,
         provenance=provenance,
@@ -353,7 +363,7 @@ def test_long_names_of_layers_fold(ideal: RunRecord) -> None:
 
 def test_clipped_codes_and_overlapping_levels_are_said_everywhere(ideal: RunRecord) -> None:
     chip = {"program_sigma_v": 0.05, "charge_loss": 0.031, "smallest_separation_sigmas": 1.61, "overlapping_levels": 14}
-    layers = [replace(layer, highest_code=1) for layer in ideal.layers]
+    layers = [with_reads(layer, lambda group: group, 1) for layer in ideal.layers]
     record = replace(as_circuit(ideal), provenance=replace(ideal.provenance, chip=chip), layers=layers)
     comparison = cosim.compare_record(record)
     cautions = find_cautions(comparison)
@@ -391,7 +401,7 @@ def test_layer_whose_currents_are_all_equal_has_no_correlation(ideal: RunRecord)
         lsb = np.full_like(group.lsb, 2)
         return replace(group, lsb=lsb, ideal=lsb, codes=lsb.astype(np.int32), ideal_codes=lsb.astype(np.int32))
 
-    layers = [replace(layer, groups=[level(group) for group in layer.groups]) for layer in ideal.layers]
+    layers = [with_reads(layer, level, layer.highest_code) for layer in ideal.layers]
     assert "correlation - " in text_of(render_page(replace(ideal, layers=layers)))
 
 
@@ -403,9 +413,7 @@ def test_codes_are_compared_with_those_of_an_ideal_array(ideal: RunRecord) -> No
         return replace(group, codes=codes, ideal_codes=codes)
 
     record = as_circuit(ideal)
-    layers = [
-        replace(layer, groups=[clipped(group) for group in layer.groups], highest_code=1) for layer in ideal.layers
-    ]
+    layers = [with_reads(layer, clipped, 1) for layer in ideal.layers]
     text = text_of(render_page(replace(record, layers=layers)))
     assert "codes differing none" in text
     assert "none differ from an ideal array's" in text
@@ -418,6 +426,7 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     assert wording.quantity("bitline_cap_f", 2.5e-12) == "2.5 pF"
     assert wording.quantity("seed", None) == "not set"
+    assert [wording.count(number, "deck") for number in (0, 1, 1234)] == ["0 decks", "1 deck", "1,234 decks"]
     assert wording.number(-0.5, "+.3g") == "−0.5"
     assert wording.if_known(None, ".3f") == "-"
 

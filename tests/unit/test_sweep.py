@@ -55,9 +55,9 @@ def test_a_point_is_a_run_of_its_configuration(
 def test_code_errors_are_those_of_every_read(
     swept: SweepResult, digits: tuple[cosim.Network, cosim.Dataset], shared_store: Path
 ) -> None:
-    config = DC.with_values({"corner.temperature_c": 85.0, "corner.process": "ss"})
+    config = DC.with_values({"corner.temperature_c": 85.0, "corner.process": "ss", "run.keep_reads": True})
     record = cosim.infer(cosim.CircuitNetwork(digits[0], config, store=shared_store), digits[1])
-    groups = [group for layer in record.layers for group in layer.groups]
+    groups = [group for layer in record.layers for group in layer.kept or ()]
     every = np.concatenate([np.repeat(g.codes - np.rint(g.ideal), g.uses, axis=0).ravel() for g in groups])
     assert swept.code_error_rms[1, 1] == pytest.approx(np.sqrt((every.astype(float) ** 2).mean()))
     assert swept.code_error_max[1, 1] == np.abs(every).max() > 0
