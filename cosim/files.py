@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,12 +13,29 @@ from cosim.errors import MachineError, OutputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@functools.cache
+def source_digest(parts: tuple[str, ...], package: Path = _PACKAGE) -> str:
+    """SHA-256 of source files of cosim, so that nothing stored outlives the code that decided it.
+
+    Args:
+        parts: packages and files, as "netlist" and "experiments/bench.py"; those that are not there are left out.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        path = package / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            text = file.read_bytes()
+            digest.update(f"{file.relative_to(package).as_posix()}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
+
 
 def shipped(*parts: str) -> Path:
     """Path of a file under `models/`, in a checkout or in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    installed = package / "models"
-    return (installed if installed.is_dir() else package.parent / "models").joinpath(*parts)
+    installed = _PACKAGE / "models"
+    return (installed if installed.is_dir() else _PACKAGE.parent / "models").joinpath(*parts)
 
 
 def is_file(path: Path) -> bool:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.provenance import Provenance
+from cosim.files import source_digest
 from cosim.network import LayerSpec, Network
 from cosim.progress import progress_bar
 from cosim.spice import engine_of
@@ -32,22 +33,9 @@ from cosim.spice import engine_of
 _FORMAT = "cosim-point-2"
 # Keys that say how a circuit is computed and not what it is.
 _MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads", "keep_reads"}
-_PACKAGE = Path(__file__).parents[1]
 # The packages whose code decides what becomes of images; those that are not there are left out.
-_DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
-             "evaluate", "config", "experiments/bench.py")  # fmt: skip
-
-
-@cache
-def source_digest(package: Path = _PACKAGE) -> str:
-    """SHA-256 of the source files that decide an outcome, so that no stored one outlives the code that gave it."""
-    digest = hashlib.sha256()
-    for part in _DECIDING:
-        path = package / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            text = file.read_bytes()
-            digest.update(f"{file.relative_to(package).as_posix()}\0{len(text)}\0".encode() + text)
-    return digest.hexdigest()
+DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
+            "evaluate", "config", "experiments/bench.py")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +175,7 @@ class Bench:
         """
         settings = config.model_dump()
         settings["run"] = {key: value for key, value in settings["run"].items() if key not in _MEANS}
-        parts = [_FORMAT, version("cosim"), source_digest(), self._digest, json.dumps(settings, sort_keys=True)]
+        parts = [_FORMAT, version("cosim"), source_digest(DECIDING), self._digest, json.dumps(settings, sort_keys=True)]
         if config.run.fidelity != "ideal":
             card = load_card(config.cell.card)
             parts += [engine_of(config.run), *(section.text() for _, section in sorted(card.sections.items()))]

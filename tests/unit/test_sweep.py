@@ -15,8 +15,9 @@ import cosim
 from cosim.cli import main
 from cosim.errors import ConfigError, DatasetError, InputError
 from cosim.evaluate.provenance import Provenance
-from cosim.experiments.bench import Bench, Outcome, source_digest
+from cosim.experiments.bench import DECIDING, Bench, Outcome
 from cosim.experiments.sweep_result import SweepResult
+from cosim.files import source_digest
 from cosim.report.sweep_plots import write_sweep_plots
 from cosim.report.sweep_tables import sweep_rows, write_sweep_table
 from tests.conftest import make_network
@@ -103,18 +104,18 @@ def test_a_stored_point_is_of_the_code_that_gave_it(
 ) -> None:
     """A change in read-out code asks for other points; one in reports does not."""
     package = Path(cosim.__file__).parent
-    digests = {"as it is": source_digest()}
+    digests = {"as it is": source_digest(DECIDING)}
     for changed in ("readout/adc.py", "config/relations.py", "training/recipes/recipe.py", "report/page.py"):
         copy = tmp_path / changed.replace("/", "-")
         shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
         with (copy / changed).open("a") as file:
             file.write("# changed\n")
-        digests[changed] = source_digest(copy)
+        digests[changed] = source_digest(DECIDING, copy)
     assert digests["training/recipes/recipe.py"] == digests["report/page.py"] == digests["as it is"]
     assert len(set(digests.values())) == 3
     bench = Bench(*digits)
     before = bench.identity(DC)
-    monkeypatch.setattr("cosim.experiments.bench.source_digest", lambda: digests["readout/adc.py"])
+    monkeypatch.setattr("cosim.experiments.bench.source_digest", lambda parts: digests["readout/adc.py"])
     assert bench.identity(DC) != before
 
 
