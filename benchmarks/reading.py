@@ -17,7 +17,7 @@ from cosim.config import Config
 from cosim.mapping import gray_order
 from cosim.readout import ideal_sums
 from cosim.spice import Simulator, Store
-from tests.physics.arrays import decks_for, group_of, nested_currents, random_group, read, stage_response
+from tests.physics.arrays import decks_for, drive_of, group_of, nested_currents, random_group, read, stage_response
 
 UNIT_A = Config().cell.unit_a
 LOADS = np.linspace(0, 135 * UNIT_A, 28)
@@ -56,12 +56,13 @@ def stage(simulator: Simulator) -> Iterator[tuple[str, ...]]:
 
 def array(simulator: Simulator) -> Iterator[tuple[str, ...]]:
     """Stage; largest settled error, what gain and offset leave of it, movement in half a pulse [LSB]; CPU seconds."""
-    group, patterns = random_group(126, 9, 33), gray_order(256) << 1
-    sums = ideal_sums(group, patterns)
+    group = random_group(126, 9, 33)
+    drive = drive_of(group, gray_order(256) << 1)
+    sums = ideal_sums(group, drive)
     for settings in (["clamp"], ["resistive", "sense.clamp_ohm=50"], ["resistive"], ["transistor"]):
         given = [f"sense.stage={settings[0]}", *settings[1:]]
-        settled = read(simulator, decks_for([*given, "run.fidelity=dc"], simulator).deck(group, patterns)) / UNIT_A
-        (reading,) = simulator.simulate([decks_for(given, simulator).deck(group, patterns)])
+        settled = read(simulator, decks_for([*given, "run.fidelity=dc"], simulator).deck(group, drive)) / UNIT_A
+        (reading,) = simulator.simulate([decks_for(given, simulator).deck(group, drive)])
         line = np.polyval(np.polyfit(sums.ravel(), settled.ravel(), 1), sums)
         yield (
             " ".join(settings),
@@ -81,10 +82,10 @@ def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
             lost, error = [], []
             for seed in range(4):
                 activations = np.random.default_rng(seed).integers(0, 8, 9)
-                patterns = np.array([(activations > pulse) @ (1 << np.arange(9)) for pulse in range(7)] + [0])
-                deck = decks_for(settings, simulator).deck(group, patterns, careful=True)
+                drive = np.array([activations > pulse for pulse in range(7)] + [np.zeros(9)], float)
+                deck = decks_for(settings, simulator).deck(group, drive, careful=True)
                 (reading,) = simulator.simulate([deck])
-                settled = read(simulator, decks_for([*settings, "run.fidelity=dc"], simulator).deck(group, patterns))
+                settled = read(simulator, decks_for([*settings, "run.fidelity=dc"], simulator).deck(group, drive))
                 charge = np.trapezoid(reading.wave_currents - settled[-1], reading.wave_time, axis=0)
                 missing = pulse_s * (settled - settled[-1]).sum(axis=0) - charge
                 lost += (missing / (rise_s * (settled[0] - settled[-1]))).tolist()

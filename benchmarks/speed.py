@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 import cosim
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.currents import SpiceSource
 from cosim.currents.programming import program_cell
 from cosim.device import load_card
@@ -147,14 +148,15 @@ def bench_deck(folder: Path) -> None:
     shifts = program_cell(card, config, simulator)
     units = np.random.default_rng(0).integers(0, 16, (9, 33)).astype(np.uint8)
     group = Group(0, 72, 0, (0, 9), (0, 32), units)
-    gray, binary = 256 + gray_order(256), 256 + np.arange(256)
+    order = gray_order(256)
+    gray, binary = (pattern_bits(256 + patterns, 9) for patterns in (order, np.arange(256)))
     tran = ArrayDecks(card, shifts, config)
     settled = ArrayDecks(card, shifts, cosim.Config.load(None, ["run.fidelity=dc"]))
     resolved = tran.deck(group, gray, careful=True)
     plain = replace(tran.deck(group, binary, careful=True), options={})
     tight = replace(resolved, options={"method": "gear", "reltol": 1e-7, "trtol": 1, "abstol": 1e-15, "vntol": 1e-9})
     exact = simulator.simulate([tight], "reference")[0].currents
-    in_binary_order = exact[np.argsort(gray)]
+    in_binary_order = exact[np.argsort(order)]
     forms = {
         "plain, time step 1 ns (the rise time)": (
             replace(plain, command=f".tran 1n {plain.samples[-1]:.10g}"),

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.mapping import gray_order
 from cosim.netlist import Deck
 from cosim.readout import ideal_sums
 from cosim.reference import solve_group
 from cosim.spice import Reading, Simulator, Store
-from tests.physics.arrays import CARD, cell_curve, decks_for, group_of
+from tests.physics.arrays import CARD, cell_curve, decks_for, drive_of, group_of
 from tests.physics.test_wires import CLOSED, EVERY_WIRE
 
 # Each wire alone, in a tile whose bitlines have no resistance but in their own rows.
@@ -62,9 +61,9 @@ def wires(simulator: Simulator) -> Iterator[tuple[str, ...]]:
     for name, settings in ALONE.items():
         alone = settings if "bitline" in name or name == "every wire" else ["array.bitline_res_ohm=0", *settings]
         decks = decks_for(alone, simulator)
-        reading = one(simulator, decks.deck(group, PATTERNS))
+        reading = one(simulator, decks.deck(group, drive_of(group, PATTERNS)))
         lsb = reading.currents / decks.config.cell.unit_a
-        error = np.abs(lsb - ideal_sums(group, pattern_bits(PATTERNS, group.inputs))).max()
+        error = np.abs(lsb - ideal_sums(group, drive_of(group, PATTERNS))).max()
         moved = reading.unsettled.max() / decks.config.cell.unit_a
         yield name, f"{error:.2g}", f"{moved:.1g}", f"{reading.seconds:.2f}"
 
@@ -77,7 +76,8 @@ def closed(simulator: Simulator) -> Iterator[tuple[str, ...]]:
         found, seconds = {}, []
         for way in ("cells", "lumped", "omitted"):
             decks = decks_for([*settings, "array.wordlines=48", f"array.closed_wordlines={way}"], simulator)
-            reading = one(simulator, decks.deck(group_of(tile, 27, 9), PATTERNS))
+            group = group_of(tile, 27, 9)
+            reading = one(simulator, decks.deck(group, drive_of(group, PATTERNS)))
             found[way] = reading.currents / decks.config.cell.unit_a
             seconds.append(f"{reading.seconds:.2f}")
         errors = (f"{np.abs(found[way] - found['cells']).max():.1e}" for way in ("lumped", "omitted"))
@@ -95,7 +95,7 @@ def nodal(simulator: Simulator) -> Iterator[tuple[str, ...]]:
             config = decks.config
             curve = cell_curve(CARD, decks.shifts, config, simulator)
             solved = solve_group(group, patterns, config.array, config.read.bitline_v, curve)
-            reading = one(simulator, decks.deck(group, patterns))
+            reading = one(simulator, decks.deck(group, drive_of(group, patterns)))
             error = np.abs(reading.currents - solved).max() / (opened * config.cell.full_scale_a)
             yield f"{wordlines} x {bitlines}, {opened} open", fidelity, f"{100 * error:.1e}", f"{reading.seconds:.1f}"
 
@@ -106,7 +106,7 @@ def refined(simulator: Simulator) -> Iterator[tuple[str, ...]]:
     for name, settings in (("default", []), ("5 ohm", ["array.bitline_res_ohm=5"]), ("every wire", EVERY_WIRE)):
         decks = decks_for(settings, simulator)
         for kind, careful in (("tables", False), ("audit", True)):
-            deck = decks.deck(group, PATTERNS, careful=careful)
+            deck = decks.deck(group, drive_of(group, PATTERNS), careful=careful)
             step, stop = decks.config.read.pulse_s / 10, deck.samples[-1]
             fine_step = f".tran {step:.10g} {stop:.10g} 0 {step:.10g}"
             tolerances = {"reltol": 1e-5 if careful else 1e-4, "abstol": 1e-13, "vntol": 1e-7, "chgtol": 1e-15}

@@ -1,10 +1,6 @@
 """LayerSpec -> TilePlan: where each weight lies, and which patterns the activations put on the wordlines."""
 
-from cosim.mapping.patterns import (
-    deck_patterns,
-    gray_order,
-    input_states,
-)
+from cosim.mapping.patterns import block_reads, deck_patterns, gray_order
 from cosim.mapping.plan import ENUMERATED_INPUTS, Group, TilePlan, plan_tiles
 from cosim.mapping.scheme import ReadScheme
 
@@ -13,8 +9,8 @@ __all__ = [
     "Group",
     "ReadScheme",
     "TilePlan",
+    "block_reads",
     "deck_patterns",
     "gray_order",
-    "input_states",
     "plan_tiles",
 ]

@@ -4,18 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosim.arithmetic.patterns import pattern_bits
-from cosim.mapping.plan import ENUMERATED_INPUTS
-
-
-def input_states(patterns: np.ndarray, inputs: int) -> np.ndarray:
-    """(n, inputs) what share of its full voltage each input of a group has in a read, 0..1.
-
-    Args:
-        patterns: (n,) integers; bit i is the state of input i. Or (n, inputs) such shares.
-    """
-    return patterns if patterns.ndim == 2 else pattern_bits(patterns, inputs)
-
 
 def gray_order(count: int) -> np.ndarray:
     """The integers 0..count-1 of a power of two, each differing from the one before in a single bit."""
@@ -23,12 +11,16 @@ def gray_order(count: int) -> np.ndarray:
     return index ^ (index >> 1)
 
 
-def deck_patterns(needed: np.ndarray, inputs: int, per_deck: int) -> list[np.ndarray]:
-    """Cut the patterns that a group needs into decks.
+def block_reads(inputs: int, per_deck: int) -> int:
+    """Patterns in a block: all of a group's, or as many as the largest power of two that is at most `per_deck`."""
+    return min(2**inputs, 2 ** int(np.log2(per_deck)))
 
-    Up to `ENUMERATED_INPUTS` inputs a deck holds a whole aligned block of patterns, in Gray order, so that
-    its content, and with it its identity, does not depend on which images asked for it. With more inputs
-    only the needed patterns are read, sorted.
+
+def deck_patterns(needed: np.ndarray, inputs: int, per_deck: int) -> list[np.ndarray]:
+    """The decks of patterns of a group that is small enough to list them all.
+
+    A deck holds a whole aligned block of patterns, in Gray order, so that its content, and with it its identity, does
+    not depend on which images asked for it.
 
     Args:
         needed: distinct patterns.
@@ -38,9 +30,6 @@ def deck_patterns(needed: np.ndarray, inputs: int, per_deck: int) -> list[np.nda
     Returns:
         one int64 array of patterns a deck, in the order they are read.
     """
-    if inputs > ENUMERATED_INPUTS:
-        needed = np.sort(needed)
-        return [needed[start : start + per_deck] for start in range(0, len(needed), per_deck)]
-    block = min(2**inputs, 2 ** int(np.log2(per_deck)))
+    block = block_reads(inputs, per_deck)
     order = gray_order(block)
     return [first * block + order for first in np.unique(needed // block)]

@@ -14,14 +14,17 @@ tile, the equations, and what was measured. `cosim.netlist.transposed` is the sa
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
 from cosim.device import Card
-from cosim.mapping import Group, input_states
+from cosim.files import source_digest
+from cosim.mapping import Group
 from cosim.netlist.closed import ClosedCells, add_leakage
 from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.drivers import clocked_lines, pulsed_lines, swept_lines
@@ -40,6 +43,9 @@ _DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-6, "bypass": 1}
 _CAREFUL_DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-7}
 # Reads whose waveforms a careful deck keeps, for plots.
 _WAVE_READS = 12
+# What decides a deck besides group and reads: the configuration, and the code that makes a deck of it.
+_DECIDING_SECTIONS = ("array", "cell", "read", "sense", "corner")
+_DECIDING_CODE = ("config", "mapping", "device", "netlist")
 
 
 class ArrayDecks:
@@ -60,44 +66,65 @@ class ArrayDecks:
         self._cards = card_files(card, config) | periphery_files(config)
         self._sense = SenseStage.of(config)
 
+    @functools.cached_property
+    def _digest(self) -> hashlib._Hash:
+        """Of everything that decides the decks of all groups."""
+        config, closed = self.config, self._closed
+        sections = [repr(getattr(config, name)) for name in _DECIDING_SECTIONS]
+        code = [source_digest(_DECIDING_CODE), version("PySpice")]
+        parts = [config.run.fidelity, *sections, *code, repr(sorted(self._cards.items()))]
+        lumped = [None, None] if closed is None else [closed.conductance_s, closed.capacitance_f]
+        return hashlib.sha256("\0".join(parts).encode() + b"".join(map(_described, [self.shifts, *lumped])))
+
+    def identity(self, engine: str, group: Group, shifts: np.ndarray | None = None) -> str:
+        """SHA-256 of everything that decides what a group answers but its reads; it costs less than writing a deck.
+
+        Args:
+            engine: the simulator's version.
+            shifts: (inputs, output lines) threshold shift of each cell [V]; left out, that of its units.
+        """
+        digest = self._digest.copy()
+        digest.update(f"\0{engine}\0{group.first_input}".encode())
+        for values in (group.units, group.around, shifts):
+            digest.update(_described(values))
+        return digest.hexdigest()
+
     def deck(
         self,
         group: Group,
-        patterns: np.ndarray,
+        drive: np.ndarray,
         comments: Sequence[str] = (),
         *,
         careful: bool = False,
         shifts: np.ndarray | None = None,
     ) -> Deck:
-        """The deck that reads `patterns`, in that order, on a group.
+        """The deck that reads a group.
 
         Args:
-            patterns: (reads,) integers; bit i is the state of the group's wordline i. Or (reads, wordlines) shares of
-                each wordline's voltage, or with amplitude reads of each bitline's, 0..1.
+            drive: (reads, inputs) what share of its full voltage each input has in each read, in their order, 0..1.
             comments: what a person should know of the group.
             careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
                 edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
                 to stop at the samples only, which gives the same settled currents.
-            shifts: (wordlines, bitlines) threshold shift of each cell [V]; left out, that of its units.
+            shifts: (inputs, output lines) threshold shift of each cell [V]; left out, that of its units.
         """
         read = self.config.read_at_corner
         line, high_v = ("b", read.bitline_v) if self._sense.grounds else ("w", read.wordline_v)
         circuit, first = self._circuit(group, shifts)
-        states = input_states(patterns, group.inputs)
         sources = tuple(self._sense.source(index) for index in range(group.units.shape[1]))
         if self.config.run.fidelity == "dc":
             return Deck(
                 "dc",
-                f".dc vread 0 {len(patterns) - 1 or 1} {1 if len(patterns) > 1 else 2}",
-                circuit + swept_lines(states, high_v, first, line=line),
+                f".dc vread 0 {len(drive) - 1 or 1} {1 if len(drive) > 1 else 2}",
+                circuit + swept_lines(drive, high_v, first, line=line),
                 {**(_CAREFUL_DC_OPTIONS if careful else _DC_OPTIONS), **corner_options(self.config)},
                 self._cards,
                 sources,
-                np.arange(len(patterns), dtype=float),
+                np.arange(len(drive), dtype=float),
                 comments=(*comments, *self._help("dc")),
             )
-        starts = read.rise_s + read.pulse_s * np.arange(len(patterns) + 1)
-        drivers = (pulsed_lines if careful else clocked_lines)(states, starts, read.rise_s, high_v, first, line=line)
+        starts = read.rise_s + read.pulse_s * np.arange(len(drive) + 1)
+        drivers = (pulsed_lines if careful else clocked_lines)(drive, starts, read.rise_s, high_v, first, line=line)
         pulse, stop = number(read.pulse_s), number(starts[-1])
         return Deck(
             "tran",
@@ -165,6 +192,11 @@ class ArrayDecks:
             "partial sum",
             "units are SI: volt, ampere, ohm, farad, second, metre",
         )
+
+
+def _described(values: np.ndarray | None) -> bytes:
+    """An array as bytes that no other array gives."""
+    return b"\0none" if values is None else f"\0{values.dtype.str}{values.shape}".encode() + values.tobytes()
 
 
 @functools.lru_cache(maxsize=64)

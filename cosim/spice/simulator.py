@@ -44,13 +44,14 @@ class Usage:
             setattr(self, each.name, each.default)
         return taken
 
-    def add(self, deck: Deck, reading: Reading, reused: bool) -> None:
+    def add(self, reading: Reading, *, reused: bool) -> None:
+        """Count the reading of one deck."""
         if reused:
             self.decks_reused += 1
-            self.patterns_reused += deck.reads
+            self.patterns_reused += len(reading.currents)
             return
         self.decks += 1
-        self.patterns_simulated += deck.reads
+        self.patterns_simulated += len(reading.currents)
         self.ngspice_seconds += reading.seconds
         self.retried += reading.attempts > 1
 
@@ -78,6 +79,13 @@ class Simulator:
         self.usage = Usage()
         self.program, self.engine = find_ngspice(run.ngspice)
 
+    def recall(self, identity: str, reads: int, bitlines: int) -> Reading | None:
+        """The stored reading of a deck of so many reads and bitlines, None if there is none."""
+        found = self.store.load(identity, reads, bitlines)
+        if found is not None:
+            self.usage.add(found, reused=True)
+        return found
+
     def simulate(self, decks: Sequence[Deck], title: str = "ngspice") -> list[Reading]:
         """Readings of decks, in their order.
 
@@ -90,12 +98,11 @@ class Simulator:
         missing: dict[int, tuple[Deck, str]] = {}
         for index, deck in enumerate(decks):
             identity = deck.identity(self.engine)
-            found = self.store.load(identity, deck)
+            found = self.recall(identity, deck.reads, len(deck.sources))
             if found is None:
                 missing[index] = deck, identity
             else:
                 readings[index] = found
-                self.usage.add(deck, found, reused=True)
         if missing:
             readings |= self._simulate_missing(missing, title)
         return [readings[index] for index in range(len(decks))]
@@ -118,7 +125,7 @@ class Simulator:
                         index = pending.pop(future)
                         try:
                             readings[index], reused = future.result()
-                            self.usage.add(missing[index][0], readings[index], reused)
+                            self.usage.add(readings[index], reused=reused)
                         except SimulationError as error:
                             failures.append(str(error))
                         advance()
@@ -133,7 +140,7 @@ class Simulator:
     def _one(self, deck: Deck, identity: str, processes: Processes) -> tuple[Reading, bool]:
         """One deck, unless another process simulated it meanwhile: its reading, and whether that was so."""
         with self.store.claim(identity, processes.check):
-            found = self.store.load(identity, deck)
+            found = self.store.load(identity, deck.reads, len(deck.sources))
             if found is not None:
                 return found, True
             reading = self._attempt(deck, identity, processes)

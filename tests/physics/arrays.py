@@ -6,6 +6,7 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 from scipy.interpolate import RectBivariateSpline
 
+from cosim.arithmetic.patterns import pattern_bits
 from cosim.config import Config
 from cosim.currents.programming import close_cells, program_cell
 from cosim.device import Card, load_card
@@ -30,6 +31,11 @@ def group_of(tile: np.ndarray, first_wordline: int, wordlines: int) -> Group:
     """A group of a tile whose other cells conduct, too."""
     units = tile[first_wordline : first_wordline + wordlines]
     return Group(0, first_wordline, 0, (0, wordlines), (0, tile.shape[1] - 1), units, tile)
+
+
+def drive_of(group: Group, patterns: np.ndarray) -> np.ndarray:
+    """Patterns (reads,), bit i the state of input i, as what a deck is asked: (reads, inputs) of 0 and 1."""
+    return pattern_bits(patterns, group.inputs)
 
 
 def decks_for(settings: list[str], simulator: Simulator) -> ArrayDecks:

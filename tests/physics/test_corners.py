@@ -90,7 +90,7 @@ def test_an_array_is_read_at_the_corner(fidelity: str, shifts: np.ndarray, simul
     config = Config.load(None, [*LEVEL_0_OFF, f"run.fidelity={fidelity}", "array.bitline_res_ohm=0", *corner])
     units = np.array([[3, 15], [8, 8], [15, 1]], np.uint8)
     decks = ArrayDecks(load_card("nor65"), shifts, config)
-    deck = decks.deck(Group(0, 0, 0, (0, 3), (0, 1), units), np.array([0b001, 0b110, 0b111]))
+    deck = decks.deck(Group(0, 0, 0, (0, 3), (0, 1), units), np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1]]))
     found = simulator.simulate([deck])[0].currents
     single = currents("nor65", shifts, simulator, *corner)[units]
     expected = np.stack([single[[0]].sum(0), single[[1, 2]].sum(0), single.sum(0)])
@@ -99,7 +99,7 @@ def test_an_array_is_read_at_the_corner(fidelity: str, shifts: np.ndarray, simul
 
 def test_the_nominal_corner_leaves_no_trace_in_a_deck() -> None:
     text = ArrayDecks(load_card("nor65"), np.linspace(2, 0, 16), Config()).deck(
-        Group(0, 0, 0, (0, 1), (0, 1), np.zeros((1, 2), np.uint8)), np.arange(2)
+        Group(0, 0, 0, (0, 1), (0, 1), np.zeros((1, 2), np.uint8)), np.array([[0], [1]])
     ).text()  # fmt: skip
     assert "temp" not in text
     hot = Config.load(None, ["corner.temperature_c=85"])

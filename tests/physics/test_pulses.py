@@ -46,9 +46,9 @@ def test_the_charge_of_a_waveform_is_that_of_nested_patterns(
     """
     group, read_s = random_group(), Config().read
     activations = np.random.default_rng(seed).integers(0, 8, 6)
-    patterns = np.array([(activations > pulse) @ (1 << np.arange(6)) for pulse in range(7)] + [0])
-    (reading,) = simulator.simulate([decks_for(settings, simulator).deck(group, patterns, careful=True)])
-    settled = read(simulator, decks_for([*settings, "run.fidelity=dc"], simulator).deck(group, patterns))
+    drive = np.array([activations > pulse for pulse in range(7)] + [np.zeros(6)], float)
+    (reading,) = simulator.simulate([decks_for(settings, simulator).deck(group, drive, careful=True)])
+    settled = read(simulator, decks_for([*settings, "run.fidelity=dc"], simulator).deck(group, drive))
     charge = np.trapezoid(reading.wave_currents - settled[-1], reading.wave_time, axis=0)
     nested = read_s.pulse_s * (settled - settled[-1]).sum(axis=0)
     lost = (nested - charge) / (read_s.rise_s * (settled[0] - settled[-1]))

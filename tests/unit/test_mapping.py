@@ -119,12 +119,6 @@ def test_decks_hold_whole_blocks_whatever_asked_for_them() -> None:
     assert [len(deck) for deck in deck_patterns(np.array([], np.int64), 9, 256)] == []
 
 
-def test_many_wordlines_read_needed_patterns_only() -> None:
-    needed = np.array([70000, 5, 9])
-    (deck,) = deck_patterns(needed, 20, 256)
-    assert deck.tolist() == [5, 9, 70000]
-
-
 def test_weights_that_do_not_fit_a_cell() -> None:
     narrow = Array(wordlines=20, bitlines=2, open_wordlines=5)
     with pytest.raises(NetworkError, match=r"8-bit weights take 2 cells.*set array\.bitlines >= 3"):
