@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cosim.evaluate.distance import Distance
 from cosim.evaluate.netlists import write_netlists
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.network import LayerSpec, Network, integer_mvm
+from cosim.progress import progress_bar
 from cosim.spice import Usage
 
 
@@ -57,7 +59,7 @@ class CircuitNetwork(nn.Module):
         chosen = {layer.name for layer in layers}
         if any(layer.partial_sums is not None for layer in layers):
             check_digitized(self.config)
-        with self.stopwatch("programming"):
+        with self.stopwatch("programming"), progress_bar("programming cells", 1):
             self.source = source or make_source(self.config, store)
         chip = Chip(self.config, self.source, network.name, self.stopwatch)
         self.arrays = {
@@ -87,15 +89,25 @@ class CircuitNetwork(nn.Module):
         """Logits (n, classes) of images (n, channels, height, width) with values in 0..1."""
         if not self._calibrated:
             self.calibrate(images[: self.config.adc.calibration_images])
-        with torch.no_grad():
-            return self.network(images, self._mvm)
+        numbers = {name: number for number, name in enumerate(self.arrays, 1)}
+        with progress_bar("layers", len(numbers), covers=len(images)) as advance, torch.no_grad():
+            started, before = time.perf_counter(), self._reads()
 
-    def _mvm(self, layer: LayerSpec, activations: Tensor) -> Tensor:
-        array = self.arrays.get(layer.name)
-        if array is None:
-            with self.stopwatch("software layers"):
-                return integer_mvm(layer, activations)
-        return array(activations)
+            def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
+                if layer.name not in numbers:
+                    with self.stopwatch("software layers"):
+                        return integer_mvm(layer, activations)
+                reads, seconds = self._reads() - before, time.perf_counter() - started
+                rate = f", {reads / seconds / 1e6:.2g} M reads/s" if reads else ""
+                advance(0, note=f"layer {numbers[layer.name]} of {len(numbers)}, {layer.name}{rate}")
+                sums: Tensor = self.arrays[layer.name](activations)
+                advance(1)
+                return sums
+
+            return self.network(images, mvm)
+
+    def _reads(self) -> int:
+        return sum(array.reads for array in self.arrays.values())
 
     def audit(self, images: Tensor) -> list[Distance]:
         """Repeat reads in the order the images cause them, and compare with the tables; nothing of ideal arrays.

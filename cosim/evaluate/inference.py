@@ -42,10 +42,10 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     if len(dataset) == 0:
         raise DatasetError("a run needs at least one image, found none")
     network.check_images(dataset.real(0, 1))
-    for array in circuit.arrays.values():
-        array.forget_counts()
     outputs: dict[str, list[torch.Tensor]] = {"float": [], "software": [], "circuit": []}
     with progress_bar("images", len(dataset)) as advance, torch.no_grad():
+        for array in circuit.arrays.values():
+            array.forget_counts()
         for first in range(0, len(dataset), BATCH):
             images = dataset.real(first, first + BATCH)
             outputs["circuit"].append(circuit(images))
@@ -54,11 +54,11 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
                 if network.float_weights is not None:
                     outputs["float"].append(network.forward_float(images))
             advance(len(images))
-    audits, certificate = [], None
-    if circuit.config.run.fidelity == "solved":  # it knows no order of reads, and is no reference for itself
-        certificate = circuit.certify()
-    else:
-        audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
+        audits, certificate = [], None
+        if circuit.config.run.fidelity == "solved":  # it knows no order of reads, and is no reference for itself
+            certificate = circuit.certify()
+        else:
+            audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
     logits = {name: torch.cat(parts).numpy() for name, parts in outputs.items() if parts}
     disagreeing = np.flatnonzero(logits["circuit"].argmax(1) != logits["software"].argmax(1))
     usage, seconds = circuit.take_usage()

@@ -142,9 +142,9 @@ class Bench:
         """(images,) bool: which decisions are right."""
         return decisions == self.dataset.labels.numpy()
 
-    def _decisions(self, forward: Callable[[Tensor], Tensor], title: str) -> np.ndarray:
+    def _decisions(self, forward: Callable[[Tensor], Tensor], title: str, covers: float = 0.0) -> np.ndarray:
         decided, images = [], self.dataset
-        with progress_bar(title, len(images)) as advance, torch.no_grad():
+        with progress_bar(title, len(images), covers=covers) as advance, torch.no_grad():
             for first in range(0, len(images), BATCH):
                 decided.append(forward(images.real(first, first + BATCH)).argmax(1))
                 advance(len(decided[-1]))
@@ -195,7 +195,7 @@ class Bench:
         """
         software, started = self.software, time.perf_counter()
         circuit = CircuitNetwork(self.network, config, store=self.store)
-        decided = self._decisions(circuit, "images")
+        decided = self._decisions(circuit, "images", covers=1.0)
         certificate = circuit.certify() if config.run.fidelity == "solved" else None
         errors = _CodeErrors()
         for array in circuit.arrays.values():

@@ -93,7 +93,7 @@ def _side_by_side(
     workers: int,
 ) -> None:
     """Call `work` on every trial, in processes of their own where there are several."""
-    with progress.progress_bar(title, len(trials)) as advance:
+    with progress.progress_bar(title, len(trials), lines=False) as advance:
         if workers == 1 or len(trials) < 2:
             for trial in trials:
                 work(trial, folder, data, device)

@@ -115,7 +115,7 @@ def fit(net: nn.Module, images_for: Callable[[Tensor], Tensor], labels: Tensor, 
         done = load_checkpoint(course.checkpoint, net, optimizer, schedule, course.identity)
         history = [Epoch(**epoch) for epoch in done]
     _check_ranges(net, course.title, "is zero before training: the layer's weights, or all it sees, are zero")
-    with progress_bar(course.title, course.epochs * steps) as advance, torch.enable_grad():
+    with progress_bar(course.title, course.epochs * steps, lines=False) as advance, torch.enable_grad():
         advance(len(history) * steps)
         for number in range(len(history), course.epochs):
             _set_modes(net, course, number)
