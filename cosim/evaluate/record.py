@@ -213,10 +213,13 @@ class RunRecord:
             raise ValueError("there must be an image, and no more pictures than images decided differently")
         for layer in self.layers:
             _check_layer(layer)
+            if layer.kept is not None and len(layer.kept) != len(layer.inputs):
+                raise ValueError(f"reads must be kept of {len(layer.inputs)} groups, found {len(layer.kept)}")
             for group in layer.kept or ():
                 reads, bitlines = group.lsb.shape
                 _check_integers("uses", group.uses, (reads,), 1 << 62)
-                _check_integers("patterns", group.patterns, (reads,), 1 << 62)
+                if group.patterns.shape != (reads,) or group.patterns.dtype.kind not in "iu":
+                    raise ValueError(f"patterns must be integers of shape {(reads,)}")
                 for values in (group.codes, group.ideal_codes, group.ideal):
                     if values.shape != (reads, bitlines) or not np.isfinite(values).all():
                         raise ValueError(f"codes and currents must be finite and of shape {(reads, bitlines)}")

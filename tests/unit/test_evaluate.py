@@ -14,7 +14,8 @@ import cosim
 from cosim.errors import ConfigError, DatasetError, InputError, NetworkError
 from cosim.evaluate import Accuracy, RunRecord, compare_record
 from cosim.evaluate.provenance import Provenance
-from tests.conftest import make_network, random_images
+from cosim.network import Network, SoftwareStep
+from tests.conftest import make_layer, make_network, random_images
 
 WIRED = ["array.open_wordlines=4", "array.bitline_res_ohm=40", "run.fidelity=dc"]
 
@@ -87,6 +88,20 @@ def test_reads_are_kept_on_request_and_nothing_else_changes(
     assert np.array_equal(kept.layers[0].kept[1].lsb, record.layers[0].kept[1].lsb)
     assert compare_record(loaded).layers == compare_record(record).layers
     assert (tmp_path / "lean.h5").stat().st_size < (tmp_path / "kept.h5").stat().st_size
+
+
+def test_reads_of_many_inputs_are_kept(tmp_path: Path) -> None:
+    """Beyond 62 inputs a pattern is a hash, which may be negative."""
+    network = Network("wide", (8, 4, 4), [make_layer(inputs=8), SoftwareStep("flatten")])
+    images = cosim.Dataset("noise", random_images(9, (8, 4, 4)), 1, torch.zeros(9, dtype=torch.int64), digest="")
+    wide = cosim.Config.load(None, ["run.fidelity=ideal", "run.keep_reads=true", "array.open_wordlines=72"])
+    record = cosim.infer(cosim.CircuitNetwork(network, wide), images)
+    record.save(tmp_path / "run.h5")
+    again = RunRecord.load(tmp_path / "run.h5")
+    assert record.layers[0].kept is not None
+    assert again.layers[0].kept is not None
+    assert record.layers[0].kept[0].patterns.min() < 0
+    assert np.array_equal(again.layers[0].kept[0].patterns, record.layers[0].kept[0].patterns)
 
 
 def test_every_dataset_says_its_unit_and_what_it_is(record: RunRecord, tmp_path: Path) -> None:
