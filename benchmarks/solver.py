@@ -1,14 +1,17 @@
-"""The array solver beside ngspice: errors and times of the same reads, and resistive crossbars beside badcrossbar.
+"""The array solver beside ngspice: errors and times of the same reads; resistive crossbars beside badcrossbar.
 
-    .venv/bin/python benchmarks/solver.py [--part errors|many|source-lines|crossbar] [--store DIR]
+    .venv/bin/python benchmarks/solver.py [--only errors many source-lines crossbar] [--store DIR]
 
-Both sides of every ratio run in one process, one thread, one after the other. Times are CPU seconds: of ngspice those
-of its process, which the store keeps, of the solver the least of five repetitions with the curves at hand.
+Both sides of a ratio run in one process on one thread, one after the other, and are CPU seconds: of ngspice those of
+its processes, of the solver the least of five repetitions with the curves of the cell at hand. With a store that holds
+the decks already nothing is simulated and no ratio is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -18,16 +21,15 @@ import numpy as np
 import torch
 
 import cosim
+from cosim.arithmetic.codes import code_units
 from cosim.arithmetic.patterns import pattern_bits
 from cosim.cli.shared import use_threads
 from cosim.config import Config
 from cosim.currents import SolvedSource, SpiceSource
-from cosim.mapping import Group
-from cosim.solver import ArraySolver
 from cosim.solver.crossbar import crossbar_currents
-from cosim.spice import Simulator, Store
 
-CORNERS = [("-40", "0.9"), ("-40", "1.1"), ("125", "0.9"), ("125", "1.1")]
+ERRORS = [["array.bitline_res_ohm=0.4"], ["array.bitline_res_ohm=5"], ["array.bitline_res_ohm=20"],
+          *([f"corner.temperature_c={c}", f"corner.supply={v}"] for c in (-40, 125) for v in (0.9, 1.1))]  # fmt: skip
 
 
 def least(work: Callable[[], object], repeats: int = 5) -> float:
@@ -40,32 +42,91 @@ def least(work: Callable[[], object], repeats: int = 5) -> float:
     return min(found)
 
 
-def compare(title: str, settings: list[str], store: Path, reads: int | None = None) -> None:
-    """Every pattern, or some reads drawn at random, of every group of conv2 of mnist-w4a4."""
-    config = Config.load(None, ["run.fidelity=dc", "trim.method=none", *settings])
-    network = cosim.load_network("mnist-w4a4")
-    circuit = cosim.CircuitNetwork(network, config, store=store)
-    source, array = circuit.source, circuit.arrays["conv2"]
-    assert isinstance(source, SpiceSource)
-    solved = SolvedSource(config, source.cell, source.simulator)
-    rng = np.random.default_rng(0)
-    requests = []
-    for index, group in enumerate(array.plan.groups):
-        if reads is None:
-            drive = pattern_bits(np.arange(2**group.inputs), group.inputs)
-        else:
-            drive = (rng.random((reads, group.inputs)) < 0.25).astype(np.int64)
-        requests.append(array.request(index, drive))
-    source.usage.take()
-    expected = [found.currents for found in source.currents(requests, title)]
-    found = [each.currents for each in solved.currents(requests, title)]
+def compare(settings: list[str], store: Path, layers: tuple[str, ...], reads: int | None, groups: int | None) -> None:
+    """Patterns of layers of mnist-w4a4, solved and in ngspice `dc`.
+
+    Args:
+        reads: drawn with a quarter of the inputs open; None for every pattern.
+        groups: of each layer, evenly apart; None for all.
+    """
+    config = Config.load(None, ["run.fidelity=dc", *settings])
+    circuit = cosim.CircuitNetwork(cosim.load_network("mnist-w4a4"), config, store=store)
+    simulated = circuit.source
+    assert isinstance(simulated, SpiceSource)
+    assert simulated.cell is not None
+    solved = SolvedSource(config, simulated.cell, simulated.simulator)
+    rng, requests = np.random.default_rng(0), []
+    for array in (circuit.arrays[layer] for layer in layers):
+        chosen = np.unique(np.linspace(0, len(array.plan.groups) - 1, groups or len(array.plan.groups)).astype(int))
+        for index in chosen.tolist():
+            inputs = array.plan.groups[index].inputs
+            every = pattern_bits(np.arange(2**inputs), inputs) if reads is None else None
+            drive = (rng.random((reads or 0, inputs)) < 0.25).astype(np.int64) if every is None else every
+            requests.append(array.request(index, drive))
+    simulated.usage.take()
+    expected = [found.currents for found in simulated.currents(requests, "dc")]
+    spent = simulated.usage.ngspice_seconds
+    found = [found.currents for found in solved.currents(requests, "solved")]
+    seconds = least(lambda: list(solved.currents(requests, "solved")))
     cells = sum(len(request.drive) * request.group.units.size for request in requests)
-    seconds = least(lambda: list(solved.currents(requests, title)), 5 if solved.solver.shares_patterns else 2)
-    error = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)) / config.cell.unit_a
-    lsb = error / cosim.arithmetic.codes.code_units(config)[0]
-    spent = sum(source.simulator.store.load(deck.identity(source.identity), deck).seconds
-                for deck in map(source.deck, requests)) if False else source.usage.ngspice_seconds  # fmt: skip
-    ngspice = f"{1e6 * spent / cells:.3g} us" if spent else "from the store"
-    ratio = f"{spent / seconds:,.0f} times" if spent else ""
-    print(f"{title:34s} {lsb:8.1e} LSB   solver {1e6 * seconds / cells:.4f} us a cell and read   dc {ngspice}   {ratio}",
-          flush=True)  # fmt: skip
+    lsb_a = config.cell.unit_a * code_units(config)[0]
+    error = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True)) / lsb_a
+    each = f"{1e6 * seconds / cells:.4f} us a cell and read"
+    beside = f"dc {1e6 * spent / cells:.2f} us, {spent / seconds:,.0f} times" if spent else "dc from the store"
+    print(f"  {' '.join(settings):62s} {error:.1e} LSB  {each}  {beside}", flush=True)
+
+
+def errors(store: Path) -> None:
+    print("every pattern of mnist-w4a4, nine open wordlines")
+    for settings in ERRORS:
+        compare(settings, store, ("conv1", "conv2"), None, None)
+
+
+def many(store: Path) -> None:
+    print("sixty-four open wordlines, 256 reads")
+    for ohm in (0.4, 2):
+        compare(["array.open_wordlines=64", f"array.bitline_res_ohm={ohm}"], store, ("conv2",), 256, None)
+
+
+def source_lines(store: Path) -> None:
+    print("source lines of 5 ohm a cell, a strap every 16, every pattern of two groups")
+    compare(["array.source_res_ohm=5", "array.source_strap_cells=16"], store, ("conv2",), None, 2)
+
+
+def crossbar(store: Path) -> None:
+    """Random resistors of 1 to 100 uS, wires of 1 ohm a cell, 64 input vectors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses pycairo, which its plots need
+        import badcrossbar
+    logging.disable(logging.INFO)
+    print("resistive crossbars, 64 input vectors")
+    for size in (64, 128):
+        rng = np.random.default_rng(0)
+        siemens, volts = rng.uniform(1e-6, 1e-4, (size, size)), 0.1 * rng.uniform(0, 1, (64, size))
+        started = time.process_time()
+        # It drives wordlines from one end and senses bitlines behind the last one.
+        expected = badcrossbar.compute(volts.T[::-1], 1 / siemens[::-1], r_i=1).currents.output
+        theirs = time.process_time() - started
+        cells, inputs = torch.from_numpy(siemens.T.copy()), torch.from_numpy(volts)
+        ours = least(lambda cells=cells, inputs=inputs: crossbar_currents(cells, inputs, 1.0))
+        error = np.abs(crossbar_currents(cells, inputs, 1.0).numpy() / expected - 1).max()
+        print(f"  {size} x {size}: {1e3 * ours:.1f} ms, badcrossbar {theirs:.2f} s, {theirs / ours:.0f} times, "
+              f"largest relative difference {error:.1e}", flush=True)  # fmt: skip
+
+
+PARTS = {"errors": errors, "many": many, "source-lines": source_lines, "crossbar": crossbar}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--store", type=Path, help="simulation results; left out, a fresh one")
+    given = parser.parse_args()
+    use_threads(Config())
+    with tempfile.TemporaryDirectory() as folder:
+        for part in given.only:
+            PARTS[part](given.store or Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Crossbars of resistors, driven along one side and sensed along the other: all input vectors at once, directly.
 
-The nodes of a driven line's cells are eliminated cell by cell from its far end, for all driven lines together: seen from
-the driver, what lies farther out is one matrix of conductances J between the lines. A sensed line is, to the driven
-lines it crosses, such a matrix too: the cells less what its own resistance takes, a tridiagonal system solved for all
-sensed lines at once. In series with a wire of R ohm, a matrix F becomes
+The nodes of a driven line's cells are eliminated cell by cell from its far end, for all driven lines together: seen
+from the driver, what lies farther out is one matrix of conductances J between the lines. A sensed line is, to the
+driven lines it crosses, such a matrix too: the cells less what its own resistance takes, a tridiagonal system solved
+for all sensed lines at once. In series with a wire of R ohm, a matrix F becomes
 
     J = F (1 + R F)^-1 = (1 - (1 + R F)^-1) / R
 
@@ -36,7 +36,8 @@ def crossbar_currents(siemens: Tensor, volts: Tensor, wire_ohm: float) -> Tensor
     steps = []
     for line in range(sensed - 1, -1, -1):
         # Of the voltage before a stretch of wire, what is left behind it.
-        left = torch.cholesky_inverse(torch.linalg.cholesky(identity + wire_ohm * (through[line] + beyond)))
+        factor = torch.linalg.cholesky_ex(identity + wire_ohm * (through[line] + beyond)).L
+        left = torch.cholesky_inverse(factor)
         steps.append(left)
         beyond = (identity - left) / wire_ohm
     nodes, found = volts.T, []
@@ -52,7 +53,7 @@ def _sensed_lines(siemens: Tensor, wire_s: float) -> tuple[Tensor, Tensor]:
 
     The line's own voltages are those of a tridiagonal system, solved by elimination from its far end.
     """
-    sensed, driven = siemens.shape
+    driven = siemens.shape[1]
     shares = torch.diag_embed(siemens)  # currents into the line's nodes, a row a node
     pivots, sides = [siemens[:, -1] + wire_s], [shares[:, -1]]
     for node in range(driven - 2, -1, -1):

@@ -76,32 +76,34 @@ class SourceLines:
             (reads, cells, columns) [V] and (reads, lines) [A].
         """
         reads, _, columns = drawn.shape
-        lines, places = len(self.held_s), self.held_s.shape[1] if len(self.strap_s) == 0 else len(self.strap_s)
         rows = self.line_of.to(drawn.device)
 
         def by_line(values: Tensor) -> Tensor:
-            summed = torch.zeros(reads, lines, columns, dtype=values.dtype, device=values.device)
+            summed = torch.zeros(reads, len(self.held_s), columns, dtype=values.dtype, device=values.device)
             return summed.index_add_(1, rows, values)
 
-        sources, beside = by_line(drawn + slopes * before), by_line(slopes)
+        sources, beside = by_line(torch.addcmul(drawn, slopes, before)), by_line(slopes)
         held = self.held_s.to(drawn)
         if len(self.strap_s) == 0:
             total_s = beside.sum(2) + held[:, 0]
             volts = self.sense_ohm * sources.sum(2) / (1 + self.sense_ohm * total_s)
             sensed = sources.sum(2) - volts * total_s
             return volts[:, rows, None].expand_as(drawn), sensed
-        strap = self.strap_s.to(drawn)
-        known = torch.zeros(2, reads, lines, places, dtype=drawn.dtype, device=drawn.device)
-        known[0, :, :, self.columns] = sources
-        known[1] = strap  # what a volt at the straps does
-        diagonal = strap + self.along_s.to(drawn) + _shifted(self.along_s).to(drawn) + held
-        diagonal = diagonal.expand(reads, lines, places).clone()
-        diagonal[:, :, self.columns] += beside
-        found = _eliminate(diagonal, self.along_s.to(drawn), known)
-        at_ground, of_a_volt = (found[0] * strap).sum(2), (found[1] * strap).sum(2) - strap.sum()
-        strap_v = self.sense_ohm * at_ground / (1 - self.sense_ohm * of_a_volt)
-        volts = found[0] + strap_v[..., None] * found[1]
-        return volts[:, :, self.columns][:, rows], at_ground + strap_v * of_a_volt
+        # Places first: elimination goes from place to place, for all reads and lines at once.
+        strap, along = self.strap_s.to(drawn)[:, None, None], self.along_s.to(drawn)
+        known = drawn.new_zeros(len(strap), reads, len(held))
+        known[self.columns] = sources.permute(2, 0, 1)
+        diagonal = (strap + along[:, None, None] + _shifted(along)[:, None, None] + held.T[:, None]).expand_as(known)
+        diagonal = diagonal.clone()
+        diagonal[self.columns] += beside.permute(2, 0, 1)
+        found = _eliminate(diagonal, along.tolist(), known)
+        sensed = (found * strap).sum(0)
+        if self.sense_ohm > 0:  # the straps rise with the current that they carry
+            of_a_volt = _eliminate(diagonal, along.tolist(), strap.expand_as(known))
+            slope_s = (of_a_volt * strap).sum(0) - strap.sum()
+            strap_v = self.sense_ohm * sensed / (1 - self.sense_ohm * slope_s)
+            found, sensed = found + strap_v * of_a_volt, sensed + strap_v * slope_s
+        return found[self.columns][:, :, rows].permute(1, 2, 0), sensed
 
 
 def _wire(array: Array, places: int) -> tuple[Tensor, Tensor]:
@@ -123,15 +125,15 @@ def _shifted(along: Tensor) -> Tensor:
     return torch.cat([along[1:], torch.zeros_like(along[:1])])
 
 
-def _eliminate(diagonal: Tensor, along: Tensor, known: Tensor) -> Tensor:
-    """Solutions of symmetric tridiagonal systems (..., places) with the off-diagonal -`along`, for several sides."""
+def _eliminate(diagonal: Tensor, along: list[float], known: Tensor) -> Tensor:
+    """Solutions of symmetric tridiagonal systems (places, ...) with the off-diagonal -`along`."""
     places = len(along)
-    pivots, sides = [diagonal[..., 0]], [known[..., 0]]
+    pivots, sides = [diagonal[0]], [known[0]]
     for place in range(1, places):
         share = along[place] / pivots[-1]
-        pivots.append(diagonal[..., place] - share * along[place])
-        sides.append(known[..., place] + share * sides[-1])
+        pivots.append(torch.sub(diagonal[place], share, alpha=along[place]))
+        sides.append(torch.addcmul(known[place], share, sides[-1]))
     found = [sides[-1] / pivots[-1]]
     for place in range(places - 2, -1, -1):
-        found.append((sides[place] + along[place + 1] * found[-1]) / pivots[place])
-    return torch.stack(found[::-1], -1)
+        found.append(torch.add(sides[place], found[-1], alpha=along[place + 1]).div_(pivots[place]))
+    return torch.stack(found[::-1])

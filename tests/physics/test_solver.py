@@ -20,6 +20,7 @@ from cosim.mapping import Group
 from cosim.netlist import ArrayDecks
 from cosim.solver import ArraySolver, Order
 from cosim.solver.coupled import Bitlines, coupled_currents
+from cosim.solver.crossbar import crossbar_currents
 from cosim.solver.source_lines import SourceLines
 from cosim.solver.stage import Stage
 from cosim.spice import Simulator
@@ -201,6 +202,8 @@ def test_resistive_crossbars_equal_badcrossbar() -> None:
         Stage(0.1),
     )
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    direct = crossbar_currents(torch.from_numpy(siemens.T.copy()), torch.from_numpy(0.1 * shares), 1.0)
+    np.testing.assert_allclose(direct.numpy(), expected, rtol=1e-9)
 
 
 KINKED = """

@@ -53,8 +53,8 @@ def test_saving_replaces_networks_and_nothing_else(suffix: str, content: str, tm
 @pytest.mark.parametrize("name", shipped_networks())
 def test_shipped_networks_load_and_name_their_command(name: str) -> None:
     network = load_network(name)
-    assert network.card["command"].startswith("cosim train ")
-    assert network.card["accuracy_software"] >= 0.99
+    assert network.card["command"].startswith(("cosim train ", "cosim study "))
+    assert network.card["accuracy_software"] >= (0.85 if network.card["dataset"] == "cifar10" else 0.99)
     assert all(layer.weight_bits == 4 and layer.activation_bits == 4 for layer in network.layers)
 
 
