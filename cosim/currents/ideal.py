@@ -9,7 +9,7 @@ import numpy as np
 from cosim.config import Config
 from cosim.currents.programming import ProgrammedCell
 from cosim.currents.request import GroupCurrents, ReadRequest
-from cosim.spice import Usage
+from cosim.spice import Store, Usage
 
 
 class IdealSource:
@@ -19,6 +19,7 @@ class IdealSource:
         self.identity = "ideal"
         self.cell: ProgrammedCell | None = None
         self.usage = Usage()
+        self.store: Store | None = None
         self._unit_a = config.cell.unit_a
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:

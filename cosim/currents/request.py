@@ -10,7 +10,7 @@ import numpy as np
 
 from cosim.currents.programming import ProgrammedCell
 from cosim.mapping import Group
-from cosim.spice import Usage
+from cosim.spice import Store, Usage
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,7 @@ class CurrentSource(Protocol):
         identity: of the source and its version, as "ngspice-39"; part of every stored result's identity.
         cell: the cell that groups are programmed with, None where cells are ideal.
         usage: what was simulated so far, a counter that its holder may take.
+        store: where results are kept, None where nothing is.
     """
 
     identity: str
@@ -62,6 +63,9 @@ class CurrentSource(Protocol):
 
     @property
     def usage(self) -> Usage: ...
+
+    @property
+    def store(self) -> Store | None: ...
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
         """The patterns to ask for where some are needed, a request each: those, and what comes along at no cost.

@@ -12,7 +12,7 @@ from cosim.currents.programming import ProgrammedCell
 from cosim.currents.request import GroupCurrents, ReadRequest
 from cosim.mapping import ENUMERATED_INPUTS, block_reads, deck_patterns
 from cosim.netlist import ArrayDecks, Deck
-from cosim.spice import IndexedDeck, Reading, Simulator, Usage, read_keys
+from cosim.spice import IndexedDeck, Reading, Simulator, Store, Usage, read_keys
 
 # Decks looked up, written and simulated at a time: a bound on the memory.
 _DECKS_A_STEP = 512
@@ -96,6 +96,11 @@ class SpiceSource:
     def usage(self) -> Usage:
         """What the simulator did."""
         return self.simulator.usage
+
+    @property
+    def store(self) -> Store:
+        """The simulator's."""
+        return self.simulator.store
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
         """Whole decks of patterns (`cosim.mapping.deck_patterns`)."""

@@ -15,7 +15,7 @@ from cosim.currents.request import GroupCurrents, ReadRequest
 from cosim.mapping import ENUMERATED_INPUTS
 from cosim.progress import progress_bar
 from cosim.solver import ArraySolver
-from cosim.spice import Simulator, Usage
+from cosim.spice import Simulator, Store, Usage
 
 # Groups whose requests are answered together.
 _GROUPS_A_STEP = 64
@@ -45,6 +45,11 @@ class SolvedSource:
     def usage(self) -> Usage:
         """What the simulator did for the curves, and for certificates."""
         return self.simulator.usage
+
+    @property
+    def store(self) -> Store:
+        """The simulator's."""
+        return self.simulator.store
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
         """Every pattern of a group that is small enough: they are solved together."""

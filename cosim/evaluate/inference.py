@@ -16,6 +16,7 @@ from cosim.evaluate.comparison import Comparison, compare_record
 from cosim.evaluate.distance import Distance
 from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.record import AuditRecord, Geometry, LayerRecord, RunRecord, Waveform
+from cosim.evaluate.software import float_logits, software_logits
 from cosim.evaluate.summary import summarize
 from cosim.progress import progress_bar
 
@@ -42,25 +43,24 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     if len(dataset) == 0:
         raise DatasetError("a run needs at least one image, found none")
     network.check_images(dataset.real(0, 1))
-    outputs: dict[str, list[torch.Tensor]] = {"float": [], "software": [], "circuit": []}
+    found: list[Tensor] = []
     with progress_bar("images", len(dataset)) as advance, torch.no_grad():
         for array in circuit.arrays.values():
             array.forget_counts()
         for first in range(0, len(dataset), BATCH):
             images = dataset.real(first, first + BATCH)
-            outputs["circuit"].append(circuit(images))
-            with circuit.stopwatch("software network"):
-                outputs["software"].append(network(images))
-                if network.float_weights is not None:
-                    outputs["float"].append(network.forward_float(images))
+            found.append(circuit(images))
             advance(len(images))
+        with circuit.stopwatch("software network"):
+            software = software_logits(network, dataset, circuit.source.store, BATCH)
+            floating = float_logits(network, dataset, circuit.source.store, BATCH)
         audits, certificate = [], None
         if circuit.config.run.fidelity == "solved":  # it knows no order of reads, and is no reference for itself
             certificate = circuit.certify()
         else:
             audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
-    logits = {name: torch.cat(parts).numpy() for name, parts in outputs.items() if parts}
-    disagreeing = np.flatnonzero(logits["circuit"].argmax(1) != logits["software"].argmax(1))
+    logits = torch.cat(found).numpy()
+    disagreeing = np.flatnonzero(logits.argmax(1) != software.argmax(1))
     usage, seconds = circuit.take_usage()
     provenance = Provenance.of(
         network,
@@ -75,9 +75,9 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     return RunRecord(
         provenance=provenance,
         labels=dataset.labels.numpy(),
-        logits_float=logits.get("float"),
-        logits_software=logits["software"],
-        logits_circuit=logits["circuit"],
+        logits_float=floating,
+        logits_software=software,
+        logits_circuit=logits,
         disagreeing=disagreeing,
         disagreeing_images=dataset.images[torch.from_numpy(disagreeing[:_KEPT])].numpy(),
         levels_shift_v=circuit.source.cell.shifts if circuit.source.cell else np.zeros(0),

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +25,9 @@ from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
 from cosim.evaluate.inference import BATCH
 from cosim.evaluate.provenance import Provenance
+from cosim.evaluate.software import content_digest
 from cosim.files import source_digest
-from cosim.network import LayerSpec, Network
+from cosim.network import Network
 from cosim.progress import progress_bar
 from cosim.spice import engine_of
 
@@ -153,18 +154,7 @@ class Bench:
     @cached_property
     def _digest(self) -> str:
         """SHA-256 of network and images."""
-        digest = hashlib.sha256()
-        for step in self.network.steps:
-            operation = step.operation
-            values = vars(operation) if isinstance(operation, LayerSpec) else asdict(operation)
-            digest.update(repr((step.name, step.inputs)).encode())
-            for name, value in values.items():
-                digest.update(f"\0{name}\0".encode())
-                digest.update(value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
-        digest.update(self.dataset.images.numpy().tobytes())
-        digest.update(self.dataset.labels.numpy().tobytes())
-        digest.update(repr(self.dataset.full_scale).encode())
-        return digest.hexdigest()
+        return content_digest(self.network, self.dataset)
 
     def identity(self, config: Config) -> str:
         """SHA-256 of all that can change the outcome: configuration, card, network, images, code, versions.

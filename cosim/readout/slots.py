@@ -81,14 +81,16 @@ class Slots:
 
     def rows(self, reads: Tensor) -> Tensor:
         """Stream * room + slot, int32, of reads that have slots."""
-        offsets = torch.arange(self.plan.streams, dtype=torch.int32)[:, None] * self.room
-        if self.listed:
-            return reads + offsets
+        planes = reads.shape[-1]
+        starts = self.room * torch.arange(self.plan.streams, dtype=torch.int32)
+        if self.listed:  # side by side, so that additions are long
+            rows = reads.flatten(3).to(torch.int32, copy=True).add_(starts.repeat_interleave(planes))
+            return rows.view(reads.shape)
         found = [
             torch.from_numpy(self.slot(stream, reads[..., stream, :].numpy()).astype(np.int32))
             for stream in range(self.plan.streams)
         ]
-        return torch.stack(found, -2) + offsets
+        return torch.stack(found, -2) + starts[:, None]
 
     def slot(self, stream: int, numbers: np.ndarray) -> np.ndarray:
         """Slots of a stream's reads (...).

@@ -3,6 +3,7 @@
     cosim-store             marks the folder as a store
     results/ab/ab12….npz    one accepted deck: its currents, checked by the archive's own checksums
     index/ab/ab12….txt      one group: which deck answers which reads (`cosim.spice.index`)
+    answers/ab12…           what a network made of images in software, behind its SHA-256
     failures/ab12…/         one failed deck: deck, cards, log, reason.txt with a command that repeats it
     locks/, scratch/        who is simulating what, and where
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import hashlib
 import os
 import re
 import shlex
@@ -39,7 +41,8 @@ from cosim.spice.index import Index
 from cosim.spice.ngspice import Reading, Rejected, write_deck
 
 _MARK = "cosim-store"
-_ROOMS = ("results", "index", "failures", "locks", "scratch")
+_ROOMS = ("results", "index", "answers", "failures", "locks", "scratch")
+_DIGEST_BYTES = hashlib.sha256().digest_size
 _SCRATCH_NAME = re.compile(r"run-[A-Za-z0-9_]{8}")
 
 
@@ -128,6 +131,26 @@ class Store:
         write_whole(path, content.getvalue(), scratch=self.scratch)
         shutil.rmtree(self.root / "failures" / identity, ignore_errors=True)
 
+    def load_answer(self, identity: str) -> bytes | None:
+        """What `save_answer` kept under an identity, None if there is nothing, or it is damaged."""
+        path = self.root / "answers" / identity
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        digest, answer = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        return answer if hashlib.sha256(answer).digest() == digest else None
+
+    def save_answer(self, identity: str, answer: bytes) -> None:
+        """Keep what was computed in software, behind its SHA-256."""
+        content = hashlib.sha256(answer).digest() + answer
+        path = self.root / "answers" / identity
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        write_whole(path, content, scratch=self.scratch)
+
     @contextmanager
     def claim(self, identity: str, keep_waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the right to simulate a deck; another holder is waited for, a dead one holds nothing.
@@ -165,15 +188,15 @@ class Store:
         return folder, repeat
 
     def size(self) -> tuple[int, int, int]:
-        """Results, failures, and bytes of both and of the index."""
+        """Results, failures, and bytes of both, of the index and of answers."""
         results = list((self.root / "results").glob("*/*.npz"))
         failures = [folder for folder in (self.root / "failures").iterdir() if folder.is_dir()]
         files = results + [file for folder in failures for file in folder.iterdir()]
-        files += (self.root / "index").glob("*/*.txt")
+        files += [*(self.root / "index").glob("*/*.txt"), *(self.root / "answers").glob("*")]
         return len(results), len(failures), sum(file.stat().st_size for file in files)
 
     def clear(self) -> None:
-        """Remove every result and failure, and the index, and nothing else.
+        """Remove every result, answer and failure, and the index, and nothing else.
 
         Raises:
             OutputError: the directory holds things that are no part of a store.
@@ -181,7 +204,7 @@ class Store:
         strange = sorted({entry.name for entry in self.root.iterdir()} - {*_ROOMS, _MARK})
         if strange:
             raise OutputError(f"{self.root} holds {strange[0]!r}, which is no part of a store: remove the rest by hand")
-        for room in ("results", "index", "failures"):
+        for room in ("results", "index", "answers", "failures"):
             shutil.rmtree(self.root / room, ignore_errors=True)
             (self.root / room).mkdir(exist_ok=True)
 
