@@ -14,6 +14,9 @@ from cosim.spice import Simulator
 
 # Unit currents that all cells of a bitline may draw together when closed.
 _LARGEST_LEAK = 0.1
+# Designs that a process keeps: threshold shifts and closed cells.
+_KEPT: dict[tuple[str, ...], tuple[np.ndarray, ClosedCells]] = {}
+_MOST_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +43,22 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
         CardError: the card is no cell, or cannot hold the levels.
         ConfigError: no two levels can be told apart on the configured chip.
     """
-    card = load_card(config.cell.card)
-    shifts, variation = program_cell(card, config, simulator), None
+    card, variation = load_card(config.cell.card), None
+    # Chips of one design are programmed alike: a process keeps the last designs.
+    sections = (config.array, config.cell, config.read, config.corner)
+    texts = (card.at(process).text() for process in (Corner().process, config.corner.process))
+    key = (*texts, *(section.model_dump_json() for section in sections), simulator.engine)
+    if key not in _KEPT:
+        shifts = program_cell(card, config, simulator)
+        _KEPT[key] = shifts, close_cells(card, shifts, config, simulator)
+    shifts, closed = _KEPT[key]
+    while len(_KEPT) > _MOST_KEPT:
+        del _KEPT[next(iter(_KEPT))]
     if config.variation.threshold_error:
         relative = config.variation.program_sigma_rel > 0
         slopes = level_slopes(card, shifts, config, simulator) if relative else None
         variation = CellVariation(config, shifts, slopes)
-    return ProgrammedCell(card, shifts, close_cells(card, shifts, config, simulator), variation)
+    return ProgrammedCell(card, shifts, closed, variation)
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:

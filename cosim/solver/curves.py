@@ -30,6 +30,9 @@ _BLOCK_V = 0.25
 _DRAIN_BEYOND = 1.05
 # What a fit may leave, in unit currents: the error of a read is the sum over its open cells.
 _LARGEST_RESIDUE_UNITS = 2e-4
+# What was simulated of blocks of threshold shifts that a process keeps, and how many.
+_KEPT: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
+_MOST_KEPT = 256
 # A source line may rise by this share of the bitline's voltage.
 SOURCE_SHARE = 0.4
 
@@ -109,6 +112,14 @@ class CurveSource:
         self._level_shifts = level_shifts
         self._sources = sources
         self._grid: CellCurves | None = None
+        read = (config.read_at_corner, config.cell, config.corner)
+        self._condition = (
+            card.at(config.corner.process).text(),
+            *(section.model_dump_json() for section in read),
+            simulator.engine,
+            order,
+            sources,
+        )
 
     def levels(self) -> CellCurves:
         """Curves of the levels.
@@ -130,25 +141,41 @@ class CurveSource:
         return held
 
     def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float, *, levels: bool) -> CellCurves:
-        """Curves of blocks of threshold shifts, a deck each, smooth between the lowest and the highest that is used."""
+        """Curves of blocks of threshold shifts, smooth between the lowest and the highest that is used."""
         volts = self._config.read_at_corner.bitline_v
         drains, sources = self._points(volts)
-        decks = []
-        for shifts in blocks:
-            shift, drain, source = (axis.ravel() for axis in np.meshgrid(shifts, drains, sources, indexing="ij"))
-            source_v = source if self._sources else None
-            decks.append(curve_deck(self._card, shift, drain + source, self._config, source_v=source_v))
-            decks.append(curve_deck(self._card, shifts, np.full(len(shifts), volts), self._config, wordline_v=0.0))
-        readings = self._simulator.simulate(decks, "curves of the cell")
-        currents = np.concatenate(
-            [reading.currents[0].reshape(-1, len(drains), len(sources)) for reading in readings[::2]]
-        )
-        closed = np.concatenate([np.abs(reading.currents[0]) for reading in readings[1::2]])
+        currents, closed = (np.concatenate(parts) for parts in zip(*self._simulated(blocks), strict=True))
         shifts = np.concatenate(blocks)
         used = (shifts >= lowest - 1e-9) & (shifts <= highest + 1e-9)
         self._check_rising(shifts[used], currents[used])
         fitted = self._fitted(shifts, currents, volts - drains, sources, used)
         return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts, levels)
+
+    def _simulated(self, blocks: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Currents of open cells (shifts, drains, sources) and of closed ones (shifts,), by block [A].
+
+        Chips of one design have the same curves: a process keeps the last blocks.
+        """
+        keys = [(*self._condition, shifts.tobytes()) for shifts in blocks]
+        missing = [number for number, key in enumerate(keys) if key not in _KEPT]
+        volts = self._config.read_at_corner.bitline_v
+        drains, sources = self._points(volts)
+        decks = []
+        for number in missing:
+            shifts = blocks[number]
+            shift, drain, source = (axis.ravel() for axis in np.meshgrid(shifts, drains, sources, indexing="ij"))
+            source_v = source if self._sources else None
+            decks.append(curve_deck(self._card, shift, drain + source, self._config, source_v=source_v))
+            still = np.full(len(shifts), volts)
+            decks.append(curve_deck(self._card, shifts, still, self._config, wordline_v=0.0))
+        readings = self._simulator.simulate(decks, "curves of the cell") if decks else []
+        found = dict(_KEPT)
+        for number, opened, closed in zip(missing, readings[::2], readings[1::2], strict=True):
+            currents = opened.currents[0].reshape(-1, len(drains), len(sources))
+            found[keys[number]] = _KEPT[keys[number]] = currents, np.abs(closed.currents[0])
+        while len(_KEPT) > _MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        return [found[key] for key in keys]
 
     def _points(self, volts: float) -> tuple[np.ndarray, np.ndarray]:
         """Voltages from source to drain, and of the source, at which the cell is simulated: twice as many as there are

@@ -138,13 +138,14 @@ def test_more_wordlines_than_can_be_enumerated_on_the_circuit(shared_store: obje
     assert np.array_equal(found.numpy(), exact_mvm(layer, activations.numpy()))
 
 
-def test_many_open_wordlines_learn_patterns_as_images_come() -> None:
-    layer = make_layer(inputs=4)
-    settings = ["array.open_wordlines=20", "adc.bits=lossless", "run.fidelity=ideal"]
+@pytest.mark.parametrize("opened", [20, 64, 200])
+def test_many_open_wordlines_learn_patterns_as_images_come(opened: int) -> None:
+    layer = make_layer(inputs=24)
+    settings = [f"array.open_wordlines={opened}", "adc.bits=lossless", "run.fidelity=ideal"]
     circuit = CircuitNetwork(Network("one", (1, 1, 1), [layer]), Config.load(None, settings))
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        activations = torch.from_numpy(rng.integers(0, 16, (2, 4, 6, 6)).astype(np.float32))
+        activations = torch.from_numpy(rng.integers(0, 16, (2, 24, 6, 6)).astype(np.float32))
         found = circuit.arrays["conv1"](activations).numpy()
         assert np.array_equal(found, exact_mvm(layer, activations.numpy()))
 
