@@ -1,4 +1,4 @@
-"""One layer on arrays: activations in, integer sums out; a source is asked for patterns that have no answer yet."""
+"""One layer on arrays: turns activations into integer sums, and asks a source for patterns without an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cosim.mapping import ReadScheme, plan_tiles
 from cosim.network import LayerSpec
 from cosim.readout import Converter, KnownReads, LayerTable, ReadNoise, calibrated_lsb_units, known_states, trim
 
-# Bytes of patterns and what is made of them: a bound on the memory.
+# How many bytes of memory a step's patterns, and the tensors made of them, may take.
 _STEP_BYTES = 64 << 20
 
 
@@ -28,9 +28,9 @@ class Chip:
 
     Attributes:
         config: the configuration.
-        source: which gives their currents.
+        source: the source of their currents.
         network: the network's name, for comments in decks.
-        stopwatch: where their time goes.
+        stopwatch: measures how long their stages take.
     """
 
     config: Config
@@ -40,15 +40,20 @@ class Chip:
 
 
 class ArrayLayer:
-    """A layer whose multiplications are reads of arrays.
+    """A layer whose multiplications are done by reads of arrays.
 
     Args:
         layer: the layer.
-        number: of the layer in its network.
-        chip: what it shares with the others.
+        number: number of the layer in its network.
+        chip: what the layer shares with the other layers.
 
     Attributes:
-        trim_gain, trim_offset_lsb: what trimming found and took out, empty without trimming.
+        plan: the tiles and groups of the layer.
+        scheme: how the layer is read.
+        reads: number of reads so far.
+        largest_unsettled_lsb: largest movement of any current in the second half of its pulse [LSB].
+        trim_gain: gains that trimming found and corrected, empty without trimming.
+        trim_offset_lsb: offsets that trimming found and corrected [LSB], empty without trimming.
     """
 
     def __init__(self, layer: LayerSpec, number: int, chip: Chip) -> None:
@@ -61,11 +66,11 @@ class ArrayLayer:
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
         self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
-        self._lsb_units: dict[int, np.ndarray] = {}  # of each tile, once a range was calibrated
+        self._lsb_units: dict[int, np.ndarray] = {}  # by tile, once a range has been calibrated
 
     @cached_property
     def table(self) -> LayerTable:
-        """The pattern table, behind the converters of this chip; trimming reads are simulated when it is first used."""
+        """The pattern table with the converters of this chip; its first use simulates the reads for trimming."""
         config, lines = self.chip.config, {group.tile: group.units.shape[1] for group in self.plan.groups}
         converters = [
             Converter.drawn(config, self.number, tile, lines[tile], self._lsb_units.get(tile), self.scheme.pulses)
@@ -76,12 +81,12 @@ class ArrayLayer:
             known, answers = self._known_reads()
             converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, known)
         table = LayerTable(self.plan, self.scheme, converters, ReadNoise.of(config, self.number, self.plan.groups))
-        for index, slots, found in answers:  # what trimming read is not read again
+        for index, slots, found in answers:  # so that they are not read again
             self._enter(table, index, slots, found)
         return table
 
     def _known_reads(self) -> tuple[list[KnownReads], list[tuple[int, np.ndarray, GroupCurrents]]]:
-        """The reads that trimming goes by, and where patterns are listed, all that were answered for them."""
+        """The reads that trimming goes by and, if patterns are listed, every answer that the source gave for them."""
         groups = self.plan.groups
         states = [known_states(self.chip.config, group) for group in groups]
         if not self.plan.enumerated:
@@ -100,10 +105,10 @@ class ArrayLayer:
         return known, answers
 
     def calibrate(self, activations: Tensor) -> None:
-        """Set the converters' range from sample activations (n, inputs, height, width); answers are forgotten."""
+        """Set the converters' range from sample activations (n, inputs, height, width). This discards all answers."""
         patterns = self.scheme.patterns(self.plan, activations)
         planes = patterns.shape[-1]
-        together = 1 if self.scheme.mode == "bit-serial" else planes  # planes that a conversion adds up
+        together = 1 if self.scheme.mode == "bit-serial" else planes  # how many planes one conversion adds up
         opened = []
         for stream in range(self.plan.streams):
             mine = patterns[..., stream, :].reshape(-1, together).numpy()
@@ -122,7 +127,7 @@ class ArrayLayer:
         return torch.cat([self._sums(part) for part in activations.split(self._images_a_step(activations))])
 
     def _images_a_step(self, activations: Tensor) -> int:
-        """So many images that their patterns, and the indices and weights made of them, stay small."""
+        """How many images to compute at a time, such that their patterns and the tensors made of them stay small."""
         height, width = activations.shape[2:]
         per_image = 16 * self.scheme.planes * self.plan.streams * height * width
         return max(1, _STEP_BYTES // per_image)
@@ -134,7 +139,7 @@ class ArrayLayer:
             met = self.table.meet(reads, activations)
             missing = self.table.missing(met)
         self._answer(missing)
-        # Every block of outputs of a stream is read under the stream's patterns.
+        # The patterns of a stream are read once for each of its blocks of outputs.
         places = reads[..., 0].numel()
         self.reads += self.scheme.real_planes * places * (len(self.plan.groups) // self.plan.streams)
         with stopwatch("tables"):
@@ -142,7 +147,7 @@ class ArrayLayer:
             return self.table.apply(met)
 
     def recall(self, activations: Tensor) -> Tensor:
-        """The same sums for activations that were answered before, without counting the reads again.
+        """Layer sums of activations that the layer has answered before, without counting the reads again.
 
         Raises:
             RuntimeError: a pattern has no answer.
@@ -155,12 +160,12 @@ class ArrayLayer:
         return self.table.apply(met)
 
     def forget_counts(self) -> None:
-        """Count reads from zero again; answers stay."""
+        """Set the count of reads to zero, and keep the answers."""
         self.reads = 0
         self.table.forget_uses()
 
     def _answer(self, missing: list[np.ndarray]) -> None:
-        """Fill the table for each stream's slots that have no answer."""
+        """Get the missing answers, given as each stream's slots, and enter them into the table."""
         if not any(len(slots) for slots in missing):
             return
         groups, slots_of = self.plan.groups, self.table.slots
@@ -175,12 +180,12 @@ class ArrayLayer:
             self._enter(self.table, index, slots, found)
 
     def _asked(self, needed: list[np.ndarray], title: str) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Group, reads and currents of at least the reads needed of every group, where they are listed."""
+        """Yield group, reads and currents for at least the needed reads of each group, if patterns are listed."""
         source, groups = self.chip.source, self.plan.groups
         wanted = [
             (index, reads) for index, few in enumerate(needed) for reads in source.batches(few, groups[index].inputs)
         ]
-        # Groups that are asked the same share the array that says so.
+        # Groups with the same reads share one array of drives.
         drives: dict[tuple[int, bytes], np.ndarray] = {}
         for index, reads in wanted:
             inputs = groups[index].inputs
@@ -191,7 +196,7 @@ class ArrayLayer:
     def _ask(
         self, wanted: list[tuple[int, np.ndarray]], drives: list[np.ndarray], title: str
     ) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Group, what is read of it, and its currents, for the given drives."""
+        """Ask the source for the given drives. Yields the group, what `wanted` names for it, and its currents."""
         with self.chip.stopwatch("currents"):
             requests = [self.request(index, drive) for (index, _), drive in zip(wanted, drives, strict=True)]
             answers = self.chip.source.currents(requests, title)
@@ -206,8 +211,11 @@ class ArrayLayer:
         table.fill(index, slots, found.currents)
 
     def note_settling(self, index: int, found: GroupCurrents) -> np.ndarray:
-        """(reads,) how far the least settled line of each read of group `index` still moved [LSB]; the largest is
-        remembered."""
+        """Remember the largest movement of any line in reads of group `index`.
+
+        Returns:
+            (reads,) how far the least settled line of each read still moved [LSB].
+        """
         return self._note_settling(self.table.converter(index), found)
 
     def _note_settling(self, converter: Converter, found: GroupCurrents) -> np.ndarray:
@@ -216,7 +224,7 @@ class ArrayLayer:
         return unsettled
 
     def every_request(self) -> Iterator[tuple[int, ReadRequest]]:
-        """Group and request of what answers every pattern of every group."""
+        """Yield requests that together answer every pattern of every group, each after its group's number."""
         for index, group in enumerate(self.plan.groups):
             for amplitude in range(self.scheme.amplitudes):
                 every = np.arange(2**group.inputs) + (amplitude << self.scheme.inputs)
@@ -224,10 +232,12 @@ class ArrayLayer:
                     yield index, self.request(index, self.scheme.drive(patterns, group.inputs))
 
     def request(self, index: int, drive: np.ndarray, *, careful: bool = False) -> ReadRequest:
-        """What to ask of a source for reads of group `index`.
+        """Make the request to a source for reads of group `index`.
 
         Args:
-            drive: (reads, inputs) shares of each input's voltage, as `ReadScheme.drive` gives them.
+            index: number of the group in the plan.
+            drive: (reads, inputs) share of its full voltage that each input has, as `ReadScheme.drive` gives it.
+            careful: whether to follow every edge, as audits and certificates do.
         """
         group, cell = self.plan.groups[index], self.chip.source.cell
         first, last = group.outputs
@@ -243,7 +253,7 @@ class ArrayLayer:
         return ReadRequest(group, drive, cells, careful, comments)
 
     def _encoding(self) -> str:
-        """How weights lie on bitlines, in words."""
+        """Describes in words how weights lie on bitlines."""
         line = "wordline" if self.scheme.mode == "amplitude" else "bitline"
         places = f"a weight takes {len(self.plan.places)} {line}(s), most significant first"
         if self.plan.reference_units is None:

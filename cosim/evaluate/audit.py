@@ -1,7 +1,7 @@
-"""Reads in the order in which images cause them, against the pattern tables: the premise of tables, checked.
+"""The audit of a run: compares reads in the order in which images cause them with the pattern tables.
 
-Tables hold that a settled read has no memory of the one before. An audit simulates some reads of an image one after the
-other, following every edge, and compares.
+The tables assume that a settled read does not depend on the read before it. An audit checks this: it simulates some
+reads of an image one after the other, follows every edge, and compares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.distance import Distance, Question, measure_distances
 
-# Audit requests a layer, each on a group drawn at random, and runs of reads drawn for each.
+# Audit requests for each layer, each on a group drawn at random, and spans of reads drawn for each request.
 _REQUESTS = 3
 _DRAWS = 16
 
@@ -32,7 +32,9 @@ def audit_circuit(circuit: _Audited, images: Tensor, seed: int) -> list[Distance
     """Ask each layer's source for reads in image order, and compare with the tables.
 
     Args:
+        circuit: the circuit.
         images: images that the circuit has seen, (n, channels, height, width).
+        seed: seed of the draws.
     """
     questions = []
     for number, (name, array) in enumerate(circuit.arrays.items()):
@@ -44,13 +46,15 @@ def audit_circuit(circuit: _Audited, images: Tensor, seed: int) -> list[Distance
 
 
 def _in_image_order(array: ArrayLayer, activations: Tensor, rng: np.random.Generator) -> Question:
-    """A group drawn at random, reads of one image in the order it causes them, and what the table holds for them.
+    """Draw a group, and reads of one image in the order it causes them, and look up what the table holds for them.
 
-    Of several runs of reads drawn at random the one with most distinct reads is taken: the margins of an image cause
-    nothing but closed inputs, which would test little.
+    Of several spans of reads drawn at random, the one with the most distinct reads is taken. The margins of an image
+    open no input, and would test little.
 
     Args:
+        array: the layer.
         activations: (1, inputs, height, width) of the image; its patterns must have been answered.
+        rng: generator of the draws.
     """
     index = int(rng.integers(len(array.plan.groups)))
     group = array.plan.groups[index]

@@ -1,11 +1,13 @@
-"""The certificate of a run: reads that its images really caused, drawn at random and simulated as transients.
+"""The certificate of a run: a random sample of the reads that its images caused, simulated as transients.
 
-A fast source gives settled currents and cannot say how far they are from the circuit. A certificate draws reads with
-probability proportional to how often each occurred, over all layers, tiles and groups, simulates them by ngspice in the
-full deck of their group, and compares in codes. If all n of them are within a distance d, then with confidence 1 - a at
-most the share 1 - a^(1/n) of all reads is off by more than d: a larger share would have shown up.
+A fast source gives settled currents and cannot tell how far they are from those of the circuit. A certificate draws
+reads over all layers, tiles and groups, each with a probability proportional to how often it occurred. It simulates
+them with ngspice in the full deck of their group, and compares the positions in codes. If all n of them are within a
+distance d, then, with confidence 1 - a, at most the share 1 - a^(1/n) of all reads is off by more than d: a larger
+share would have shown up in the sample.
 
-Reads that are hard on purpose are added: they say nothing of how often, and count for the refusal alone.
+Reads that were chosen because they are hard are added. They do not tell how frequent an error is, and only decide
+whether the result is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from cosim.evaluate.distance import Distance, Question, measure_distances
 from cosim.spice.ngspice import Rejected
 
 CONFIDENCE = 0.999
-# Keeps the draws of certificates apart from those of audits, which have the same seed.
+# Makes the draws of certificates independent of those of audits, which have the same seed.
 _STREAM = 0x63657274
 
 
@@ -31,15 +33,19 @@ class Certificate:
     """How far a run's reads are from transients.
 
     Attributes:
-        reads: drawn, with replacement, each as likely as it is often.
-        max_error_lsb, rms_error_lsb: distance of these, over their output lines [LSB].
-        codes_differing: of these, output lines of which the converter makes another code; one that lies on the edge
-            between two codes may, however small the distance.
-        unsettled_lsb: how far the least settled current of any read, drawn or adverse, still moved in the second half
-            of its pulse.
-        adverse_reads, adverse_max_error_lsb: reads added on purpose, and their largest distance [LSB].
-        layer, group, read: where the largest distance of all is; a read is the states of the group's inputs as 0 and 1,
-            the last input first, with the share of the full voltage where it is not 1.
+        reads: number of reads drawn, with replacement, each with a probability proportional to its frequency.
+        max_error_lsb: their largest distance on any output line [LSB].
+        rms_error_lsb: root mean square of their distances over all output lines [LSB].
+        codes_differing: on how many of their output lines the converter gives another code. A position on the edge
+            between two codes may do so however small the distance is.
+        unsettled_lsb: how far the least settled current of all reads, drawn or adverse, still moved in the second half
+            of its pulse [LSB].
+        adverse_reads: number of hard reads that were added.
+        adverse_max_error_lsb: their largest distance [LSB].
+        layer: name of the layer with the largest distance of all.
+        group: number of the group with that distance.
+        read: the read with that distance, as the states 0 and 1 of the group's inputs, the last input first, and the
+            share of the full voltage if it is not 1.
     """
 
     reads: int
@@ -55,30 +61,30 @@ class Certificate:
 
     @property
     def share(self) -> float:
-        """At most this share of all reads is off by more than `max_error_lsb`, with 99.9 % confidence."""
+        """The share of all reads that may at most be off by more than `max_error_lsb`, with 99.9 % confidence."""
         return largest_share(self.reads)
 
 
 def largest_share(reads: int, confidence: float = CONFIDENCE) -> float:
-    """The largest share of all reads that may lie beyond the largest distance of so many drawn ones.
+    """The largest share of all reads that may be farther off than every one of `reads` drawn reads.
 
-    A share s beyond it is missed by n independent draws with probability (1 - s)^n; the share at which that is
-    1 - confidence is the bound.
+    If the share s of all reads is farther off, then n independent draws miss it with probability (1 - s)^n. The bound
+    is the share for which this probability is 1 - confidence.
     """
     return 1 - (1 - confidence) ** (1 / reads)
 
 
 def certify_circuit(arrays: Sequence[ArrayLayer]) -> Certificate | None:
-    """Certify what the tables of layers that share a source hold, by transients.
+    """Compare the tables of layers that share a source with transients.
 
     Args:
-        arrays: layers that have answered images; those without a read are left out.
+        arrays: layers that have answered images; layers without a read are left out.
 
     Returns:
-        the certificate; None where `run.certificate_reads` is 0 or there was no read.
+        the certificate, or None if `run.certificate_reads` is 0 or there was no read.
 
     Raises:
-        ConfigError: the source is of ideal cells, which no circuit has.
+        ConfigError: the source has ideal cells, for which there is no circuit.
         SimulationError: a read is farther off than `run.certificate_lsb`, or ngspice failed.
     """
     read = [array for array in arrays if array.reads]
@@ -95,9 +101,10 @@ def certify_circuit(arrays: Sequence[ArrayLayer]) -> Certificate | None:
 
 
 def _drawn(arrays: Sequence[ArrayLayer], count: int, per_deck: int, seed: int) -> Iterator[tuple[Question, np.ndarray]]:
-    """`count` reads drawn independently, each as likely as it is often, and how often each was drawn.
+    """Draw `count` reads independently, each with a probability proportional to how often it occurred.
 
-    Reads of a group share decks of at most `per_deck`, in the order in which they were first drawn.
+    Yields questions of at most `per_deck` reads of a group, in the order in which they were first drawn, and how often
+    each read was drawn.
     """
     rng = np.random.default_rng((seed, _STREAM))
     groups = [(array, index) for array in arrays for index in range(len(array.plan.groups))]
@@ -118,11 +125,11 @@ def _drawn(arrays: Sequence[ArrayLayer], count: int, per_deck: int, seed: int) -
 
 
 def _adverse(array: ArrayLayer) -> Iterator[Question]:
-    """Reads that are hard to settle and to solve.
+    """Yield reads that are hard to settle and to solve.
 
-    They are of the group farthest from the sense end, of the one whose cells conduct most, and of the one with the
-    heaviest output line: every input at once after none, none after every one, the farthest input alone, and those
-    inputs that load the heaviest output line most.
+    They are reads of three groups: the group farthest from the sense end, the group whose cells conduct most, and the
+    group with the heaviest output line. The reads open all inputs after none was open, no input after all were open,
+    the farthest input alone, and the inputs that load the heaviest output line most.
     """
     groups = array.plan.groups
     by = (
@@ -140,7 +147,7 @@ def _adverse(array: ArrayLayer) -> Iterator[Question]:
 
 
 def _summary(distances: Sequence[Distance], times: Sequence[np.ndarray]) -> Certificate:
-    """Figures of distances, of which the first are of drawn reads, each drawn so many times."""
+    """Summarize distances: those of drawn reads come first, and `times` says how often each read was drawn."""
     drawn, adverse = distances[: len(times)], distances[len(times) :]
     errors = [np.abs(each.error_lsb) for each in drawn]
     lines = sum(int(often.sum()) * error.shape[1] for often, error in zip(times, errors, strict=True))
@@ -165,20 +172,20 @@ def _summary(distances: Sequence[Distance], times: Sequence[np.ndarray]) -> Cert
 
 
 def _worst(distances: Sequence[Distance]) -> tuple[Distance, int]:
-    """Where the largest distance is, and which read of it."""
+    """Find the largest distance. Returns its entry in `distances`, and the number of the read in it."""
     worst = max(distances, key=lambda each: each.max_error_lsb)
     return worst, int(np.abs(worst.error_lsb).max(axis=1).argmax())
 
 
 def _read_text(drive: np.ndarray) -> str:
-    """The states of inputs, the last first, and the share of their voltage where it is not 1."""
+    """The states of the inputs as text, the last input first, and the share of their voltage if it is not 1."""
     states = "".join("1" if share > 0 else "0" for share in drive[::-1])
     highest = float(drive.max())
     return states if highest in (0.0, 1.0) else f"{states} at {highest:.4g} of the voltage"
 
 
 def _refuse(certificate: Certificate, worst: tuple[Distance, int], allowed_lsb: float, source: SpiceSource) -> None:
-    """Keep the deck of the worst read as a failure, and say so.
+    """Keep the deck of the worst read as a failure, and refuse the result.
 
     Raises:
         SimulationError: always.

@@ -27,18 +27,18 @@ from cosim.spice import Usage
 class CircuitNetwork(nn.Module):
     """A torch module that computes a network's array layers on simulated NOR-Flash arrays.
 
-    Patterns that have no answer yet are simulated when images first cause them; the rest is looked up.
+    A pattern is simulated when an image causes it for the first time; after that, its answer is looked up.
 
     Args:
         network: the quantized network.
-        config: the configuration.
+        config: the configuration; None for the default one.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
         source: where currents come from; None for the source of `run.fidelity`.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
         NetworkError: a layer does not fit the cells.
-        CardError: the card is no cell, or cannot reach the currents asked for.
+        CardError: the card does not describe a cell, or the cell cannot reach the requested currents.
         MachineError: ngspice is missing or too old.
         SimulationError: ngspice failed.
     """
@@ -70,10 +70,13 @@ class CircuitNetwork(nn.Module):
         self._calibrated = self.config.adc.range == "cover"
 
     def calibrate(self, images: Tensor) -> None:
-        """Set the range of the converters from sample images (n, channels, height, width) with values in 0..1.
+        """Set the range of the converters from the sums that sample images cause in the integer network.
 
-        The sums are those of the integer network. Needed with adc.range = "calibrated-layer" or "calibrated-column"
-        only, and left out, the first images that `forward` is given serve.
+        This is only needed with adc.range = "calibrated-layer" or "calibrated-column". Without it, `forward` calibrates
+        with the first images it is given.
+
+        Args:
+            images: (n, channels, height, width) with values in 0..1.
         """
 
         def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
@@ -110,10 +113,13 @@ class CircuitNetwork(nn.Module):
         return sum(array.reads for array in self.arrays.values())
 
     def audit(self, images: Tensor) -> list[Distance]:
-        """Repeat reads in the order the images cause them, and compare with the tables; nothing of ideal arrays.
+        """Repeat reads in the order in which images cause them, and compare them with the tables.
 
         Args:
             images: images that `forward` has seen, (n, channels, height, width).
+
+        Returns:
+            the distances; none for ideal arrays.
         """
         if isinstance(self.source, IdealSource):
             return []
@@ -124,8 +130,8 @@ class CircuitNetwork(nn.Module):
         """Simulate a sample of the reads so far as transients, and compare with the tables.
 
         Returns:
-            how far they are off; None where there is nothing to certify: ideal arrays, no read so far, or
-            `run.certificate_reads` = 0.
+            how far they are off, or None if there is nothing to certify: the arrays are ideal, there was no read so
+            far, or `run.certificate_reads` is 0.
 
         Raises:
             SimulationError: a read is farther off than `run.certificate_lsb`; its deck is kept in the store.
@@ -136,9 +142,9 @@ class CircuitNetwork(nn.Module):
             return certify_circuit(list(self.arrays.values()))
 
     def activations(self, images: Tensor, name: str) -> Tensor:
-        """Integer activations (n, inputs, height, width), padded, of a layer for images that `forward` has seen.
+        """Padded integer activations (n, inputs, height, width) of a layer, for images that `forward` has seen.
 
-        Nothing is counted twice.
+        The reads of these images are not counted a second time.
         """
         caught: list[Tensor] = []
 
@@ -153,7 +159,7 @@ class CircuitNetwork(nn.Module):
         return caught[0]
 
     def chip_facts(self) -> dict[str, Any]:
-        """What this chip drew, in a few numbers for the record; none where its cells are their levels."""
+        """A few numbers for the record about the errors drawn for this chip; empty if its cells have none."""
         cell = self.source.cell
         if cell is None or cell.variation is None:
             return {}
@@ -168,7 +174,7 @@ class CircuitNetwork(nn.Module):
         }
 
     def take_usage(self) -> tuple[Usage, dict[str, float]]:
-        """What was simulated, and the wall seconds by stage, since this was last asked or the circuit was made."""
+        """What was simulated, and wall seconds by stage, since the last call or since the circuit was made."""
         usage, seconds = self.source.usage.take(), dict(self.stopwatch.seconds)
         self.stopwatch.seconds.clear()
         return usage, seconds
@@ -176,14 +182,18 @@ class CircuitNetwork(nn.Module):
     def write_netlists(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write every deck of the network, its cards beside it, and manifest.json (docs/formats/manifest.md).
 
-        Each runs by hand: `ngspice -b DECK` in the folder leaves DECK's currents in a raw file of the same name.
+        Each deck runs by hand: `ngspice -b DECK` in the folder writes its currents to a raw file of the same name.
+
+        Args:
+            folder: where the files go.
+            force: whether to write to a folder that is not empty.
 
         Returns:
-            the manifest's path.
+            the path of the manifest.
 
         Raises:
-            OutputError: the folder holds something already and `force` is not given.
-            ConfigError: ideal and solved arrays have no decks, or the patterns are too many to write them all.
+            OutputError: the folder is not empty and `force` is not given.
+            ConfigError: the arrays are ideal or solved and have no decks, or there are too many patterns to write.
         """
         if not isinstance(self.source, SpiceSource):
             raise ConfigError(f'run.fidelity = "{self.config.run.fidelity}" has no decks: choose "tran" or "dc"')

@@ -1,4 +1,4 @@
-"""Circuit against software: what a run's record says in numbers."""
+"""Compares circuit and software in numbers, from the record of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cosim.spice import Usage
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of images classified rightly, with its 95 % Wilson confidence interval."""
+    """Share of images that are classified correctly, with its 95 % Wilson confidence interval."""
 
     correct: int
     images: int
@@ -28,9 +28,9 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end.
+        """Lower and upper end of the confidence interval.
 
-        Written out, since importing `scipy.stats` takes half a second of every command.
+        The formula is written out because importing `scipy.stats` would slow every command down by half a second.
 
         Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
         """
@@ -42,20 +42,28 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One layer's reads on the circuit against ideal integers; errors count every read, not every pattern.
+    """A layer's reads on the circuit, compared with those of ideal arrays. Errors count every read, not every pattern.
 
     Attributes:
-        reads: group reads the images need; patterns: distinct ones, over all groups.
+        name: name of the layer.
+        tiles: number of arrays used.
+        groups: number of groups of wordlines.
+        reads: reads of groups that the images need.
+        patterns: distinct reads, summed over all groups.
         conversions: bitline codes of these reads, reference columns included.
-        differing_codes: of these, codes that differ from those of an ideal array behind converters without errors.
-        clipped_codes: of these, codes lost because the current is beyond the converter's range, at either end.
-        error_mean_lsb, error_rms_lsb, error_max_lsb: of the unrounded positions in codes: cells, wires, sense stages,
-            offset and gain of the converters.
-        correlation: of circuit and ideal currents (Pearson), None if one of them does not vary.
-        unsettled_lsb: largest movement of a current in the second half of its pulse.
-        lsb_units: unit currents a code.
-        noise_lsb: of a read, root mean square; the counts and errors above are without it.
-        trim_gain, trim_gain_spread, trim_offset_lsb: what trimming took out.
+        differing_codes: conversions whose code differs from that of an ideal array behind converters without errors.
+        clipped_codes: conversions that lose their code because the current is beyond either end of the range.
+        error_mean_lsb: mean error of the unrounded positions [LSB], from cells, wires, sense stages, and offset and
+            gain of the converters.
+        error_rms_lsb: root mean square of this error [LSB].
+        error_max_lsb: its largest absolute value [LSB].
+        correlation: correlation of circuit and ideal currents (Pearson), or None if one of them does not vary.
+        unsettled_lsb: largest movement of a current in the second half of its pulse [LSB].
+        lsb_units: width of a code in unit currents.
+        noise_lsb: root mean square of the noise of a read [LSB]; the counts and errors above are without noise.
+        trim_gain: mean of the gains that trimming corrected.
+        trim_gain_spread: largest less smallest of these gains.
+        trim_offset_lsb: mean of the offsets that trimming corrected [LSB].
     """
 
     name: str
@@ -84,7 +92,20 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run's accuracies, the images decided differently, and its layers."""
+    """The comparison of circuit and software over a run.
+
+    Attributes:
+        images: number of images.
+        accuracy_float: accuracy of the float network, or None without float weights.
+        accuracy_software: accuracy of the integer network.
+        accuracy_circuit: accuracy of the circuit.
+        disagreements: numbers of the images that circuit and integer network decide differently.
+        layers: comparison of each layer on arrays.
+        provenance: how the run came about.
+        audit_max_error_lsb: largest error that the audit found [LSB], or None without an audit.
+        audit_differing_codes: number of differing codes that the audit found, or None without an audit.
+        certificate: the certificate, or None if there is none.
+    """
 
     images: int
     accuracy_float: Accuracy | None
@@ -102,7 +123,7 @@ class Comparison:
         return sum(layer.reads for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; keys are described in docs/formats/json.md."""
+        """The figures as plain values; docs/formats/json.md describes the keys."""
         usage, certificate = self.provenance.usage or Usage(), self.certificate
         return {
             "images": self.images,
@@ -151,7 +172,7 @@ def compare_record(record: RunRecord) -> Comparison:
 
 
 def _compare_layer(layer: LayerRecord) -> LayerComparison:
-    """Statistics of a layer, those of its groups added up."""
+    """Combine the statistics of a layer's groups."""
     groups = layer.summary.groups
     conversions = int(groups.conversions.sum())
     return LayerComparison(

@@ -1,4 +1,4 @@
-"""How far two sources of currents are apart on the same reads: the one comparison behind audits and certificates."""
+"""Measures how far two sources of currents are apart on the same reads, for audits and certificates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class Question:
     """Reads of a group that two sources are asked for.
 
     Attributes:
-        array, index: the layer, and which group of its plan.
+        array: the layer.
+        index: number of the group in the layer's plan.
         request: the reads.
-        held: (reads, lines) positions that the layer's table holds for them; None where the layer's own source is to
-            be asked.
+        held: (reads, lines) positions that the layer's table holds for them [LSB], or None to ask the layer's own
+            source.
     """
 
     array: ArrayLayer
@@ -31,15 +32,17 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Distance:
-    """What both said.
+    """The answers of both sources to a question.
 
     Attributes:
-        layer, group: where.
+        layer: name of the layer.
+        group: number of the group.
         request: the reads.
-        held_lsb, found_lsb: (reads, lines) positions in codes, of the layer's table or source and of the other source.
-        codes_differ: (reads, lines) bool, where the converter makes another code of the two.
-        unsettled_lsb: (reads,) how far the least settled current of the other source still moved.
-        currents: what the other source answered, with its waveform if it is a careful transient.
+        held_lsb: (reads, lines) positions in codes from the layer's table or source.
+        found_lsb: (reads, lines) positions in codes from the other source.
+        codes_differ: (reads, lines) bool, whether the converter gives different codes for the two.
+        unsettled_lsb: (reads,) how far the least settled current of the other source still moved [LSB].
+        currents: the answer of the other source, with its waveform if it is a careful transient.
     """
 
     layer: str
@@ -53,7 +56,7 @@ class Distance:
 
     @property
     def error_lsb(self) -> np.ndarray:
-        """(reads, lines) position of the other source less that of the layer."""
+        """(reads, lines) position from the other source less the position that the layer has [LSB]."""
         return self.found_lsb - self.held_lsb
 
     @property
@@ -66,12 +69,14 @@ class Distance:
 
 
 def measure_distances(questions: Sequence[Question], source: CurrentSource, title: str) -> list[Distance]:
-    """Ask a source what the layers say already, and compare; how settled its reads are is noted with the layers.
+    """Ask a second source for reads that layers have answers to, and compare.
+
+    The layers also take note of how settled its reads are.
 
     Args:
-        questions: all of layers that share a source.
-        source: the other one.
-        title: what this is for, shown while the sources work.
+        questions: the reads; their layers must share a source.
+        source: the second source.
+        title: shown while the sources work.
 
     Raises:
         SimulationError: ngspice failed.

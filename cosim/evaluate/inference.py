@@ -1,4 +1,4 @@
-"""A whole run: a data set through float network, integer network and circuit, and what was found on the way."""
+"""A whole run: sends a data set through float network, integer network and circuit, and records what it finds."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from cosim.evaluate.software import float_logits, software_logits
 from cosim.evaluate.summary import summarize
 from cosim.progress import progress_bar
 
-# Images a step: small enough that a step's tensors are reused memory (measured: 250 is 3 times faster than 1000).
+# Images computed at a time: few enough that memory for tensors is reused (250 is measured 3 times faster than 1000).
 BATCH = 250
-# Images kept in the record of those that the circuit decided differently.
+# How many of the images that the circuit decided differently are kept in the record.
 _KEPT = 64
 
 
 def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     """Classify a data set on the circuit and in software.
 
-    Reads and errors in the record are those of this data set; usage and seconds count from the last run on this
-    circuit, or from its making.
+    The record's reads and errors are those of this data set. Its usage and seconds count from the last run on this
+    circuit, or from when the circuit was made.
 
     Raises:
         DatasetError: there is no image.
         NetworkError: the images do not fit the network.
-        SimulationError: ngspice failed; what was simulated is stored, and the next run continues. Or the result is
-            solved and its certificate refuses it.
+        SimulationError: ngspice failed; finished simulations are stored, and the next run continues from there. Or
+            currents were solved, and the certificate refuses the result.
     """
     started = time.perf_counter()
     network = circuit.network
@@ -55,7 +55,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
             software = software_logits(network, dataset, circuit.source.store, BATCH)
             floating = float_logits(network, dataset, circuit.source.store, BATCH)
         audits, certificate = [], None
-        if circuit.config.run.fidelity == "solved":  # it knows no order of reads, and is no reference for itself
+        if circuit.config.run.fidelity == "solved":  # solved currents do not depend on the order of reads
             certificate = circuit.certify()
         else:
             audits = circuit.audit(dataset.real(0, min(len(dataset), BATCH)))
@@ -115,6 +115,7 @@ def compare(circuit: CircuitNetwork, images: Tensor, labels: Tensor) -> Comparis
     """Classify images on the circuit and in software, and compare.
 
     Args:
+        circuit: the circuit.
         images: (n, channels, height, width) with values in 0..1.
         labels: (n,) classes.
     """
@@ -135,7 +136,7 @@ def _audit_record(audits: list[Distance]) -> AuditRecord | None:
 
 
 def _waveform(audits: list[Distance]) -> Waveform | None:
-    """The audit transient whose first reads move most, so that there is something to see."""
+    """The waveform of the audit whose currents move most, so that its plot shows something."""
     with_waves = [audit for audit in audits if "wave_time_s" in audit.currents.measurements]
     if not with_waves:
         return None

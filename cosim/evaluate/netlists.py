@@ -1,4 +1,4 @@
-"""Every deck of a network as files that run by hand, and the manifest that says what each is."""
+"""Writes every deck of a network as a file that can be run by hand, and a manifest that describes the decks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ FORMAT = "cosim-manifest-1"
 
 
 def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: str, folder: Path, force: bool) -> Path:
-    """Write the decks of all layers, their cards and manifest.json; returns the manifest's path.
+    """Write the decks of all layers, their cards and manifest.json.
+
+    Args:
+        arrays: the layers.
+        source: where their decks come from.
+        network: the network's name.
+        folder: where the files go.
+        force: whether to write to a folder that is not empty.
+
+    Returns:
+        the path of the manifest.
 
     Raises:
         ConfigError: a layer has too many patterns to write a deck for each.
-        OutputError: the folder holds something already and `force` is not given.
+        OutputError: the folder is not empty and `force` is not given.
     """
     for array in arrays:
         if not array.plan.enumerated:
@@ -55,14 +65,14 @@ def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: s
 
 
 def deck_name(array: ArrayLayer, group: int, part: int | str) -> str:
-    """What a deck of a layer's group is called as a file, without the suffix."""
+    """File name, without the suffix, of a deck of a layer's group."""
     return f"{array.layer.name}_g{group}_{part}"
 
 
 def _write_deck(
     array: ArrayLayer, index: int, request: ReadRequest, source: SpiceSource, part: int, folder: Path
 ) -> dict[str, Any]:
-    """One deck and its cards as files; returns its entry in the manifest."""
+    """Write one deck and its cards. Returns the deck's entry in the manifest."""
     deck, group = source.deck(request), request.group
     name = deck_name(array, index, part)
     write_whole(folder / f"{name}.cir", deck.text(f"{name}.raw"))

@@ -1,7 +1,8 @@
-"""What a run will take, before it starts: tiles, reads, decks, and estimates of time, memory and disk.
+"""Plans a run before it starts: counts tiles, reads and decks, and estimates time, memory and disk space.
 
-Counts of patterns are upper bounds, since which patterns occur only the images tell. Seconds are those of one machine,
-good to a factor of two; sense stages of transistors and source lines with resistance make decks up to ten times slower.
+Counts of patterns are upper bounds, since the images decide which patterns occur. Seconds were measured on one machine
+and are good to a factor of two. Sense stages of transistors, and source lines with resistance, make decks up to ten
+times slower than estimated.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ from cosim.network import LayerSpec, Network, integer_mvm
 
 # Measured 2026-11-21 on one of two cores beside other work, torch 2.13.0, ngspice-39; docs/performance.md, "Estimates".
 CELL_READ_S: dict[Fidelity, float] = {"ideal": 0.0, "solved": 0.004e-6, "dc": 4.4e-6, "tran": 12e-6}
-# Reads of a certificate, every edge followed.
+# For reads of a certificate, which follow every edge.
 CAREFUL_CELL_READ_S = 26e-6
 START_S: dict[Fidelity, float] = {"ideal": 2.0, "solved": 3.0, "dc": 3.0, "tran": 3.0}
-# Patterns are made, and counted, by stream, plane and output pixel; looked up once a block of outputs, too.
+# Patterns are made and counted for each stream, plane and output pixel, and looked up once for each block of outputs.
 PATTERN_S = 10e-9
 LOOKUP_S = 5e-9
 LOOKUP_OUTPUTS = 64
-# Of the integer network and of the float one.
+# For the integer network and for the float network.
 MULTIPLICATION_S = 0.1e-9
-# The process with torch and a step's tensors; of a table by pattern and line, by pattern and output, and by pattern.
+# The process with torch and the tensors of a step; then a table's bytes for each pattern and line, for each pattern and
+# output, and for each pattern.
 PROCESS_BYTES = 400 << 20
 LINE_BYTES, PARTIAL_SUM_BYTES, PATTERN_BYTES = 4, 4, 17
-# Cells as units, and their threshold shifts where they differ.
+# The unit currents of a cell, and its threshold shift if cells differ.
 CELL_BYTES = 10
-# Real and integer activations of a layer, its sums, and what is made on the way.
+# Real and integer activations of a layer, its sums, and intermediate results.
 ACTIVATION_BYTES = 16
 # A stored current, and the rest of a deck's file.
 CURRENT_BYTES, DECK_BYTES = 8, 2048
-# Share of a tile's lines that a hint may ask for in addition.
+# A hint may ask for at most this share of a tile's lines in addition.
 _FEW_LINES = 1 / 8
 _LONG_S = 600.0
 _SOURCED: tuple[Fidelity, ...] = ("dc", "tran")
@@ -52,7 +54,13 @@ FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes at most: wall seconds, bytes of memory, and bytes that the store grows by."""
+    """What a run takes at most.
+
+    Attributes:
+        seconds: wall time [s].
+        memory_bytes: memory.
+        disk_bytes: how much the store grows.
+    """
 
     seconds: float
     memory_bytes: int
@@ -61,20 +69,27 @@ class Estimate:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer on arrays.
+    """What a layer on arrays takes.
 
     Attributes:
-        kernel: (outputs, inputs / groups, height, width) of its weights; size: (height, width) of an output channel.
-        tiles, groups: it takes; blocks: of outputs, side by side on tiles of their own.
-        open_inputs: of the largest group.
-        cells_used, cells_there: on its tiles.
-        reads_an_image: of groups, in the circuit.
-        patterns: distinct reads of all groups, at most; decks: that hold them, in a circuit simulator.
-        grows: whether the table holds what images cause, and not every pattern.
-        table_bytes: of the pattern table, at most.
-        cell_reads: cells of a group times its patterns, summed over groups: what sources take time for.
-        stored_bytes: of the decks' results.
-        lookups: of patterns, for all images; rows: of partial sums, of one block of outputs, that are added.
+        name: name of the layer.
+        kernel: (outputs, inputs / groups, height, width), the shape of its weights.
+        size: (height, width) of an output channel.
+        tiles: number of tiles.
+        groups: number of groups of wordlines.
+        blocks: into how many blocks, on tiles side by side, the outputs are divided.
+        open_inputs: inputs of the largest group.
+        cells_used: cells of the tiles that hold a weight or the reference.
+        cells_there: all cells of the tiles.
+        reads_an_image: reads of groups for one image.
+        patterns: distinct reads of all groups, at most.
+        decks: decks that a circuit simulator needs for these patterns.
+        grows: whether the table holds only patterns that images cause, instead of every pattern.
+        table_bytes: size of the pattern table, at most.
+        cell_reads: cells of a group times its patterns, summed over groups; the time of a source is proportional to it.
+        stored_bytes: size of the decks' results in the store.
+        lookups: lookups of patterns for all images.
+        rows: rows of partial sums, each for one block of outputs, that are added for all images.
     """
 
     name: str
@@ -104,12 +119,18 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a network on so many images will take, on so many cores.
+    """What a run will take.
 
     Attributes:
-        layers: those on arrays; software: names of the others.
-        multiplications: of an image, in all layers; activation_bytes: of the widest layer for a step's images.
-        tile_hints: what would make better use of tiles, or keep tables small, as whole sentences.
+        network: the network.
+        config: the configuration.
+        images: number of images.
+        cores: number of processor cores.
+        layers: the layers on arrays.
+        software: names of the other layers.
+        multiplications: multiplications for one image, in all layers.
+        activation_bytes: memory for the activations of the widest layer, for the images computed at a time.
+        tile_hints: sentences that say what would make better use of tiles, or keep tables small.
     """
 
     network: Network
@@ -128,12 +149,12 @@ class RunPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """At most, while it runs; tables that grow with images rarely come close."""
+        """Memory that the run takes at most. Tables that grow with the images rarely come close to their bound."""
         return self._memory_bytes(self.layers)
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What would make it cheaper, or better use of the tiles, as whole sentences."""
+        """Sentences that say what would make the run cheaper, or make better use of the tiles."""
         slow, solved = self.estimate(self.fidelity).seconds, self.estimate("solved").seconds
         if slow < _LONG_S or solved > slow / 2:
             return self.tile_hints
@@ -141,7 +162,7 @@ class RunPlan:
         return (*self.tile_hints, quicker)
 
     def estimate(self, fidelity: Fidelity) -> Estimate:
-        """What it takes at a fidelity with an empty store."""
+        """What the run takes at the given fidelity if the store is empty."""
         simulated = CELL_READ_S[fidelity] * sum(layer.cell_reads for layer in self.layers)
         tensors = sum(PATTERN_S * layer.lookups + LOOKUP_S * layer.rows for layer in self.layers)
         networks = 1 + (self.network.float_weights is not None)
@@ -156,20 +177,20 @@ class RunPlan:
 
     @property
     def _certificate_s(self) -> float:
-        """Seconds of one core for the certificate of a solved result."""
+        """Seconds that one core needs for the certificate of a solved result."""
         reads = sum(layer.reads_an_image for layer in self.layers)
         cells = sum(layer.reads_an_image * layer.cells_used / layer.groups for layer in self.layers)
         drawn = min(self.config.run.certificate_reads, sum(layer.patterns for layer in self.layers))
         return CAREFUL_CELL_READ_S * drawn * cells / reads
 
     def check_memory(self, available_bytes: int | None = None) -> None:
-        """Refuse a run that will not fit the memory; tables that grow with images are given the benefit of the doubt.
+        """Refuse a run that will not fit into memory. Tables that grow with the images are left out of account.
 
         Args:
-            available_bytes: None for what this machine has left.
+            available_bytes: memory that is available; None for what is free on this machine.
 
         Raises:
-            MachineError: with what it would take and what would fit.
+            MachineError: the run does not fit; the message says what would.
         """
         available = free_memory() if available_bytes is None else available_bytes
         needed = self._memory_bytes([layer for layer in self.layers if not layer.grows])
@@ -189,7 +210,7 @@ class RunPlan:
         return PROCESS_BYTES + self.activation_bytes + held
 
     def _fewer_wordlines(self, available: int) -> str | None:
-        """How many wordlines may be open for the run to fit."""
+        """Advice on how many wordlines to open such that the run fits, or None if no number does."""
         opened = self.config.array.open_wordlines
         for fewer in range(min(opened - 1, ENUMERATED_INPUTS), 0, -1):
             plan = self._with({"array.open_wordlines": fewer})
@@ -198,7 +219,7 @@ class RunPlan:
         return None
 
     def _fewer_layers(self, available: int) -> str | None:
-        """The layers with the smallest tables, as many as fit."""
+        """Advice to put only the layers with the smallest tables on arrays, as many as fit, or None if none does."""
         names: list[str] = []
         left = available - PROCESS_BYTES - self.activation_bytes
         for layer in sorted(self.layers, key=lambda layer: layer.table_bytes):
@@ -209,14 +230,14 @@ class RunPlan:
         return f"set run.layers={','.join(ordered)}" if ordered else None
 
     def _with(self, values: dict[str, Any]) -> RunPlan | None:
-        """The plan with other values of some keys, None where they are impossible."""
+        """The plan with other values of some keys, or None if these values are impossible."""
         try:
             return plan_run(self.network, self.config.with_values(values), self.images, cores=self.cores)
         except (ConfigError, NetworkError):
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON's types (docs/howto/plan.md)."""
+        """The plan in JSON's types (docs/howto/plan.md)."""
         return {
             "network": self.network.name,
             "images": self.images,
@@ -231,10 +252,13 @@ class RunPlan:
 
 
 def plan_run(network: Network, config: Config, images: int, *, cores: int | None = None) -> RunPlan:
-    """Plan a run of a network on so many images; nothing is simulated.
+    """Plan a run of a network, without simulating anything.
 
     Args:
-        cores: that ngspice runs on; None for run.workers or, without, those of this process.
+        network: the network.
+        config: the configuration.
+        images: number of images.
+        cores: number of cores that ngspice runs on; None for run.workers or, if that is not set, those of this process.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have.
@@ -263,7 +287,7 @@ def plan_run(network: Network, config: Config, images: int, *, cores: int | None
 
 
 def _shapes(network: Network) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Shapes of each layer's padded activations and of its sums for one image."""
+    """For each layer, the shapes of its padded activations and of its sums for one image."""
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
@@ -295,7 +319,7 @@ def _plan_layer(layer: LayerSpec, sums: tuple[int, ...], config: Config, images:
         decks += in_decks
         cell_reads += group.units.size * reads
         stored_bytes += CURRENT_BYTES * (lines + 1) * reads + DECK_BYTES * in_decks
-        entries = reads if plan.enumerated else 2 * reads  # what grows gets twice the room that it needs
+        entries = reads if plan.enumerated else 2 * reads  # a growing table makes twice the room it needs
         table_bytes += entries * (LINE_BYTES * lines + PARTIAL_SUM_BYTES * outputs + PATTERN_BYTES / blocks)
     lookups = images * scheme.planes * pixels * plan.streams
     planned = LayerPlan(
@@ -322,7 +346,7 @@ def _plan_layer(layer: LayerSpec, sums: tuple[int, ...], config: Config, images:
 
 
 def _tile_hints(config: Config, layers: Iterable[tuple[LayerPlan, TilePlan]]) -> Iterator[str]:
-    """What would make better use of tiles, or keep tables small."""
+    """Yield sentences that say what would make better use of tiles, or keep tables small."""
     kind = "wordlines" if config.read.mode == "amplitude" else "bitlines"
     there = getattr(config.array, kind)
     widened: dict[int, list[str]] = {}
@@ -349,13 +373,13 @@ def _tile_hints(config: Config, layers: Iterable[tuple[LayerPlan, TilePlan]]) ->
 
 
 def _listed(names: list[str], shown: int = 4) -> str:
-    """Names of layers, the first of many."""
+    """Names of layers as text; of many, only the first few."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def free_memory() -> int:
-    """Bytes that a process may still take: of the machine, or of its control group where that is less."""
+    """Bytes that a process may still take, on the machine or in its control group, whichever are fewer."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
@@ -374,7 +398,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def size_in_words(size: float) -> str:
-    """12.3 KiB, 12.3 MiB, 12.3 GiB; 0 for nothing."""
+    """A number of bytes as text, such as 12.3 KiB, 12.3 MiB or 12.3 GiB; "0" for none."""
     for power, unit in ((30, "GiB"), (20, "MiB")):
         if size >= 2**power:
             return f"{size / 2**power:.3g} {unit}"

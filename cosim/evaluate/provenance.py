@@ -1,4 +1,4 @@
-"""How a result came about: on what, with which settings, by which versions, and what it took."""
+"""Provenance: records how a result came about, with its inputs, settings, versions and cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from cosim.spice import Usage
 
 @dataclass(frozen=True)
 class Versions:
-    """Of the programs that made a result; engine: the source of its currents, as "ngspice-39", or "ideal"."""
+    """Versions of the programs that made a result.
+
+    Attributes:
+        cosim: version of cosim.
+        engine: the source of currents, such as "ngspice-39" or "ideal".
+        torch: version of torch.
+        python: version of Python.
+    """
 
     cosim: str
     engine: str
@@ -32,14 +39,20 @@ class Provenance:
     """How a result came about.
 
     Attributes:
-        network, network_source: its name, and what it was loaded from; network_card: free facts about it.
-        dataset, dataset_digest: the images' name and checksum; images: how many; image_full_scale: their largest value.
-        config: of the circuit, or what all circuits of a sweep share.
-        date: when it was finished, ISO 8601, UTC.
-        versions: of what made it.
-        chip: what the chip drew, by name; empty where its cells are their levels, or there are many chips.
-        usage: what was simulated, None where many circuits each have their own.
-        seconds: wall time by stage; wall_seconds: in all.
+        network: name of the network.
+        network_source: what the network was loaded from.
+        network_card: any facts that its author noted about it.
+        dataset: name of the data set.
+        dataset_digest: checksum of the data set.
+        images: number of images.
+        image_full_scale: largest value that a pixel can have.
+        config: configuration of the circuit, or of a sweep, what its points have in common.
+        date: when the result was finished, ISO 8601, UTC.
+        versions: versions of the programs that made it.
+        chip: facts about the errors drawn for the chip; empty if there are none, or many chips.
+        usage: what was simulated, or None if many circuits each have their own.
+        seconds: wall time by stage [s].
+        wall_seconds: wall time in all [s].
     """
 
     network: str
@@ -59,11 +72,14 @@ class Provenance:
 
     @classmethod
     def of(cls, network: Network, dataset: Dataset, config: Config, engine: str, **measured: Any) -> Provenance:
-        """The provenance of what was found just now.
+        """Make the provenance of a result that is finished now.
 
         Args:
-            engine: the source of currents, `CurrentSource.identity`.
-            measured: chip, usage, seconds, wall_seconds, where they are known.
+            network: the network.
+            dataset: the images.
+            config: the configuration.
+            engine: the source of currents, as `CurrentSource.identity` names it.
+            measured: the attributes chip, usage, seconds and wall_seconds, if they are known.
         """
         return cls(
             network=network.name,
@@ -80,7 +96,7 @@ class Provenance:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The attributes as plain values, for JSON."""
         return {
             **{each.name: getattr(self, each.name) for each in fields(self)},
             "network_card": dict(self.network_card),
@@ -93,11 +109,11 @@ class Provenance:
 
     @classmethod
     def from_json(cls, data: Any) -> Provenance:
-        """What `to_json` gave, checked.
+        """Read what `to_json` gave, and check it.
 
         Raises:
-            ValueError: it is something else.
-            ConfigError: its configuration is none of this version.
+            ValueError: the data is something else.
+            ConfigError: its configuration does not fit this version.
         """
         if not isinstance(data, dict) or data.keys() != _KINDS.keys():
             raise ValueError(f"the provenance must have the keys {', '.join(_KINDS)}")
@@ -116,7 +132,7 @@ class Provenance:
         return cls(**{**data, "config": Config.from_dict(data["config"]), "versions": versions, "usage": usage})
 
 
-# What JSON makes of each attribute.
+# The type of each attribute in JSON.
 _KINDS: dict[str, Any] = {
     "network": str,
     "network_source": str,

@@ -1,4 +1,4 @@
-"""What a run leaves behind, and its HDF5 file (docs/formats/run.md)."""
+"""The record of a run, and its HDF5 file (docs/formats/run.md)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,20 @@ FORMAT = "cosim-run-5"
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of a layer: conv2d or linear, its channels, (height, width) of kernel, stride, padding and dilation, groups of
-    channels, and bits of weights and activations."""
+    """The geometry of a layer.
+
+    Attributes:
+        kind: conv2d or linear.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel: (height, width).
+        stride: (height, width).
+        padding: (height, width).
+        dilation: (height, width).
+        channel_groups: number of groups of channels.
+        weight_bits: bits of a weight.
+        activation_bits: bits of an activation.
+    """
 
     kind: str
     in_channels: int
@@ -57,20 +69,25 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """One array layer: where it lies on the arrays, and what its reads say.
+    """One layer on arrays: where it lies, and the statistics of its reads.
 
     Attributes:
-        geometry: of the layer.
-        tiles, reads: arrays used; reads that the images need.
-        lsb_units: unit currents a code, the mean over bitlines; highest_code: the converter's largest, None for no
-            limit.
-        unsettled_lsb: largest movement of a current in the second half of its pulse.
-        noise_lsb: of a read, root mean square; currents and codes below are without it.
-        trim_gain, trim_gain_spread: mean, and largest less smallest, of the gains that trimming took out, 1 and 0
-            without trimming; trim_offset_lsb: mean of the offsets.
-        tile, first_input, inputs: (groups,) where each group lies, and how many inputs it has.
-        summary: what the reads say together.
-        kept: every read of every group, None unless `run.keep_reads`.
+        name: name of the layer.
+        geometry: geometry of the layer.
+        tiles: number of arrays used.
+        reads: number of reads that the images need.
+        lsb_units: width of a code in unit currents, the mean over bitlines.
+        highest_code: the converters' largest code, or None for no limit.
+        unsettled_lsb: largest movement of a current in the second half of its pulse [LSB].
+        noise_lsb: root mean square of the noise of a read [LSB]; `summary` and `kept` are without noise.
+        trim_gain: mean of the gains that trimming corrected, 1 without trimming.
+        trim_gain_spread: largest less smallest of these gains, 0 without trimming.
+        trim_offset_lsb: mean of the offsets that trimming corrected [LSB], 0 without trimming.
+        tile: (groups,) number of the array on which each group lies.
+        first_input: (groups,) first input line of each group.
+        inputs: (groups,) number of inputs of each group.
+        summary: statistics of the reads.
+        kept: every read of every group, or None unless `run.keep_reads` is set.
     """
 
     name: str
@@ -93,7 +110,15 @@ class LayerRecord:
 
 @dataclass(frozen=True, eq=False)
 class AuditRecord:
-    """Audit decks of a run: reads, and distinct patterns, simulated in image order, against the pattern tables."""
+    """The audit of a run: reads simulated in image order, compared with the pattern tables.
+
+    Attributes:
+        decks: number of decks simulated.
+        reads: number of reads in them.
+        patterns: number of distinct patterns, summed over decks.
+        max_error_lsb: largest difference from the tables [LSB].
+        differing_codes: number of codes that differ from those of the tables.
+    """
 
     decks: int
     reads: int
@@ -107,9 +132,10 @@ class Waveform:
     """Bitline currents of the first few reads of an audit deck.
 
     Attributes:
-        title: which deck.
-        time_s: (points,); currents_a: (points, bitlines).
-        sample_s: (reads,) when the reads are sampled.
+        title: names the deck's layer and group.
+        time_s: (points,) times [s].
+        currents_a: (points, bitlines) currents [A].
+        sample_s: (reads,) times at which the reads are sampled [s].
     """
 
     title: str
@@ -124,12 +150,17 @@ class RunRecord:
 
     Attributes:
         provenance: how the run came about.
-        labels: (images,) int64.
-        logits_float: (images, classes) float32, or None without float weights; logits_software, logits_circuit.
-        disagreeing: (m,) indices of images decided differently; disagreeing_images: (m', channels, h, w) of
-            the first of them, 0..provenance.image_full_scale.
-        levels_shift_v: (levels,) programmed threshold shifts, empty for ideal fidelity.
-        audit: of simulated results; certificate: of solved ones, None where it is switched off.
+        labels: (images,) int64, the right classes.
+        logits_float: (images, classes) float32 of the float network, or None without float weights.
+        logits_software: (images, classes) float32 of the integer network.
+        logits_circuit: (images, classes) float32 of the circuit.
+        disagreeing: (m,) numbers of the images that circuit and integer network decide differently.
+        disagreeing_images: (m', channels, h, w) the first of these images, 0..provenance.image_full_scale.
+        levels_shift_v: (levels,) programmed threshold shifts [V], empty for ideal fidelity.
+        layers: the layers on arrays.
+        audit: the audit if currents were simulated, else None.
+        certificate: the certificate if currents were solved, None if it is switched off.
+        waveform: currents of an audit deck, or None if there are none.
     """
 
     provenance: Provenance
@@ -146,11 +177,11 @@ class RunRecord:
     waveform: Waveform | None
 
     def with_wall_seconds(self, seconds: float) -> RunRecord:
-        """The same record of a run that took so long in all, loading included."""
+        """A copy of the record with the given wall time, which includes loading."""
         return replace(self, provenance=replace(self.provenance, wall_seconds=seconds))
 
     def save(self, path: Path) -> None:
-        """Write the HDF5 file, whole."""
+        """Write the HDF5 file. Nothing is left behind if writing fails."""
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs["format"] = FORMAT
@@ -186,7 +217,7 @@ class RunRecord:
         """Read a run's file.
 
         Raises:
-            InputError: no such file, or it is no run of cosim.
+            InputError: there is no such file, or cosim did not write it as a run.
         """
         if not is_file(path):
             raise InputError(f"no run at {path}: name a file that `cosim infer --out` wrote")
@@ -200,7 +231,11 @@ class RunRecord:
             raise InputError(f"{path} is no run that cosim wrote ({error}): repeat `cosim infer`") from error
 
     def check(self) -> None:
-        """Raise ValueError or LookupError unless the parts fit together."""
+        """Check that the parts of the record fit together.
+
+        Raises:
+            ValueError, LookupError: they do not.
+        """
         images, classes = self.logits_circuit.shape
         for logits in (self.logits_software, self.logits_circuit, self.logits_float):
             if logits is not None and (logits.shape != (images, classes) or not np.isfinite(logits).all()):
@@ -273,7 +308,7 @@ _ARRAYS = (
     "disagreeing_images",
     "levels_shift_v",
 )
-# Attributes of a layer: its own, then those of its geometry, then of its summary.
+# Attributes of a layer in the file: first its own, then those of its geometry and its summary.
 _OWN = ("name", "tiles", "reads", "lsb_units", "highest_code", "unsettled_lsb", "noise_lsb", "trim_gain",
         "trim_gain_spread", "trim_offset_lsb")  # fmt: skip
 _FIGURES = (*_OWN, *(field.name for field in fields(Geometry)), "correlation")
@@ -316,7 +351,7 @@ _ABOUT = {
 
 
 def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound: int) -> None:
-    """Raise ValueError unless these are integers 0..bound-1 of that shape."""
+    """Raise ValueError unless the values are integers 0..bound-1 of the given shape."""
     if values.shape != shape or values.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers of shape {shape}")
     if values.size and (int(values.min()) < 0 or int(values.max()) >= bound):
@@ -324,7 +359,7 @@ def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound
 
 
 def _check_layer(layer: LayerRecord) -> None:
-    """Raise ValueError unless places, figures and densities of a layer fit together."""
+    """Raise ValueError unless a layer's places, figures and densities fit together."""
     places = {name: getattr(layer, name) for name in _PLACES}
     figures, densities = vars(layer.summary.groups), layer.summary.densities
     for name, values in {**places, **figures}.items():
@@ -338,7 +373,7 @@ def _check_layer(layer: LayerRecord) -> None:
 
 
 def _arrays(kind: type[Any], folder: h5py.Group) -> Any:
-    """Arrays of a dataclass, each from the dataset of its name."""
+    """Make a dataclass of arrays, each read from the dataset with its name."""
     return kind(**{field.name: folder[field.name][()] for field in fields(kind)})
 
 

@@ -1,4 +1,4 @@
-"""What a network makes of images in software: computed once, and kept in the store beside what circuits gave."""
+"""Computes a network's logits in software once, and keeps them in the store beside the results of circuits."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ def software_logits(network: Network, dataset: Dataset, store: Store | None, bat
     """Logits (images, classes) of the integer network, float32.
 
     Args:
-        store: where they are kept, None to compute them anew.
-        batch: images computed at a time.
+        network: the network.
+        dataset: the images.
+        store: where logits are kept, or None to compute them anew.
+        batch: how many images are computed at a time.
     """
     return _logits("integer network", network, network.__call__, dataset, store, batch)
 
 
 def float_logits(network: Network, dataset: Dataset, store: Store | None, batch: int) -> np.ndarray | None:
-    """The same of the float network it was quantized from, None where that is not known."""
+    """Logits of the float network that the network was quantized from, or None if that is not known."""
     if network.float_weights is None:
         return None
     return _logits("float network", network, network.forward_float, dataset, store, batch)
 
 
 def content_digest(network: Network, dataset: Dataset) -> str:
-    """SHA-256 of a network's steps and weights, float ones too, and of images and labels."""
+    """SHA-256 of a network's steps and weights, its float weights included, and of images and labels."""
     digest = hashlib.sha256()
     for step in network.steps:
         operation = step.operation
@@ -86,7 +88,7 @@ def _logits(
 
 
 def _read(content: bytes, images: int) -> np.ndarray | None:
-    """Stored logits, None if they are damaged."""
+    """Read stored logits; None if they are damaged."""
     try:
         logits = np.load(BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError):

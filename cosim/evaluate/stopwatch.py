@@ -1,4 +1,4 @@
-"""Where the time goes, by stage."""
+"""Measures how long each stage of a run takes."""
 
 from __future__ import annotations
 

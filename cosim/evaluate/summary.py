@@ -1,6 +1,6 @@
-"""What a layer's reads say together: figures of each group, and densities of currents and errors for plots.
+"""Summarizes a layer's reads: figures of each group, and densities of currents and errors for plots.
 
-Large networks have hundreds of megabytes of reads; of these a few kilobytes a layer are kept.
+The reads of a large network take hundreds of megabytes, their summary a few kilobytes for each layer.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ import numpy as np
 
 from cosim.readout import GroupReads
 
-# Bins of an axis of currents, at most, and of errors.
+# Largest number of bins on an axis of currents, and number of bins on an axis of errors.
 _CURRENT_BINS = 128
 _ERROR_BINS = 61
 
 
 @dataclass(frozen=True, eq=False)
 class GroupFigures:
-    """Figures of each group of a layer in the plan's order, (groups,) each; counts and errors are of every read.
+    """Figures of each group of a layer, (groups,) each, in the plan's order. They count every read.
 
     Attributes:
-        reads: that the images need; patterns: distinct ones; conversions: codes of the reads, an output line each.
-        differing_codes: of these, other than those of an ideal array behind converters without errors.
-        clipped_codes: of these, lost at an end of the converter's range.
-        error_mean_lsb, error_rms_lsb, error_max_lsb: of positions in codes, circuit less ideal [LSB].
+        reads: reads that the images need.
+        patterns: distinct reads.
+        conversions: codes of the reads, one for each output line.
+        differing_codes: codes that differ from those of an ideal array behind converters without errors.
+        clipped_codes: codes lost at an end of the converter's range.
+        error_mean_lsb: mean of the error, which is the circuit's position less the ideal one [LSB].
+        error_rms_lsb: root mean square of the error [LSB].
+        error_max_lsb: largest absolute value of the error [LSB].
     """
 
     reads: np.ndarray
@@ -40,12 +44,13 @@ class GroupFigures:
 
 @dataclass(frozen=True, eq=False)
 class Densities:
-    """How many conversions of a layer lie where; bins of an axis are equally wide.
+    """Two-dimensional histograms of a layer's conversions. The bins of an axis are equally wide.
 
     Attributes:
-        current_edges_lsb: (n + 1,) edges of bins of currents, ideal and of the circuit [LSB].
-        error_edges_lsb: (m + 1,) edges of bins of errors, zero in the middle of one [LSB].
-        circuit: (n, n) conversions by ideal current and the circuit's; error: (n, m) by ideal current and error.
+        current_edges_lsb: (n + 1,) edges of the bins of ideal currents and of the circuit's currents [LSB].
+        error_edges_lsb: (m + 1,) edges of the bins of errors, with zero in the middle of a bin [LSB].
+        circuit: (n, n) number of conversions by ideal current and by the circuit's current.
+        error: (n, m) number of conversions by ideal current and by error.
     """
 
     current_edges_lsb: np.ndarray
@@ -56,11 +61,12 @@ class Densities:
 
 @dataclass(frozen=True, eq=False)
 class ReadSummary:
-    """What a layer's reads say together.
+    """The summary of a layer's reads.
 
     Attributes:
-        groups: figures of each; densities: for plots.
-        correlation: of circuit and ideal currents (Pearson), None if one of them does not vary.
+        groups: figures of each group.
+        densities: histograms for plots.
+        correlation: correlation of circuit and ideal currents (Pearson), or None if one of them does not vary.
     """
 
     groups: GroupFigures
@@ -69,11 +75,14 @@ class ReadSummary:
 
 
 def summarize(reads: Callable[[int], GroupReads], groups: int, highest: int | None) -> ReadSummary:
-    """Summarize the reads of a layer, group by group and twice, so that no more than one group's are in memory.
+    """Summarize the reads of a layer.
+
+    Each group's reads are asked for twice, so that only one group's reads are in memory at a time.
 
     Args:
-        reads: gives those of a group of the plan, by its number 0..groups-1.
-        highest: the converters' largest code, None for no limit.
+        reads: a function that returns the reads of a group, given its number 0..groups-1 in the plan.
+        groups: number of groups.
+        highest: the converters' largest code, or None for no limit.
     """
     rows = []
     moments = np.zeros(6)
@@ -106,7 +115,7 @@ def summarize(reads: Callable[[int], GroupReads], groups: int, highest: int | No
 
 
 def _correlation(moments: np.ndarray, ends: np.ndarray) -> float | None:
-    """Pearson's, from sums of 1, circuit, ideal, their squares and their product."""
+    """Pearson's correlation from sums of 1, of circuit and ideal currents, of their squares and of their product."""
     mean_circuit, mean_ideal, square_circuit, square_ideal, product = moments[1:] / max(moments[0], 1)
     spread = np.sqrt(max(square_circuit - mean_circuit**2, 0) * max(square_ideal - mean_ideal**2, 0))
     if not (ends[:2, 0] < ends[:2, 1]).all() or spread <= 0:
@@ -129,14 +138,14 @@ def _densities(reads: Callable[[int], GroupReads], groups: int, ends: np.ndarray
 
 
 def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Which of equally wide bins each value is in."""
+    """The number of the bin that each value is in; all bins are equally wide."""
     places = np.floor((values - edges[0]) / (edges[1] - edges[0]))
     bins: np.ndarray = places.clip(0, len(edges) - 2).astype(np.int64)
     return bins
 
 
 def _current_edges(ideal: np.ndarray, circuit: np.ndarray) -> np.ndarray:
-    """Edges of bins for currents in LSB, around whole numbers, since most ideal currents are."""
+    """Edges of bins for currents in LSB, halfway between whole numbers, since most ideal currents are whole."""
     low = np.floor(min(0.0, ideal[0], circuit[0]))
     high = np.ceil(max(1.0, ideal[1], circuit[1]))
     step = max(1.0, np.ceil((high - low + 1) / _CURRENT_BINS))

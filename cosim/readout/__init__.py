@@ -1,4 +1,4 @@
-"""Currents -> codes -> partial sums -> layer output."""
+"""Readout: turns bitline currents into converter codes, codes into partial sums, and those into a layer's output."""
 
 from cosim.readout.adc import Converter
 from cosim.readout.calibration import calibrated_lsb_units

@@ -1,4 +1,4 @@
-"""The converters: bitline currents to codes."""
+"""The analog-to-digital converters, which turn bitline currents into codes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class Converter:
 
         position in codes = sum of current over pulses / (unit_a * lsb_units) * gain + offset_lsb
 
-    Rounded to the nearest code, that is an ideal converter of the range 0..`highest`. With `weights` the code is what
-    a successive approximation finds: bit after bit, from the largest, is kept where the position is not below the sum
-    of the weights kept so far and its own.
+    An ideal converter rounds the position to the nearest code in the range 0..`highest`. With `weights`, the code is
+    the one that a successive approximation finds: it tries the bits from the largest to the smallest, and keeps a bit
+    if the position is at least the sum of its weight and the weights kept so far.
 
     Attributes:
         unit_a: current between neighbouring levels, `Cell.unit_a` [A].
-        lsb_units: (bitlines,), or (1,) where all agree: width of a code in unit currents; 1 loses nothing.
+        lsb_units: width of a code in unit currents, (bitlines,), or (1,) if all bitlines agree; 1 loses nothing.
         highest: the largest code, or None for no limit.
-        gain, offset_lsb: (bitlines,) or (1,), of sense stage, converter and trimming together.
-        weights: (bitlines, bits) what each bit counts [LSB], least significant first; None for 1, 2, 4, ...
-        pulses: that a conversion adds the charge of; 1 converts a current.
+        gain: gain of sense stage, converter and trimming together, (bitlines,) or (1,).
+        offset_lsb: their offset [LSB], of the same shape.
+        weights: what each bit counts [LSB], (bitlines, bits), least significant first; None for 1, 2, 4, ...
+        pulses: number of pulses whose charge one conversion adds up; 1 if it converts a current.
     """
 
     unit_a: float
@@ -41,10 +42,12 @@ class Converter:
 
     @classmethod
     def from_config(cls, config: Config, lsb_units: np.ndarray | None = None, pulses: int = 1) -> Converter:
-        """The converters of a configuration without their errors, their codes as wide as `code_units` says.
+        """Make the converters of a configuration without their errors.
 
         Args:
-            lsb_units: (bitlines,) or (1,) widths of a code that a calibration has found instead.
+            config: the configuration.
+            lsb_units: widths of a code that a calibration found, (bitlines,) or (1,); None for those of `code_units`.
+            pulses: number of pulses whose charge one conversion adds up.
         """
         found, highest = code_units(config, pulses)
         widths = np.array([found]) if lsb_units is None else lsb_units
@@ -60,11 +63,15 @@ class Converter:
         lsb_units: np.ndarray | None = None,
         pulses: int = 1,
     ) -> Converter:
-        """The converters and sense stages of one tile of a chip, with the errors that chip drew.
+        """Make the converters and sense stages of one tile of a chip, with the errors drawn for that chip.
 
         Args:
-            layer: number of the layer in its network; tile: counted within the layer.
-            bitlines: of the tile that are used.
+            config: the configuration.
+            layer: number of the layer in its network.
+            tile: number of the tile within the layer.
+            bitlines: number of bitlines that the tile uses.
+            lsb_units: as in `from_config`.
+            pulses: as in `from_config`.
         """
         adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units, pulses)
 
@@ -87,27 +94,27 @@ class Converter:
 
     @functools.cached_property
     def decision_lsb(self) -> np.ndarray:
-        """What is added before rounding, (bitlines,) or (1,): `decision_offset` of the widths."""
+        """The `decision_offset` of each code width, (bitlines,) or (1,), which is added before rounding [LSB]."""
         return np.array([decision_offset(units) for units in self.lsb_units.tolist()])
 
     @property
     def ampere_per_lsb(self) -> np.ndarray:
-        """(bitlines,) or (1,) current that, held for every pulse, moves an ideal converter by a code [A]."""
+        """Current that moves an ideal converter by one code if it lasts for every pulse [A], (bitlines,) or (1,)."""
         return self.unit_a * self.lsb_units / self.pulses
 
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
-        """Positions in codes, unrounded, of currents (..., bitlines) [A] that last for every pulse of a conversion.
+        """Unrounded positions in codes of currents (..., bitlines) [A] that last for every pulse of a conversion.
 
-        Of currents that change from pulse to pulse the position is the mean.
+        If the current changes from pulse to pulse, the position is the mean over the pulses.
         """
         return currents / self.ampere_per_lsb * self.gain + self.offset_lsb
 
     def ideal_lsb(self, sums: np.ndarray) -> np.ndarray:
-        """The same of sums (..., bitlines) in unit currents, without the converter's errors."""
+        """Unrounded positions in codes of sums (..., bitlines) in unit currents, without the converters' errors."""
         return sums * self.pulses / self.lsb_units
 
     def currents(self, lsb: np.ndarray) -> np.ndarray:
-        """Currents [A] of positions (..., bitlines): the inverse of `in_lsb`."""
+        """Currents [A] that lie at the given positions (..., bitlines). This is the inverse of `in_lsb`."""
         return (lsb - self.offset_lsb) / self.gain * self.ampere_per_lsb
 
     def codes(self, lsb: np.ndarray) -> np.ndarray:
@@ -115,13 +122,13 @@ class Converter:
         return self.quantized(lsb).astype(np.int32)
 
     def quantized(self, lsb: np.ndarray) -> np.ndarray:
-        """Codes as floats of the type that the positions have."""
+        """The codes of `codes`, but as floats of the same type as the positions."""
         if self.decision_lsb.any():
             lsb = lsb + self.decision_lsb.astype(lsb.dtype)
         if self.weights is None:
             return nearest_codes(lsb, self.highest)
         weights = self.weights.astype(lsb.dtype)
-        code, reached = np.zeros_like(lsb), np.full_like(lsb, -0.5)  # an ideal code begins half a code below its own
+        code, reached = np.zeros_like(lsb), np.full_like(lsb, -0.5)  # an ideal code begins half a code lower
         for bit in reversed(range(weights.shape[1])):
             kept = lsb >= reached + weights[:, bit]
             reached += kept * weights[:, bit]
@@ -129,16 +136,17 @@ class Converter:
         return code
 
     def trimmed(self, gain: np.ndarray, offset_lsb: np.ndarray) -> Converter:
-        """The converters after the gain and offset that were measured of them, (bitlines,) or (1,), are taken out."""
+        """These converters after correction of their measured gain and offset, each (bitlines,) or (1,)."""
         return replace(self, gain=self.gain / gain, offset_lsb=(self.offset_lsb - offset_lsb) / gain)
 
 
 def bit_weights(bits: int, sigma: float, bitlines: int, generator: np.random.Generator) -> np.ndarray:
-    """What the bits of charge-redistribution converters count: (bitlines, bits) [LSB], least significant first.
+    """Weights of the bits of charge-redistribution converters: (bitlines, bits) [LSB], least significant first.
 
-    Bit b switches 2^b unit capacitors, each of relative sigma `sigma`; one more unit ends the array. A bit counts its
-    share of the array's capacitance times 2^bits. At the middle of the range the differential non-linearity then has a
-    sigma of sqrt(2^bits - 1) * sigma LSB, the integral one half of that.
+    Bit b switches 2^b unit capacitors, each with the relative standard deviation `sigma`, and one more unit capacitor
+    terminates the array. The weight of a bit is its share of the array's capacitance times 2^bits. In the middle of the
+    range, the differential non-linearity then has a standard deviation of sqrt(2^bits - 1) * sigma LSB, and the
+    integral non-linearity half of that.
 
     Source: McCreary and Gray, "All-MOS charge redistribution analog-to-digital conversion techniques", JSSC 1975;
     Saberi et al., "Analysis of power consumption and linearity in capacitive digital-to-analog converters used in

@@ -1,4 +1,4 @@
-"""The range of converters from the column sums that sample images cause."""
+"""Sets the range of the converters from the column sums that sample images cause."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from cosim.mapping import TilePlan
 
 
 def calibrated_lsb_units(config: Config, plan: TilePlan, opened: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Width of a code of every tile of a layer, so that the largest ideal sum of a sample has a code.
+    """Find the width of a code for every tile of a layer, such that the largest ideal sum of the sample has a code.
 
-    The smallest whole number of unit currents, at least one, that reaches it: with others, whole sums would fall on
-    codes differently in every column, and the reference column's error is in every output.
+    A width is the smallest whole number of unit currents, at least one, that reaches this sum. With fractional widths,
+    whole sums would round differently in every column, and the error of the reference column is in every output.
 
     Args:
-        config: adc.range is "calibrated-layer" or "calibrated-column".
-        opened: (streams,) of (conversions, inputs) pulses for which each input is open, 0 or 1 in a single read.
+        config: its adc.range is "calibrated-layer" or "calibrated-column".
+        plan: the tiles of the layer.
+        opened: for each stream, (conversions, inputs): for how many pulses each input is open; 0 or 1 if a conversion
+            is a single read.
 
     Returns:
-        (bitlines,) or (1,) unit currents for every tile.
+        for every tile, widths in unit currents, (bitlines,) or (1,).
     """
     assert isinstance(config.adc.bits, int)
     highest = 2**config.adc.bits - 1

@@ -1,8 +1,9 @@
-"""What differs between two reads of one pattern: cells' and converters' noise, and traps that come and go.
+"""Read noise: what makes two reads of the same pattern differ.
 
-Tables hold the settled current of every pattern once. Noise is added to each use of it, before the converter rounds,
-so that every read of every image has its own and codes follow the very distribution they would follow if each read
-were simulated with noise. The noise of open cells is normal and independent; of their sum only the variance is needed.
+Its parts are the noise of the cells, the noise of the converters, and traps that fill and empty at random. A table
+holds the settled current of each pattern once. Noise is added whenever that current is used, before the converter
+rounds. Every read of every image thus has noise of its own, and codes have the same distribution as if each read were
+simulated with noise. The noise of open cells is normal and independent, so only the variance of their sum is needed.
 Traps are drawn one by one.
 """
 
@@ -21,7 +22,13 @@ from cosim.mapping import Group
 
 @dataclass(frozen=True, eq=False)
 class Traps:
-    """A group's cells with an active trap: (traps,) wordline, bitline, and half the step of their current [units]."""
+    """The cells of a group that have an active trap.
+
+    Attributes:
+        wordlines: (traps,) wordline of each such cell.
+        bitlines: (traps,) its bitline.
+        half_units: (traps,) half of the step that the trap makes in its current [unit currents].
+    """
 
     wordlines: np.ndarray
     bitlines: np.ndarray
@@ -32,9 +39,9 @@ class ReadNoise:
     """The noise of a layer's reads, in unit currents.
 
     Args:
-        config: variation, converter, seed and chip.
+        config: the configuration, for its variation, converter, seed and chip.
         layer: number of the layer in its network.
-        groups: of its plan.
+        groups: the groups of the layer's plan.
     """
 
     def __init__(self, config: Config, layer: int, groups: tuple[Group, ...]) -> None:
@@ -44,20 +51,20 @@ class ReadNoise:
         self._config = config
         self._layer = layer
         self._groups = groups
-        self._variance = sigma**2  # of an open cell of so many units
+        self._variance = sigma**2  # indexed by the unit currents of an open cell
         self.input_lsb = config.adc.noise_lsb
         self.per_cell = variation.read_sigma_rel > 0
         self.traps = [self._traps(group) for group in groups] if variation.telegraph_share > 0 else None
 
     @classmethod
     def of(cls, config: Config, layer: int, groups: tuple[Group, ...]) -> ReadNoise | None:
-        """The noise of a layer, None where there is none."""
+        """The noise of a layer, or None if its reads have no noise."""
         variation = config.variation
         noisy = config.adc.noise_lsb > 0 or variation.read_sigma_rel > 0 or variation.telegraph_share > 0
         return cls(config, layer, groups) if noisy else None
 
     def _traps(self, group: Group) -> Traps:
-        """Which cells have a trap is the chip's: a cell keeps it whatever the configuration reads."""
+        """Draw the traps of a group. They belong to the chip: a cell keeps its trap however the cells are read."""
         variation = self._config.variation
         found = cell_normals(self._config, "traps", self._layer, group) < ndtri(variation.telegraph_share)
         wordlines, bitlines = np.nonzero(found & (group.units > 0))
@@ -65,18 +72,19 @@ class ReadNoise:
         return Traps(wordlines, bitlines, half.astype(np.float32))
 
     def normal_variance(self, index: int, states: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
-        """Variance of the normal part in reads of group `index`: (reads, lines) [LSB^2].
+        """Variance of the normally distributed noise in reads of group `index`: (reads, lines) [LSB^2].
 
         Args:
-            states: (reads, inputs) of 0 and 1, which inputs are open.
-            lsb_per_unit: (bitlines,) or (1,).
+            index: number of the group.
+            states: (reads, inputs), 1 for each open input and 0 for the others.
+            lsb_per_unit: positions per unit current [LSB], (bitlines,) or (1,).
         """
         group = self._groups[index]
         cells = states @ self._variance[group.units]
         return cells * lsb_per_unit**2 + self.input_lsb**2
 
     def variance(self, index: int, states: np.ndarray, lsb_per_unit: np.ndarray) -> np.ndarray:
-        """The same with what traps add."""
+        """Variance of the noise with the part of the traps included; arguments as in `normal_variance`."""
         group, total = self._groups[index], self.normal_variance(index, states, lsb_per_unit)
         if self.traps is None:
             return total
@@ -85,9 +93,9 @@ class ReadNoise:
         return total + states @ squares * lsb_per_unit**2
 
     def generator(self, patterns: np.ndarray) -> np.random.Generator:
-        """The generator of one image's noise on this layer, seeded by the patterns that the image causes.
+        """Make the generator of one image's noise on this layer, seeded by the patterns that the image causes.
 
-        So the noise of an image does not depend on those before it, nor on how many are computed at a time.
+        The noise of an image therefore depends neither on earlier images nor on how many are computed at a time.
         """
         digest = hashlib.blake2b(np.ascontiguousarray(patterns).view(np.uint8).data, digest_size=16).digest()
         words = np.frombuffer(digest, np.uint32).tolist()
@@ -106,9 +114,13 @@ class ReadNoise:
         """Add noise to reads of group `index`, in place.
 
         Args:
-            lsb: (images, reads, bitlines) float32 positions [LSB]; sigma: of the normal part, of a shape that fits.
-            slots: (images, reads) rows of `states`, (slots, inputs) of 0 and 1, which inputs are open.
-            generators: one an image.
+            index: number of the group.
+            lsb: (images, reads, bitlines) float32 positions [LSB], which are changed.
+            sigma: standard deviation of the normal noise [LSB], of a shape that broadcasts to that of `lsb`.
+            slots: (images, reads) row of `states` for each read.
+            states: (slots, inputs), 1 for each open input and 0 for the others.
+            lsb_per_unit: positions per unit current [LSB], (bitlines,) or (1,).
+            generators: one for each image.
         """
         normal = np.empty_like(lsb)
         for image, generator in enumerate(generators):

@@ -1,7 +1,7 @@
-"""Where the reads of a layer lie in its tables.
+"""Slots: where the reads of a layer lie in its tables.
 
-Each stream of patterns has slots. With few inputs every pattern has one from the beginning, and its number is its slot.
-With many, a pattern gets the next free slot of its stream when it is first met.
+Each stream of patterns has slots of its own. With few inputs, every pattern has a slot from the beginning, which is the
+pattern's number. With many inputs, a pattern gets the next free slot of its stream when it first occurs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cosim.mapping import ReadScheme, TilePlan
 
 @dataclass(frozen=True, eq=False)
 class Met:
-    """Reads of some images.
+    """The reads that some images cause.
 
     Attributes:
-        rows: (n, out height, out width, streams, planes) int32, stream * room + slot of each.
-        counts: (streams, room) how often each slot is among them.
+        rows: (n, out height, out width, streams, planes) int32, the table row of each read: stream * room + slot.
+        counts: (streams, room) how many of the reads lie in each slot.
     """
 
     rows: Tensor
@@ -34,15 +34,17 @@ class Slots:
     """The slots of a layer's streams.
 
     Args:
-        plan, scheme: of the layer.
+        plan: the tiles and groups of the layer.
+        scheme: how the layer is read.
 
     Attributes:
         listed: whether every pattern has a slot from the beginning.
-        room: slots of a stream; where they are not listed it grows.
-        uses: (streams, room) how often each slot was read; known: (streams, room) whether it has an answer.
+        room: number of slots of each stream; it grows unless the patterns are listed.
+        uses: (streams, room) how often each slot was read.
+        known: (streams, room) whether each slot has an answer.
 
     Raises:
-        ConfigError: amplitudes of so many inputs that no integer numbers them.
+        ConfigError: reads by amplitude open too many inputs for an integer to number the patterns.
     """
 
     def __init__(self, plan: TilePlan, scheme: ReadScheme) -> None:
@@ -58,32 +60,33 @@ class Slots:
         self.uses = np.zeros((plan.streams, self.room), np.int64)
         self.known = np.zeros((plan.streams, self.room), bool)
         self._inputs = plan.stream_inputs()
-        # Where slots are not listed: numbers in the order of slots, the same sorted with the slot of each, and states.
+        # Used if slots are not listed: numbers in the order of slots; the same sorted, each with its slot; and states.
         self._numbers = [np.zeros(0, np.int64) for _ in range(plan.streams)]
         self._sorted = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in range(plan.streams)]
         self._states = [np.zeros((0, inputs), np.uint8) for inputs in self._inputs]
 
     def meet(self, reads: Tensor, activations: Tensor) -> Met:
-        """Rows and counts of reads (n, out height, out width, streams, planes), giving slots to new ones.
+        """Find the rows and counts of reads, and give slots to reads that have none yet.
 
         Args:
-            activations: that caused them.
+            reads: (n, out height, out width, streams, planes).
+            activations: the activations that caused them.
         """
         if not self.listed:
             self._learn(reads, activations)
         rows = self.rows(reads)
         size = self.plan.streams * self.room
         counts = torch.bincount(rows.flatten(), minlength=size).numpy().reshape(-1, self.room)
-        if self.scheme.mode == "amplitude":  # each conversion takes the read of no input once; other uses cancel
+        if self.scheme.mode == "amplitude":  # each conversion reads without any input once; other uses cancel
             for stream, row in enumerate(counts):
                 row[self.slot(stream, np.zeros(1, np.int64))] = reads[..., 0, 0].numel()
         return Met(rows, counts)
 
     def rows(self, reads: Tensor) -> Tensor:
-        """Stream * room + slot, int32, of reads that have slots."""
+        """The rows, stream * room + slot, int32, of reads that have slots."""
         planes = reads.shape[-1]
         starts = self.room * torch.arange(self.plan.streams, dtype=torch.int32)
-        if self.listed:  # side by side, so that additions are long
+        if self.listed:  # flattened, so that each addition covers many elements
             rows = reads.flatten(3).to(torch.int32, copy=True).add_(starts.repeat_interleave(planes))
             return rows.view(reads.shape)
         found = [
@@ -107,21 +110,21 @@ class Slots:
         return slots[places]
 
     def used(self, stream: int) -> np.ndarray:
-        """Slots that were read."""
+        """The slots of a stream that were read at least once."""
         return np.flatnonzero(self.uses[stream])
 
     def numbers(self, stream: int, slots: np.ndarray) -> np.ndarray:
-        """Numbers of the reads in slots, as `ReadScheme` gives them."""
+        """Numbers of the reads that lie in the given slots, as `ReadScheme` numbers them."""
         return slots if self.listed else self._numbers[stream][slots]
 
     def drive(self, stream: int, slots: np.ndarray) -> np.ndarray:
-        """(slots, inputs) what share of its full voltage each input has in the reads of slots, 0..1."""
+        """Share of its full voltage, 0..1, that each input has in the reads of the given slots: (slots, inputs)."""
         if self.listed or self.scheme.mode == "amplitude":
             return self.scheme.drive(self.numbers(stream, slots), self._inputs[stream])
         return self._states[stream][slots].astype(np.int64)
 
     def states(self, stream: int) -> np.ndarray:
-        """(slots, inputs) of 0 and 1: which inputs are open in each slot."""
+        """Which inputs are open in each slot of a stream: (slots, inputs), 1 for open."""
         slots = np.arange(self.room if self.listed else len(self._numbers[stream]))
         return (self.drive(stream, slots) > 0).astype(np.uint8)
 
@@ -143,7 +146,7 @@ class Slots:
             order = np.argsort(self._numbers[stream])
             self._sorted[stream] = self._numbers[stream][order], order
         needed = max(map(len, self._numbers))
-        if needed > self.room:  # twice what is needed, so that images to come do not copy everything again
+        if needed > self.room:  # twice the need, so that the next images do not copy everything again
             grown = ((0, 0), (0, 2 * needed - self.room))
             self.uses, self.known = np.pad(self.uses, grown), np.pad(self.known, grown)
             self.room = 2 * needed

@@ -1,4 +1,7 @@
-"""Pattern tables: what each group's lines answer to each read, applied to whole images by gathers and sums."""
+"""Pattern tables: they hold the answer of each group's lines to each read.
+
+A layer's sums for whole images are computed by looking up answers and adding them.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +21,35 @@ from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
 from cosim.readout.slots import Met, Slots
 
-# Numbers that noise is added to at a time: what is made of them stays in cached memory.
+# How many numbers noise is added to at a time. Intermediate results of this size stay in cached memory.
 _NOISY_BLOCK = 1 << 18
-# Bytes of the tables that are summed over together: so much stays in the processor's cache.
+# Bytes of the tables that are summed over together. Tables of this size stay in the processor's cache.
 _TABLE_BYTES = 4 << 20
 
 
 def ideal_sums(group: Group, drive: np.ndarray) -> np.ndarray:
-    """Sums in unit currents that an ideal array gives: (reads, lines), integers if inputs are 0 or 1.
+    """Sums that an ideal array gives, in unit currents: (reads, lines), integers if inputs are 0 or 1.
 
     Args:
-        drive: (reads, inputs) shares of each input's full voltage.
+        group: the group that is read.
+        drive: (reads, inputs) share of its full voltage that each input has.
     """
     return drive @ group.units.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class GroupReads:
-    """Every pattern of a group that occurred: how often, and what the circuit and an ideal array answer.
+    """Every pattern of a group that occurred, with the answers of the circuit and of an ideal array.
 
     Attributes:
-        patterns: (n,) int64, reads as `ReadScheme` numbers them; uses: (n,) reads of it, pulses that hold it, or
-            conversions of several amplitudes that are put together of it.
-        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise; where a conversion adds the charge
-            of pulses, as if all of them held the pattern.
-        codes: (n, bitlines) int32.
-        ideal: (n, bitlines) float32 positions of an ideal array's currents at converters without errors.
-        ideal_codes: (n, bitlines) int32 of those.
+        patterns: (n,) int64 numbers of the reads, as `ReadScheme` gives them.
+        uses: (n,) how often each occurred: as a read, as a pulse of a conversion, or as a part of a conversion that
+            combines several amplitudes.
+        lsb: (n, bitlines) float32 positions in codes, unrounded and without noise. If a conversion adds the charge of
+            several pulses, the position is the one that would result if all of them held the pattern.
+        codes: (n, bitlines) int32 codes of these positions.
+        ideal: (n, bitlines) float32 positions of an ideal array's currents in front of converters without errors.
+        ideal_codes: (n, bitlines) int32 codes of the ideal positions.
     """
 
     patterns: np.ndarray
@@ -55,9 +60,9 @@ class GroupReads:
     ideal_codes: np.ndarray
 
     def clipped(self, lsb: np.ndarray, highest: int | None) -> np.ndarray:
-        """Which of the positions (n, bitlines) lose a code at an end of the converter's range, bool.
+        """Which positions (n, bitlines) lose a code because they lie beyond an end of the converter's range, bool.
 
-        A current slightly below zero where an ideal array gives zero loses no code.
+        A position below zero loses nothing if the ideal array's code is zero as well.
         """
         below = (np.rint(lsb) < 0) & (self.ideal_codes > 0)
         return below if highest is None else below | (np.rint(lsb) > highest)
@@ -67,13 +72,13 @@ class LayerTable:
     """The pattern table of one layer.
 
     Args:
-        plan: of the layer.
-        scheme: how it is read.
-        converters: of its tiles.
-        noise: what is added to every read, None for nothing.
+        plan: the tiles and groups of the layer.
+        scheme: how the layer is read.
+        converters: the converters of each tile.
+        noise: the noise that is added to every read, or None.
 
     Attributes:
-        slots: where each read lies.
+        slots: where each read lies in the table.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class LayerTable:
         return self.converters[self.plan.groups[index].tile]
 
     def meet(self, reads: Tensor, activations: Tensor) -> Met:
-        """Find the slots of reads (n, out height, out width, streams, planes) that activations caused."""
+        """Find the slots of reads, as `Slots.meet` does, and make room for new ones in the table."""
         met = self.slots.meet(reads, activations)
         missing = self.slots.room - self._partial.shape[1]
         if missing > 0:
@@ -103,7 +108,7 @@ class LayerTable:
         return met
 
     def missing(self, met: Met) -> list[np.ndarray]:
-        """Each stream's slots among `met` that have no answer yet."""
+        """For each stream, the slots of `met` that have no answer yet."""
         return [np.flatnonzero(row) for row in (met.counts > 0) & ~self.slots.known]
 
     def count(self, met: Met) -> None:
@@ -115,7 +120,7 @@ class LayerTable:
         self.slots.uses[:] = 0
 
     def fill(self, index: int, slots: np.ndarray, currents: np.ndarray) -> None:
-        """Enter the currents [A] (slots, lines) of the plan's group `index`."""
+        """Enter the currents (slots, lines) [A] that the plan's group `index` gave for the reads in `slots`."""
         group, converter = self.plan.groups[index], self.converter(index)
         lsb = converter.in_lsb(currents).astype(np.float32)
         self._lsb[index][slots] = lsb
@@ -125,7 +130,10 @@ class LayerTable:
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
     def partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
-        """Codes in unit currents (n, bitlines) as partial sums (n, outputs), float32; integers for an ideal array."""
+        """Turn codes in unit currents (n, bitlines) into partial sums (n, outputs), float32.
+
+        The sums of an ideal array are integers.
+        """
         outputs, places = group.outputs[1] - group.outputs[0], self.plan.places
         sums = units[:, : outputs * len(places)].reshape(len(units), outputs, len(places)) @ places
         if self.plan.reference_units is not None:
@@ -134,10 +142,11 @@ class LayerTable:
         return sums.astype(np.float32)
 
     def apply(self, met: Met) -> Tensor:
-        """Layer sums (n, outputs, h, w), in float32, of reads that are answered.
+        """Compute the layer's sums (n, outputs, h, w), float32, from reads that all have answers.
 
-        Adds partial sums over the chunks of a kernel and, weighted by powers of two, over bit planes; or, where a
-        conversion holds several planes, the positions, weighted by the scheme, before they are converted.
+        Partial sums are added over the chunks of a kernel and, weighted by powers of two, over bit planes. If a
+        conversion covers several planes, their positions are added instead, weighted as the scheme says, before they
+        are converted.
         """
         if self.scheme.weights is not None:
             return self._apply_weighted(met.rows, torch.from_numpy(self.scheme.weights))
@@ -162,9 +171,9 @@ class LayerTable:
         return results[0] if len(results) == 1 else torch.cat(results, 1)
 
     def _apply_with_noise(self, rows: Tensor, noise: ReadNoise) -> Tensor:
-        """The same with noise of its own on every read, added before the converter rounds.
+        """Do what `apply` does, with noise on every read, which is added before the converter rounds.
 
-        The sum over bit planes is taken of codes, since partial sums are linear in them.
+        Codes are added over bit planes first, since partial sums are linear in them.
         """
         n, height, width, _, bits = rows.shape
         outputs = self.plan.layer.outputs
@@ -182,7 +191,11 @@ class LayerTable:
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def codes(self, reads: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Group index and codes (n, conversions, h, w, lines), noise included, of reads (n, h, w, streams, planes)."""
+        """Yield each group's index and its codes (n, conversions, h, w, lines), noise included.
+
+        Args:
+            reads: (n, h, w, streams, planes).
+        """
         rows = self.slots.rows(reads)
         n, height, width, _, _ = rows.shape
         if self.scheme.weights is not None:
@@ -205,7 +218,7 @@ class LayerTable:
         return (rows - offsets).permute(0, 3, 4, 1, 2).reshape(n, streams, -1).numpy()
 
     def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
-        """Of the normal part of the noise of every slot and line of each group [LSB]; empty if all are alike."""
+        """Standard deviation of each group's normal noise, by slot and line [LSB]; empty if all are the same."""
         if not noise.per_cell:
             return []
         states = [self.slots.states(stream) for stream in range(self.plan.streams)]
@@ -218,7 +231,7 @@ class LayerTable:
     def _noisy_codes(
         self, rows: Tensor, noise: ReadNoise, sigmas: list[np.ndarray]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Group index and its codes (n, bits * h * w, lines), as floats, with noise of its own on every read."""
+        """Yield each group's index and its codes (n, bits * h * w, lines), as floats; every read has its own noise."""
         images = self._by_image(rows)
         generators = [noise.generator(self._numbers(image)) for image in images]
         for index, group in enumerate(self.plan.groups):
@@ -229,11 +242,11 @@ class LayerTable:
             yield index, converter.quantized(lsb)
 
     def _numbers(self, slots: np.ndarray) -> np.ndarray:
-        """Numbers (streams, reads) of one image's reads: they seed its noise, whatever slots they have."""
+        """Numbers (streams, reads) of one image's reads. They seed its noise, which must not depend on slots."""
         return np.stack([self.slots.numbers(stream, mine) for stream, mine in enumerate(slots)])
 
     def _apply_weighted(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """The same for planes that are converted together."""
+        """Do what `apply` does, for planes that are converted together."""
         n, height, width, _, _ = rows.shape
         outputs = self.plan.layer.outputs
         sums = np.zeros((n, height * width, outputs), np.float32)
@@ -244,9 +257,10 @@ class LayerTable:
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def _weighted_codes(self, rows: Tensor, weights: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Group index and its codes (n, h * w, lines), as floats, of planes that are converted together.
+        """Yield each group's index and its codes (n, h * w, lines), as floats, for planes that are converted together.
 
-        Their position is the sum of the planes', weighted: the mean of pulses is the position of their charge.
+        The position of a conversion is the weighted sum of its planes' positions: the charge of several pulses lies at
+        the mean of their positions.
         """
         n, height, width, _, planes = rows.shape
         by_image = self._by_image(rows)
@@ -254,11 +268,11 @@ class LayerTable:
         for index, group in enumerate(self.plan.groups):
             converter = self.converter(index)
             bags = (rows[..., group.stream, :] - group.stream * self.slots.room).reshape(-1, planes)
-            # Sums of many planes are exact in float64 only.
+            # Only float64 adds many planes exactly.
             table = torch.from_numpy(self._lsb[index].astype(np.float64))
             total = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights.expand(bags.shape))
             lsb = total.to(torch.float32).numpy().reshape(n, height * width, -1)
-            if self.noise is not None:  # of the converters alone: cells have none where reads are put together
+            if self.noise is not None:  # only the converters': cells have none if reads are combined
                 slots = by_image[:, group.stream]
                 per_unit = converter.gain / converter.lsb_units
                 states = self.slots.states(group.stream)
@@ -266,13 +280,13 @@ class LayerTable:
             yield index, converter.quantized(lsb)
 
     def occurred(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) distinct reads that occurred on the plan's group `index`, and (n,) how often."""
+        """The distinct reads (n,) that occurred on the plan's group `index`, and how often each did (n,)."""
         stream = self.plan.groups[index].stream
         used = self.slots.used(stream)
         return self.slots.numbers(stream, used), self.slots.uses[stream, used]
 
     def reads(self, index: int) -> GroupReads:
-        """What occurred on the plan's group `index`."""
+        """The patterns that occurred on the plan's group `index`, with their answers."""
         numbers, uses = self.occurred(index)
         used = self.slots.used(self.plan.groups[index].stream)
         lsb, converter = self._lsb[index][used], self.converter(index)
@@ -287,7 +301,7 @@ class LayerTable:
         )
 
     def ideal_sums(self, index: int, slots: np.ndarray) -> np.ndarray:
-        """What an ideal array gives in the slots of the plan's group `index`: (slots, lines) in unit currents."""
+        """Sums that an ideal array gives for the reads in `slots` of the plan's group `index`, as `ideal_sums`."""
         group = self.plan.groups[index]
         return ideal_sums(group, self.slots.drive(group.stream, slots))
 
@@ -304,17 +318,17 @@ class LayerTable:
         return math.sqrt(total / max(conversions, 1))
 
     def noise_variance(self, index: int) -> np.ndarray:
-        """Variance of the noise in the slots that were read of the plan's group `index`: (slots, lines) [LSB^2]."""
+        """Variance of the noise on the plan's group `index`, for each slot that was read: (slots, lines) [LSB^2]."""
         group, converter = self.plan.groups[index], self.converter(index)
         states = self.slots.states(group.stream)[self.slots.used(group.stream)]
         assert self.noise is not None
         return self.noise.variance(index, states, converter.gain / converter.lsb_units)
 
     def drive(self, index: int, reads: np.ndarray) -> np.ndarray:
-        """(reads, inputs) shares of each input's full voltage in answered reads (n,) of group `index`, 0..1."""
+        """Share of its full voltage, 0..1, that each input has in answered reads (n,) of group `index`: (n, inputs)."""
         stream = self.plan.groups[index].stream
         return self.slots.drive(stream, self.slots.slot(stream, reads))
 
     def lookup(self, index: int, reads: np.ndarray) -> np.ndarray:
-        """Positions in LSB (..., lines) that the table holds for answered reads (...) of group `index`."""
+        """Positions (..., lines) [LSB] that the table holds for answered reads (...) of group `index`."""
         return self._lsb[index][self.slots.slot(self.plan.groups[index].stream, reads)]

@@ -1,4 +1,4 @@
-"""Trimming: gain and offset of the converters from reads whose answers are known."""
+"""Trimming: finds gain and offset of the converters from reads whose answers are known."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from cosim.mapping import Group, TilePlan
 from cosim.readout.adc import Converter
 from cosim.readout.tables import ideal_sums
 
-# Share of open wordlines in calibration reads. A bit plane of activations behind a ReLU has few; where wires compress
-# large sums, a line through those would miss the small ones that nearly all reads are.
+# Share of open wordlines in calibration reads. Bit planes of activations behind a ReLU open few, so nearly all reads
+# give small sums. If wires compress large sums, a line fitted to those would miss the small ones.
 _CALIBRATION_DENSITY = 0.25
-# Gains that no corner explains: reads that do not follow the sums.
+# No corner explains a gain outside these bounds: the reads then do not follow the sums.
 _SANE_GAIN = (0.05, 20.0)
 
 
 @dataclass(frozen=True, eq=False)
 class KnownReads:
-    """Reads of a group of which the ideal answer is known: (n, inputs) states of 0 and 1, each open input at its full
-    voltage, and (n, lines) currents [A]."""
+    """Reads of a group whose ideal answers are known.
+
+    Attributes:
+        group: the group.
+        states: (n, inputs) of 0 and 1; each open input is at its full voltage.
+        currents: (n, lines) measured currents [A].
+    """
 
     group: Group
     states: np.ndarray
@@ -32,7 +37,10 @@ class KnownReads:
 
 
 def known_states(config: Config, group: Group) -> np.ndarray:
-    """What trimming reads on a group: all inputs open; for a calibration none, and others at random.
+    """Choose the reads of a group that trimming goes by.
+
+    The method "reference" opens all inputs in a single read. A calibration reads once without any open input, and
+    otherwise opens inputs at random.
 
     Returns:
         (reads, inputs) of 0 and 1, no two alike.
@@ -47,22 +55,29 @@ def known_states(config: Config, group: Group) -> np.ndarray:
 def trim(
     config: Config, converters: Sequence[Converter], plan: TilePlan, reads: Sequence[KnownReads]
 ) -> tuple[list[Converter], np.ndarray, np.ndarray]:
-    """Take gain and offset, as known reads show them, out of the converters of a layer's tiles.
+    """Measure gain and offset from known reads, and correct the converters of a layer's tiles for them.
 
-    By the reference column a tile has one gain: the column's current over its ideal current, the mean of the tile's
-    groups. A calibration fits, by least squares,
+    The method "reference" finds one gain for each tile: the current of its reference column over the ideal current,
+    averaged over the tile's groups. A calibration fits, by least squares,
 
         measured sum = gain * ideal sum + a * open wordlines + offset
 
-    with one gain and offset a layer or a bitline, and one `a` a layer. What every open cell conducts alike, `a`, is
-    left where it is: it is in the reference column too, and falls out with it where the zero point is the reference
-    level and a weight is one cell. A bitline whose ideal sums do not vary takes its layer's gain.
+    with one gain and offset for the layer or for each bitline, and one `a` for the layer. The current `a`, which every
+    open cell conducts alike, is not corrected: the reference column has it too, and subtracting that column removes it
+    if the zero point is the reference level and a weight is one cell. A bitline whose ideal sums do not vary takes the
+    gain of its layer.
+
+    Args:
+        config: the configuration.
+        converters: the converters of each tile.
+        plan: the tiles and groups of the layer.
+        reads: known reads of the layer's groups.
 
     Returns:
-        the converters; the gains and offsets [LSB] that were measured, of every tile, one after the other.
+        the corrected converters, then the measured gains and offsets [LSB] of all tiles, one tile after the other.
 
     Raises:
-        ConfigError: a gain that no corner explains.
+        ConfigError: a gain is outside of what any corner explains.
     """
     tiles = [[_sums(read, converter) for read in reads if read.group.tile == tile]
              for tile, converter in enumerate(converters)]  # fmt: skip
@@ -84,30 +99,31 @@ def trim(
                 f"{_SANE_GAIN[0]:g} to {_SANE_GAIN[1]:g}: currents do not follow the sums; read nearer to the "
                 'condition the cells are programmed at, or set trim.method = "none"'
             )
-    # Rounded, so that a chip with nothing wrong is left exactly as it is.
+    # Rounded, so that a chip without errors is left exactly as it is.
     gains, offsets = ([np.round(each, 9) for each in found] for found in (gains, offsets))
     trimmed = [c.trimmed(g, o) for c, g, o in zip(converters, gains, offsets, strict=True)]
     return trimmed, np.concatenate(gains), np.concatenate(offsets)
 
 
 def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measured and ideal sums [LSB], and open wordlines in unit currents [LSB], all (reads, bitlines)."""
+    """Measured sums, ideal sums, and a unit current for each open wordline, all (reads, bitlines) [LSB]."""
     opened = read.states.sum(axis=1, keepdims=True)
     ideal = converter.ideal_lsb(ideal_sums(read.group, read.states))
     return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 
 def _plane(measured: np.ndarray, ideal: np.ndarray, opened: np.ndarray) -> tuple[float, float, float]:
-    """Gain, what every open cell adds, and offset."""
+    """Fit the plane of `trim`: returns gain, `a` and offset."""
     found = np.linalg.lstsq(np.stack([ideal, opened, np.ones_like(ideal)], axis=1), measured, rcond=None)[0]
     return float(found[0]), float(found[1]), float(found[2])
 
 
 def _common(sums: Sequence[tuple[np.ndarray, ...]]) -> float:
-    """What every open cell adds where each bitline has a gain and an offset of its own.
+    """Fit the `a` of `trim` when each bitline has a gain and an offset of its own.
 
-    A regression in two steps (Frisch and Waugh, "Partial time regressions as compared with individual trends", 1933):
-    of what the bitlines' own lines leave of the measured sums on what they leave of the open wordlines.
+    This is a regression in two steps (Frisch and Waugh, "Partial time regressions as compared with individual trends",
+    1933). First, measured sums and open wordlines are each fitted to the ideal sums, bitline by bitline. Then the
+    residuals of the measured sums are fitted to the residuals of the open wordlines.
     """
     product = square = 0.0
     for measured, ideal, opened in sums:
@@ -123,7 +139,10 @@ def _line_values(values: np.ndarray, ideal: np.ndarray) -> np.ndarray:
 
 
 def _lines(measured: np.ndarray, ideal: np.ndarray, gain: float) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and offset, (columns,), of measured over ideal (reads, columns); `gain` where the ideal is constant."""
+    """Fit a line to measured over ideal values (reads, columns): returns gains and offsets, (columns,).
+
+    A column whose ideal values are constant gets the given `gain`.
+    """
     variance = ideal.var(axis=0)
     varies = variance > 1e-9
     covariance = ((ideal - ideal.mean(axis=0)) * measured).mean(axis=0)
