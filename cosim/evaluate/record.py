@@ -181,7 +181,7 @@ class RunRecord:
         return replace(self, provenance=replace(self.provenance, wall_seconds=seconds))
 
     def save(self, path: Path) -> None:
-        """Write the HDF5 file. Nothing is left behind if writing fails."""
+        """Write the HDF5 file, such that no reader sees a part of it."""
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs["format"] = FORMAT

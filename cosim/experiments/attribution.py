@@ -1,7 +1,7 @@
-"""From the ideal network to the full circuit, one effect at a time.
+"""Attribution: goes from the ideal network to the full circuit, one effect at a time.
 
-An effect is a set of configuration keys that go from their ideal value to the configured one. Each is measured alone
-and on top of those before it, so that the last cumulative circuit is the configured one.
+An effect is a set of configuration keys that go from their ideal to their configured values. Each effect is measured
+alone, and cumulatively, on top of all effects before it. The last cumulative circuit is thus the configured one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from cosim.progress import log, progress_bar
 
 @dataclass(frozen=True)
 class Effect:
-    """A set of keys, as section.key, and the values at which they do nothing.
+    """A set of configuration keys that act together.
 
     Attributes:
-        of_cells: nothing without cells in the circuit; alone it is measured together with them.
+        name: name of the effect.
+        ideal: the keys, as section.key, each with the value at which it does nothing.
+        of_cells: whether the effect exists only with cells in the circuit; "alone" then means together with them.
     """
 
     name: str
@@ -35,8 +37,8 @@ class Effect:
 
 
 CELLS = "cells"
-# In the order in which they are added. The cells' is the non-linearity and leakage of those that are open, and what
-# closed ones add.
+# The effects, in the order in which they are added. That of cells is the non-linearity and leakage of open cells, and
+# the influence of closed cells.
 EFFECTS = (
     Effect(CELLS, {"run.fidelity": "ideal", "array.closed_wordlines": "omitted"}),
     Effect(
@@ -81,11 +83,13 @@ EFFECTS = (
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """An effect: which keys make it, and what it does alone and on top of those before it.
+    """What one effect does.
 
     Attributes:
-        keys: key -> configured value, of those that are not ideal; none if there is no such effect.
-        alone, cumulative: None if there is no such effect.
+        name: name of the effect.
+        keys: key -> configured value, for the keys that are not ideal; empty if the configuration lacks this effect.
+        alone: outcome with this effect only, or None if the configuration lacks it.
+        cumulative: outcome with this effect and all effects before it, or None if the configuration lacks it.
     """
 
     name: str
@@ -100,10 +104,11 @@ class Attribution:
 
     Attributes:
         provenance: network, data set, versions, and the configuration of the whole circuit.
-        accuracy_float: None without float weights; accuracy_software: of the integer network.
-        quantization: images that float and integer network decide differently, None without float weights.
-        ideal: the circuit without any effect.
-        contributions: in the order of EFFECTS.
+        accuracy_float: accuracy of the float network, or None without float weights.
+        accuracy_software: accuracy of the integer network.
+        quantization: number of images that float and integer network decide differently, or None without float weights.
+        ideal: outcome of the circuit without any effect.
+        contributions: what each effect does, in the order of EFFECTS.
     """
 
     provenance: Provenance
@@ -114,7 +119,7 @@ class Attribution:
     contributions: tuple[Contribution, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The figures as plain values, for JSON."""
 
         def figures(outcome: Outcome | None) -> dict[str, Any] | None:
             if outcome is None:
@@ -145,11 +150,14 @@ def attribute(
     """Measure every effect of a configuration on the same images.
 
     Args:
+        network: the quantized network.
+        dataset: the images.
+        config: the configuration of the whole circuit; None for the default one.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
 
     Raises:
         DatasetError, NetworkError: there is no image, or images do not fit the network.
-        ConfigError, CardError, MachineError, SimulationError: as `CircuitNetwork`.
+        ConfigError, CardError, MachineError, SimulationError: as `CircuitNetwork` raises them.
     """
     started = time.perf_counter()
     config, bench = config or Config(), Bench(network, dataset, store)

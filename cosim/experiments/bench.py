@@ -1,4 +1,7 @@
-"""Many circuits on the same images: what can be done once is done once, and what a circuit gave fits a small file."""
+"""Measures many circuits on the same images.
+
+Work that is common to all circuits is done only once, and the outcome of a circuit fits into a small file.
+"""
 
 from __future__ import annotations
 
@@ -32,26 +35,29 @@ from cosim.progress import progress_bar
 from cosim.spice import engine_of
 
 _FORMAT = "cosim-point-2"
-# Keys that say how a circuit is computed and not what it is.
+# Keys of the section run that change how a circuit is computed, but not its outcome.
 _MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads", "keep_reads"}
-# The packages whose code decides what becomes of images; those that are not there are left out.
+# The packages whose code decides the outcome; the others are left out.
 DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
             "evaluate", "config", "experiments/bench.py")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one circuit made of the images.
+    """The outcome of one circuit on the images.
 
     Attributes:
-        right: (images,) bool, classified rightly; agreeing: (images,) bool, decided as software does.
-        code_error_rms, code_error_max: of every code of every read, noise included, in unit currents: what the code
-            counts less the sum of an ideal array.
-        clipped_share: of these codes, those lost because the current is beyond the converter's range.
-        unsettled_lsb: largest movement of a current in the second half of its pulse.
-        certificate_reads, certificate_max_error_lsb: reads drawn for the certificate of a solved result, and the
-            largest distance of any read from its transient [LSB]; 0 and nan where there is none.
-        seconds: wall time; ngspice_seconds: CPU time of what was simulated for it and not found in the store.
+        right: (images,) bool, whether each image is classified correctly.
+        agreeing: (images,) bool, whether each image is decided as in software.
+        code_error_rms: root mean square of the code error over all reads, noise included [unit currents]. The code
+            error is the code times its width, less the sum of an ideal array.
+        code_error_max: largest absolute value of the code error [unit currents].
+        clipped_share: share of the codes that are lost because the current is beyond the converter's range.
+        unsettled_lsb: largest movement of a current in the second half of its pulse [LSB].
+        certificate_reads: number of reads drawn for the certificate of a solved result, 0 without a certificate.
+        certificate_max_error_lsb: largest distance of any of its reads from the transient [LSB], nan without one.
+        seconds: wall time [s].
+        ngspice_seconds: CPU time of the simulations whose results were not in the store yet [s].
     """
 
     right: np.ndarray
@@ -74,21 +80,25 @@ class Outcome:
         return int((~self.agreeing).sum())
 
     def to_json(self) -> str:
-        """All of it as text; images are bits."""
+        """The outcome as text, with one bit for each image in `right` and `agreeing`."""
         bits = {name: base64.b64encode(np.packbits(getattr(self, name)).tobytes()).decode() for name in _BITS}
         return json.dumps({"format": _FORMAT, "images": len(self.right), **self.figures(), **bits}) + "\n"
 
     def figures(self) -> dict[str, float | None]:
-        """The numbers by name, None where there is none, as JSON has no nan."""
+        """The numbers by name. Nan becomes None, since JSON has no nan."""
         numbers = {name: value for name, value in vars(self).items() if name not in _BITS}
         return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
     @classmethod
     def from_json(cls, text: str, images: int) -> Outcome:
-        """The outcome for so many images that `to_json` wrote.
+        """Read an outcome that `to_json` wrote.
+
+        Args:
+            text: what it wrote.
+            images: number of images.
 
         Raises:
-            ValueError, LookupError, TypeError: it is something else.
+            ValueError, LookupError, TypeError: the text is something else, or for another number of images.
         """
         data = json.loads(text)
         if data["format"] != _FORMAT or data["images"] != images:
@@ -107,7 +117,7 @@ def _number(value: float | None) -> float:
 
 
 class Bench:
-    """A network and images on which circuits of any configuration are measured.
+    """A network and images, on which circuits of any configuration can be measured.
 
     Args:
         network: the quantized network.
@@ -129,18 +139,18 @@ class Bench:
 
     @cached_property
     def software(self) -> np.ndarray:
-        """(images,) decisions of the integer network, which no configuration changes."""
+        """(images,) decisions of the integer network, which do not depend on the configuration."""
         return self._decisions(self.network, "software network")
 
     @cached_property
     def floating(self) -> np.ndarray | None:
-        """(images,) decisions of the float network, None where its weights are not known."""
+        """(images,) decisions of the float network, or None if its weights are not known."""
         if self.network.float_weights is None:
             return None
         return self._decisions(self.network.forward_float, "float network")
 
     def right(self, decisions: np.ndarray) -> np.ndarray:
-        """(images,) bool: which decisions are right."""
+        """(images,) bool, whether each decision is right."""
         return decisions == self.dataset.labels.numpy()
 
     def _decisions(self, forward: Callable[[Tensor], Tensor], title: str, covers: float = 0.0) -> np.ndarray:
@@ -172,7 +182,12 @@ class Bench:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def provenance(self, config: Config, wall_seconds: float) -> Provenance:
-        """How something came about that took so long, with what its circuits have in common."""
+        """Make the provenance of a result that took the given wall time.
+
+        Args:
+            config: what the circuits of the result have in common.
+            wall_seconds: wall time [s].
+        """
         engine = "ideal" if config.run.fidelity == "ideal" else engine_of(config.run)
         return Provenance.of(self.network, self.dataset, config, engine, wall_seconds=wall_seconds)
 
@@ -180,8 +195,8 @@ class Bench:
         """Classify the images on the circuit of a configuration.
 
         Raises:
-            ConfigError, NetworkError, CardError, MachineError, SimulationError: as `CircuitNetwork`; a
-                solved result that its certificate refuses, too.
+            ConfigError, NetworkError, CardError, MachineError, SimulationError: as `CircuitNetwork` raises them;
+                SimulationError also if the certificate refuses a solved result.
         """
         software, started = self.software, time.perf_counter()
         circuit = CircuitNetwork(self.network, config, store=self.store)
@@ -218,7 +233,7 @@ class _CodeErrors:
     largest: float = 0.0
 
     def add(self, array: ArrayLayer) -> None:
-        """Add a layer's; the noise of a pattern's reads is drawn once for all of them."""
+        """Add the errors of a layer. The noise of a pattern is drawn once for all its reads."""
         table, config = array.table, array.chip.config
         for index in range(len(array.plan.groups)):
             reads, converter = table.reads(index), table.converter(index)

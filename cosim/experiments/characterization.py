@@ -1,4 +1,4 @@
-"""One cell measured as a device: its curves and levels, and what temperature, process and supply do to them."""
+"""Measures one cell as a device: its curves and levels, and how temperature, process and supply change them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from cosim.spice import Simulator
 
 TEMPERATURES_C = (-40.0, 27.0, 85.0, 125.0)
 SUPPLIES = (0.9, 1.1)
-# The current at which a threshold is read off a transfer curve [A], and those between which a swing is.
+# The current that defines the threshold on a transfer curve [A], and the two currents that define the swing.
 THRESHOLD_A = 1e-7
 _SWING_A = (1e-10, 1e-8)
-# Transfer curves go beyond the read voltage by this factor, output curves at least so far [V].
+# Transfer curves end at the read voltage times this factor; output curves end at this voltage or higher [V].
 _GATE_BEYOND = 1.25
 _DRAIN_TO_V = 1.0
 _POINTS = 100
-# Half the difference of threshold shift that a sensitivity is taken over [V].
+# Half the difference of threshold shift over which a sensitivity is measured [V].
 _NUDGE_V = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Characterization:
-    """What was measured of a card's cell, programmed at the nominal corner.
+    """The measurements of a card's cell, which is programmed at the nominal corner.
 
     Attributes:
-        config: the configuration; curves, currents and slopes are at its corner.
+        config: the configuration; curves, currents and slopes are measured at its corner.
         shifts: (levels,) programmed threshold shift [V].
         currents: (levels,) read current [A].
         off_a: read current of a cell that is off [A].
         slopes: (levels,) sensitivity -dI/dVt of the read current to the threshold [A/V].
-        equal_steps: (levels,) read current [A] if the shifts lay at equal steps, from level 0 to the highest; from
-            level 1 where level 0 is off, which then lies a step beyond.
-        gate_v: (points,) [V] and transfer: (points, levels) [A], at the read's bitline voltage.
-        drain_v: (points,) [V] and output: (points, levels) [A], at the read's wordline voltage.
-        corners: corners at which the levels are read; corner_currents: (corners, levels) [A].
+        equal_steps: (levels,) read current [A] that the levels would have if their shifts lay at equal steps. The steps
+            go from level 0 to the highest level. If level 0 is off, they go from level 1, and level 0 lies one step
+            beyond it.
+        gate_v: (points,) control-gate voltages [V] of the transfer curves.
+        transfer: (points, levels) transfer curves [A], at the read's bitline voltage.
+        drain_v: (points,) drain voltages [V] of the output curves.
+        output: (points, levels) output curves [A], at the read's wordline voltage.
+        corners: corners at which the levels are read.
+        corner_currents: (corners, levels) read currents at these corners [A].
     """
 
     config: Config
@@ -58,30 +62,31 @@ class Characterization:
 
     @property
     def targets(self) -> np.ndarray:
-        """(levels,) currents the levels stand for [A]."""
+        """(levels,) currents that the levels stand for [A]."""
         cell = self.config.cell
         return cell.unit_a * (cell.offset_units + np.arange(cell.levels))
 
     @property
     def on_off(self) -> float:
-        """Current of the highest level over that of a cell that is off."""
+        """Ratio of the current of the highest level to the current of a cell that is off."""
         return float(self.currents[-1] / max(self.off_a, 1e-300))
 
     @property
     def thresholds(self) -> np.ndarray:
-        """(levels,) control-gate voltage [V] at which a transfer curve reaches THRESHOLD_A; nan where it does not."""
+        """(levels,) control-gate voltage at which each transfer curve reaches THRESHOLD_A [V], nan if it does not."""
         return np.array([_crossing(self.gate_v, curve, THRESHOLD_A) for curve in self.transfer.T])
 
     @property
     def swing(self) -> float:
-        """Subthreshold swing of the highest level [V a decade]; nan where its curve does not show it."""
+        """Subthreshold swing of the highest level [V/decade], nan if its curve does not show it."""
         low, high = (_crossing(self.gate_v, self.transfer[:, -1], current) for current in _SWING_A)
         return (high - low) / float(np.log10(_SWING_A[1] / _SWING_A[0]))
 
     def nonlinearity(self, currents: np.ndarray) -> np.ndarray:
-        """Deviation of level currents (..., levels) from their best straight line, in shares of the levels' span.
+        """Deviation of level currents (..., levels) from their best straight line, as a share of the levels' span.
 
-        The line takes up what gain and offset trimming can; the integral non-linearity is the largest deviation.
+        The line stands for what trimming of gain and offset can correct. The integral non-linearity is the largest
+        deviation from it.
         """
         levels = np.arange(currents.shape[-1], dtype=float)
         basis = np.stack([np.ones_like(levels), levels], axis=1)
@@ -89,22 +94,22 @@ class Characterization:
         return (currents - fitted) / (self.targets[-1] - self.targets[0])
 
     def inl(self, currents: np.ndarray) -> np.ndarray:
-        """(...) integral non-linearity of level currents (..., levels), in shares of the levels' span."""
+        """(...) integral non-linearity of level currents (..., levels), as a share of the levels' span."""
         return np.abs(self.nonlinearity(currents)).max(axis=-1)
 
     @property
     def middle(self) -> int:
-        """The level that a reference column of centred weights holds."""
+        """The level that the reference column holds if weights are centred about zero."""
         return min(len(self.shifts) // 2, len(self.shifts) - 2)
 
     @property
     def span_changes(self) -> np.ndarray:
-        """(corners,) relative change of highest less middle level: the drift that subtracting a reference leaves."""
+        """(corners,) relative change of the highest less the middle level, which a reference column does not correct."""
         nominal = self.targets[-1] - self.targets[self.middle]
         return (self.corner_currents[:, -1] - self.corner_currents[:, self.middle]) / nominal - 1
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, without the curves."""
+        """The figures as plain values, without the curves."""
         config = self.config
         levels = zip(self.shifts, self.thresholds, self.currents, self.slopes, strict=True)
         corners = zip(
@@ -142,7 +147,7 @@ def characterize(config: Config, simulator: Simulator) -> Characterization:
     """Measure the configured card's cell.
 
     Raises:
-        CardError: the card is no cell, or cannot hold the levels.
+        CardError: the card does not describe a cell, or the cell cannot hold the levels.
         SimulationError: ngspice failed.
     """
     card = load_card(config.cell.card)
@@ -184,21 +189,21 @@ def characterize(config: Config, simulator: Simulator) -> Characterization:
 
 
 def _equal_steps(shifts: np.ndarray, *, level_0_is_off: bool) -> np.ndarray:
-    """Shifts with the same ends, evenly apart; an off level 0 lies a step beyond level 1."""
+    """Shifts with the same ends, but at equal steps. A level 0 that is off lies one step beyond level 1."""
     first = 1 if level_0_is_off else 0
     step = (shifts[first] - shifts[-1]) / max(1, len(shifts) - 1 - first)
     return shifts[first] - step * (np.arange(len(shifts)) - first)
 
 
 def _corners(processes: list[str]) -> list[Corner]:
-    """Every process corner of a card at every temperature, and the typical one at the supplies."""
+    """Every process corner of a card at every temperature, and the typical corner at every supply."""
     known = [name for name in ("tt", "ff", "ss", "fs", "sf") if name in processes]
     grid = [Corner.model_validate({"process": name, "temperature_c": t}) for name in known for t in TEMPERATURES_C]
     return [*grid, *(Corner(supply=supply) for supply in SUPPLIES)]
 
 
 def _crossing(volts: np.ndarray, currents: np.ndarray, current: float) -> float:
-    """Where a rising curve reaches a current, its logarithm interpolated; nan where it does not."""
+    """Voltage at which a rising curve reaches a current, by interpolation of its logarithm; nan if it does not."""
     if not currents[0] < current <= currents[-1]:
         return float("nan")
     return float(np.interp(np.log(current), np.log(np.maximum(currents, 1e-300)), volts))

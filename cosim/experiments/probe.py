@@ -1,4 +1,4 @@
-"""One output value of a layer taken apart: which reads made it, on which cells, and what software has there."""
+"""Takes one output value of a layer apart: the reads that it is made of, their cells, and the value in software."""
 
 from __future__ import annotations
 
@@ -30,20 +30,27 @@ from cosim.readout import ideal_sums
 
 @dataclass(frozen=True, eq=False)
 class ProbedRead:
-    """One read, on the group of wordlines that holds a chunk of the kernel: a bit plane, or activations as amplitudes.
+    """One read of the group of wordlines that holds a chunk of the kernel: of a bit plane, or by amplitudes.
 
     Arrays are (slices + 1,): the bitlines of the output, most significant first, and the reference column.
 
     Attributes:
-        group, tile, first_wordline: where; rows: start and stop in the unrolled kernel.
-        bit: the bit plane, which counts 2^bit; 0 of amplitudes.
-        pattern: on the group's wordlines; amplitudes: (inputs,) integers of an amplitude read, else None.
-        deck: name of the deck that holds the read, as `cosim netlist` calls it; identity: of that deck. None where
-            groups are too large to list all their patterns, and of amplitude reads, which are put together of many.
-        currents_a: settled currents [A]; transient_a: sampled in the transient of the waveform [A].
+        group: number of the group in the layer's plan.
+        tile: number of its tile.
+        first_wordline: its first wordline on the tile.
+        rows: start and stop of its rows in the unrolled kernel.
+        bit: the bit plane, which counts 2^bit; 0 for amplitudes.
+        pattern: the pattern on the group's wordlines.
+        amplitudes: (inputs,) integer amplitudes of an amplitude read, else None.
+        deck: name of the deck that holds the read, as `cosim netlist` calls it. It is None if groups are too large to
+            list all their patterns, and for amplitude reads, which combine several decks.
+        identity: identity of that deck, or None.
+        currents_a: settled currents [A].
+        transient_a: currents sampled in the transient of the waveform [A].
         lsb: positions in codes, without noise.
-        codes: what the converters made of them, noise included; ideal_codes: of an ideal array.
-        partial_sum: of the output, in unit currents, as it goes into the layer's sum.
+        codes: codes of the converters, noise included.
+        ideal_codes: codes of an ideal array.
+        partial_sum: the output's partial sum in unit currents, as it goes into the layer's sum.
     """
 
     group: int
@@ -68,11 +75,15 @@ class ProbedWave:
     """The transient of a group's reads of the output, most significant bit plane first.
 
     Attributes:
-        group: which; name: of the deck; deck: which gave it.
-        bitlines: (slices + 1,) numbers of the bitlines, the last the reference.
-        time_s: (points,); currents_a: (points, slices + 1).
-        sample_s: (reads,) when reads are sampled, and edge_s: (reads,) when the wordlines begin to move.
-        states: (reads, wordlines) of 0 and 1, or shares of the voltage with amplitude reads.
+        group: number of the group.
+        name: name of the deck.
+        deck: the deck that gave the transient.
+        bitlines: (slices + 1,) numbers of the bitlines, the last of which is the reference column.
+        time_s: (points,) times [s].
+        currents_a: (points, slices + 1) currents [A].
+        sample_s: (reads,) times at which reads are sampled [s].
+        edge_s: (reads,) times at which the wordlines begin to move [s].
+        states: (reads, wordlines) of 0 and 1, or shares of the voltage for amplitude reads.
     """
 
     group: int
@@ -92,16 +103,24 @@ class Probe:
 
     Attributes:
         provenance: network, data set, configuration, versions.
-        image, label: which image, and its class; layer, at, channel: the output, at its row and column.
-        activation_bits: of the layer's inputs.
-        image_patch: (channels, kernel height, kernel width) of the image in 0..1, None below the first layer.
-        activations: the same of the layer's unsigned integer inputs, of the output's group of channels.
-        weights: of the kernel, signed integers of that shape.
-        reads: by chunk of the kernel and bit plane; waves: a group each.
-        layer_sum: on the circuit; exact_sum: of the same activations in exact integers; software_sum: of the
-            activations that software has there.
-        output, software_output: real values after scale and bias.
-        logits, software_logits: (classes,) of the image.
+        image: number of the image.
+        label: class of the image.
+        layer: name of the layer.
+        at: row and column of the output.
+        channel: channel of the output.
+        activation_bits: bits of the layer's inputs.
+        image_patch: (channels, kernel height, kernel width) part of the image, 0..1, or None after the first layer.
+        activations: the unsigned integer inputs of the output, in the shape of the kernel.
+        weights: the signed integer weights of the kernel, of the same shape.
+        reads: the reads, by chunk of the kernel and bit plane.
+        waves: the transients, one for each group.
+        layer_sum: the layer's sum on the circuit.
+        exact_sum: the sum of the same activations in exact integers.
+        software_sum: the sum of the activations that the integer network has there.
+        output: real value on the circuit after scale and bias.
+        software_output: real value in the integer network after scale and bias.
+        logits: (classes,) logits of the image on the circuit.
+        software_logits: (classes,) logits of the image in the integer network.
     """
 
     provenance: Provenance
@@ -125,7 +144,7 @@ class Probe:
     software_logits: np.ndarray
 
     def reads_of(self, wave: ProbedWave) -> list[ProbedRead]:
-        """The reads of a transient in its order, most significant bit plane first."""
+        """The reads of a transient in the order of the transient, most significant bit plane first."""
         return sorted((read for read in self.reads if read.group == wave.group), key=lambda read: -read.bit)
 
 
@@ -143,13 +162,18 @@ def probe(
     """Take one output value of an array layer apart.
 
     Args:
-        dataset: the images of the run; the first calibrate the converters where the configuration says so.
-        image: counted from 0; layer: its name; at: row and column of the output; channel: of the output.
+        network: the quantized network.
+        dataset: the images of the run; its first images calibrate the converters if the configuration says so.
+        config: the configuration; None for the default one.
+        image: number of the image, counted from 0.
+        layer: name of the layer.
+        at: row and column of the output.
+        channel: channel of the output.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
 
     Raises:
         DatasetError, ConfigError, NetworkError: there is no such image, layer on arrays, place or channel.
-        CardError, MachineError, SimulationError: as `CircuitNetwork`.
+        CardError, MachineError, SimulationError: as `CircuitNetwork` raises them.
     """
     config = config or Config()
     if config.run.fidelity == "ideal":
@@ -230,7 +254,7 @@ def _check_place(spec: LayerSpec, shape: tuple[int, ...], at: tuple[int, int], c
 
 
 def _software(network: Network, images: Tensor, name: str) -> tuple[Tensor, np.ndarray]:
-    """A layer's integer activations in the integer network, and the logits there."""
+    """A layer's integer activations in the integer network, and the network's logits."""
     caught: list[Tensor] = []
 
     def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
@@ -269,8 +293,11 @@ def _columns(array: ArrayLayer, index: int, channel: int) -> list[int]:
 def _reads(
     array: ArrayLayer, decks: SpiceSource, activations: Tensor, at: tuple[int, int], channel: int
 ) -> tuple[list[dict[str, Any]], dict[int, np.ndarray]]:
-    """What the tables say of every read of an output, as attributes of ProbedRead; and each group's states of inputs,
-    most significant bit plane first."""
+    """Look up every read of an output in the tables.
+
+    Returns:
+        the attributes of each ProbedRead; and by group, the states of its inputs, most significant bit plane first.
+    """
     plan, table, scheme = array.plan, array.table, array.scheme
     patterns = scheme.reads(plan, activations)
     reads, in_order = [], {}
@@ -311,7 +338,7 @@ def _reads(
 
 
 def _deck_of(array: ArrayLayer, decks: SpiceSource, index: int, pattern: int) -> tuple[str | None, str | None]:
-    """Name and identity of the deck that answers a pattern, where decks hold whole blocks of patterns."""
+    """Name and identity of the deck that answers a pattern, or None unless decks hold whole blocks of patterns."""
     if not array.plan.enumerated:
         return None, None
     inputs = array.plan.groups[index].inputs
@@ -323,7 +350,7 @@ def _deck_of(array: ArrayLayer, decks: SpiceSource, index: int, pattern: int) ->
 def _waves(
     array: ArrayLayer, source: SpiceSource, in_order: dict[int, np.ndarray], channel: int
 ) -> tuple[tuple[ProbedWave, ...], dict[tuple[int, int], np.ndarray]]:
-    """The transients of each group's reads, and the currents sampled in them by (group, bit plane)."""
+    """The transient of each group's reads, and the currents sampled in it, by (group, bit plane)."""
     requests = [array.request(index, drive, careful=True) for index, drive in in_order.items()]
     waves, sampled = [], {}
     for index, request, found in zip(in_order, requests, source.currents(requests, "probe"), strict=True):

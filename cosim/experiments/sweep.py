@@ -1,4 +1,4 @@
-"""A grid of configurations: every point a run of the circuit on the same images, kept as soon as it is there."""
+"""Sweeps a grid of configurations. Every point is a run of the circuit on the same images, and is kept once finished."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cosim.files import disk_error, write_whole
 from cosim.network import Network
 from cosim.progress import log, progress_bar
 
-# What is wrong with one point and not with the whole sweep.
+# Errors that concern one point, and not the whole sweep.
 _OF_A_POINT = (ConfigError, CardError, NetworkError, SimulationError)
 
 
@@ -40,19 +40,21 @@ def sweep(
     """Run the circuit at every point of a grid of configurations.
 
     Args:
-        config: what holds at every point.
-        over: configuration keys, as section.key, and the values each takes, as values or as text that `--set` takes.
-        seeds: virtual chips at each point, variation.chip = 0..seeds-1; None for the configured one.
-        folder: where the outcome of each point is kept, points/IDENTITY.json, and found by the next sweep; None keeps
-            nothing.
+        network: the quantized network.
+        dataset: the images.
+        config: the configuration that all points share; None for the default one.
+        over: configuration keys, as section.key, each with its values, as values or as text that `--set` takes.
+        seeds: number of virtual chips at each point, variation.chip = 0..seeds-1; None for the configured chip only.
+        folder: where the outcome of each point is kept, as points/IDENTITY.json, for the next sweep to find; None to
+            keep nothing.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
-        again: run points that have an outcome, too.
+        again: whether to run points again that have an outcome already.
 
     Returns:
-        the grid; a point that failed has its reason there and the others go on.
+        the grid of outcomes; a point that failed has its reason there, and does not stop the others.
 
     Raises:
-        ConfigError: an unknown key, a value that is out of range by itself, or no axis.
+        ConfigError: a key is unknown, a value is out of range by itself, or there is no axis.
         DatasetError, NetworkError: there is no image, or images do not fit the network.
         MachineError: ngspice is missing, or the disk is full.
     """
@@ -80,10 +82,17 @@ def sweep(
 def plan_points(
     network: Network, config: Config, over: Mapping[str, Sequence[Any]], seeds: int | None, images: int
 ) -> list[RunPlan]:
-    """A plan for every point of a grid that can be run; points on like arrays share theirs.
+    """Plan every point of a grid that can be run. Points whose arrays and reads are the same share one plan.
+
+    Args:
+        network: the network.
+        config: the configuration that all points share.
+        over: as in `sweep`.
+        seeds: as in `sweep`.
+        images: number of images.
 
     Raises:
-        ConfigError, NetworkError: as `check_axes`; or no point can be run, and why the last cannot.
+        ConfigError, NetworkError: as `check_axes` raises them; or no point can be run, with the reason of the last.
     """
     axes = check_axes(over, seeds)
     plans, known, reason = [], dict[tuple[Any, ...], RunPlan](), None
@@ -102,10 +111,10 @@ def plan_points(
 
 
 def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:
-    """The axes of a grid with their values checked, virtual chips last.
+    """Check the axes of a grid and their values. The axis of virtual chips comes last.
 
     Raises:
-        ConfigError: an unknown key, a value out of range, one given twice, or no axis.
+        ConfigError: a key is unknown, a value is out of range or given twice, or there is no axis.
     """
     axes = {key: tuple(check_value(key, value) for value in values) for key, values in over.items()}
     if seeds is not None:
@@ -134,7 +143,7 @@ def _points(folder: Path) -> Path:
 
 
 def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> Outcome:
-    """The outcome of one point: the one kept, or a new one, which is kept."""
+    """The outcome of one point: the one that was kept, or else a new one, which is then kept."""
     if points is None:
         return bench.measure(config)
     path = points / f"{bench.identity(config)}.json"
@@ -142,7 +151,7 @@ def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> 
         try:
             return Outcome.from_json(path.read_text(), len(bench.dataset))
         except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
-            pass  # what is no outcome is measured again and replaced
+            pass  # a damaged file is replaced by a new measurement
     outcome = bench.measure(config)
     write_whole(path, outcome.to_json())
     return outcome
@@ -151,7 +160,7 @@ def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> 
 def _gathered(
     provenance: Provenance, axes: dict[str, tuple[Any, ...]], software: np.ndarray, found: list[Outcome | str]
 ) -> SweepResult:
-    """The points as arrays of the grid's shape."""
+    """Gather the outcomes of all points in arrays of the grid's shape."""
     shape = tuple(map(len, axes.values()))
     arrays: dict[str, np.ndarray] = {}
     for field in fields(Outcome):

@@ -1,4 +1,4 @@
-"""What a sweep found, and its HDF5 file (docs/formats/sweep.md)."""
+"""The result of a sweep, and its HDF5 file (docs/formats/sweep.md)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ CHIPS = "variation.chip"
 
 @dataclass(frozen=True)
 class Spread:
-    """Accuracies of several points as one.
+    """Summary of the accuracies of several points.
+
+    The 95 % confidence interval of the mean is taken across chips (Student's t) if there are several, otherwise it is
+    for the choice of images (Wilson).
 
     Attributes:
-        mean: of the points; low, high: its 95 % confidence interval, across chips where there are several (Student's
-            t), else for the choice of images (Wilson).
-        worst: the lowest accuracy; points: how many.
+        mean: mean accuracy.
+        low: lower end of its confidence interval.
+        high: upper end of its confidence interval.
+        worst: lowest accuracy.
+        points: number of points.
     """
 
     mean: float
@@ -41,16 +46,25 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """A grid of outcomes. Arrays have the grid's shape, the axes' lengths in order; failed points hold nan and False.
+    """A grid of outcomes.
+
+    The shape of the grid is made of the lengths of the axes, in order. Points that failed hold nan and False.
 
     Attributes:
         provenance: network, data set, versions, and the configuration that all points share.
         axes: configuration key -> its values.
-        software_right: (images,) bool, classified rightly by the integer network.
-        right, agreeing: (*grid, images) bool, rightly, and as software does.
-        reasons: (*grid) why a point failed, "" where it did not.
-        code_error_rms, code_error_max, clipped_share, unsettled_lsb, certificate_reads, certificate_max_error_lsb,
-            seconds, ngspice_seconds: (*grid) as in `Outcome`.
+        software_right: (images,) bool, whether the integer network classifies each image correctly.
+        right: (*grid, images) bool, whether each image is classified correctly.
+        agreeing: (*grid, images) bool, whether each image is decided as in software.
+        reasons: (*grid) why a point failed, "" if it did not.
+        code_error_rms: (*grid) as in `Outcome`, like all that follow.
+        code_error_max: (*grid).
+        clipped_share: (*grid).
+        unsettled_lsb: (*grid).
+        certificate_reads: (*grid).
+        certificate_max_error_lsb: (*grid).
+        seconds: (*grid).
+        ngspice_seconds: (*grid).
     """
 
     provenance: Provenance
@@ -74,7 +88,7 @@ class SweepResult:
 
     @property
     def done(self) -> np.ndarray:
-        """(*grid) bool: points that have an outcome."""
+        """(*grid) bool, whether each point has an outcome."""
         return self.reasons == ""
 
     @property
@@ -83,12 +97,12 @@ class SweepResult:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """(*grid)"""
+        """(*grid) share of images classified correctly, nan if a point failed."""
         return np.where(self.done, self.right.mean(axis=-1), np.nan)
 
     @property
     def disagreements(self) -> np.ndarray:
-        """(*grid) images decided otherwise than in software, nan where a point failed."""
+        """(*grid) number of images that are decided differently than in software, nan if a point failed."""
         return np.where(self.done, (~self.agreeing).sum(axis=-1), np.nan)
 
     @property
@@ -97,16 +111,16 @@ class SweepResult:
 
     @property
     def chip_axis(self) -> int | None:
-        """Which axis is that of virtual chips, None if there are not several."""
+        """Number of the axis of virtual chips, or None if there are not several chips."""
         return list(self.axes).index(CHIPS) if len(self.axes.get(CHIPS, ())) > 1 else None
 
     def settings(self, index: tuple[int, ...]) -> dict[str, Any]:
-        """Key -> value at a point; axes of which the index is a slice are left out."""
+        """Key -> value at a point. Axes whose index is a slice are left out."""
         chosen = zip(self.axes.items(), index, strict=True)
         return {key: values[place] for (key, values), place in chosen if not isinstance(place, slice)}
 
     def cases(self) -> Iterator[tuple[Any, ...]]:
-        """Indices of all points; of virtual chips, if there are several, all at once."""
+        """Indices of all cases. A case is a point, or all virtual chips with the same settings if there are several."""
         ranges = [
             [slice(None)] if number == self.chip_axis else range(len(values))
             for number, values in enumerate(self.axes.values())
@@ -117,14 +131,14 @@ class SweepResult:
         return iter(places)
 
     def along(self, axis: int) -> list[Spread | None]:
-        """For each value of an axis the spread over the points that have it; None where all of them failed."""
+        """For each value of an axis, the spread over the points that have it, or None if all of them failed."""
         chips = self.chip_axis
         moved = np.moveaxis(self.accuracy, axis, 0)
         by_chip = None if chips is None or chips == axis else chips - (chips > axis)
         return [self._spread(values, by_chip) for values in moved]
 
     def spread(self, case: tuple[Any, ...]) -> Spread | None:
-        """The spread over the points of a case."""
+        """The spread over the points of a case, or None if all of them failed."""
         values = np.atleast_1d(self.accuracy[case])
         return self._spread(values, None if self.chip_axis is None else 0)
 
@@ -146,13 +160,13 @@ class SweepResult:
 
     @property
     def worst(self) -> tuple[int, ...] | None:
-        """Index of the point of lowest accuracy, None if all failed."""
+        """Index of the point with the lowest accuracy, or None if all points failed."""
         if not self.done.any():
             return None
         return tuple(int(place) for place in np.unravel_index(np.nanargmin(self.accuracy), self.accuracy.shape))
 
     def save(self, path: Path) -> None:
-        """Write the HDF5 file, whole."""
+        """Write the HDF5 file, such that no reader sees a part of it."""
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             file.attrs["format"] = FORMAT
@@ -175,7 +189,7 @@ class SweepResult:
         """Read a sweep's file.
 
         Raises:
-            InputError: no such file, or it is no sweep of cosim.
+            InputError: there is no such file, or cosim did not write it as a sweep.
         """
         if not is_file(path):
             raise InputError(f"no sweep at {path}: name a file that `cosim sweep --out` wrote")

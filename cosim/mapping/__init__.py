@@ -1,4 +1,4 @@
-"""LayerSpec -> TilePlan: where each weight lies, and which patterns the activations put on the wordlines."""
+"""Mapping: decides where each weight of a layer lies, and which patterns its activations put on the wordlines."""
 
 from cosim.mapping.patterns import block_reads, deck_patterns, gray_order
 from cosim.mapping.plan import ENUMERATED_INPUTS, Group, TilePlan, plan_tiles

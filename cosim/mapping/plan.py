@@ -1,9 +1,9 @@
-"""A layer's placement on tiles: the chunks of its kernels as groups of input lines, its outputs as lines across them.
+"""Places a layer on tiles: chunks of its kernels become groups of input lines, its outputs the lines across them.
 
-What each cell conducts, and how kernels are cut into chunks of `open_wordlines`, is `cosim.arithmetic.placement`. A
+`cosim.arithmetic.placement` decides what each cell conducts, and how kernels are cut into chunks of `open_wordlines`. A
 chunk occupies a group of input lines and is read at once. The slices of a weight lie on output lines side by side. The
-outputs are cut into blocks that fit the output lines of a tile. Of signed weights (`array.encoding`), with what cells
-conduct in units:
+outputs are cut into blocks that fit the output lines of a tile. `array.encoding` decides how signed weights are held,
+as currents of cells in units:
 
 - offset: a cell holds weight + zero point. The last output line is the reference column, whose cells all hold the
   reference level, and
@@ -33,7 +33,7 @@ from cosim.config import Array, Cell
 from cosim.errors import NetworkError
 from cosim.network import LayerSpec
 
-# Up to this many inputs every pattern of a group is worth a table entry of its own.
+# Up to this many inputs, every pattern of a group gets a table entry of its own.
 ENUMERATED_INPUTS = 12
 
 
@@ -42,16 +42,16 @@ class Group:
     """The inputs of one read, and the cells on their lines.
 
     Attributes:
-        tile: the physical array it lies on, counted within the layer.
+        tile: number of the physical array it lies on, counted within the layer.
         first_input: position of its first input line on the tile, 0 at the sense end.
-        stream: which of the layer's pattern streams drives it.
+        stream: number of the layer's pattern stream that drives it.
         rows: start and stop in the unrolled kernel.
         outputs: start and stop in the layer's outputs.
-        units: (inputs, output lines) unit currents that the cells conduct, uint8: levels and `cell.offset_units`;
-            lines belong to the outputs in order, each with one a place of the plan; the reference column, if there
-            is one, is the last.
-        around: (input lines of the tile, output lines) the same of the whole tile, shared by its groups; None where its
-            other cells are off.
+        units: (inputs, output lines) unit currents that the cells conduct, uint8, which are levels plus
+            `cell.offset_units`. Lines are in the order of outputs, and each output has a line for every place of the
+            plan. The reference column, if there is one, is the last line.
+        around: (input lines of the tile, output lines) unit currents of the whole tile, shared by its groups; None if
+            its other cells are off.
     """
 
     tile: int
@@ -67,7 +67,7 @@ class Group:
         return self.units.shape[0]
 
     def tile_units(self, input_lines: int) -> np.ndarray:
-        """Unit currents of every cell on a tile of so many input lines: (input lines, output lines) integers."""
+        """Unit currents of every cell on the group's tile: (input lines, output lines) integers."""
         if self.around is not None:
             return self.around
         tile = np.zeros((input_lines, self.units.shape[1]), self.units.dtype)
@@ -80,13 +80,14 @@ class TilePlan:
     """Where every weight of a layer lies.
 
     Attributes:
+        layer: the layer.
         groups: every group of every tile; the groups of one stream differ in their outputs only.
-        tiles: physical arrays used.
+        tiles: number of physical arrays used.
         chunks: how the kernel of one output is cut into groups of inputs.
-        places: (lines of an output,) what a unit of each counts, `Placement.places`.
-        reference_units: what the cells of the reference column conduct, in unit currents; None without one, with
-            differential pairs.
-        zero_units: (outputs,) what an output's cells conduct together for weight 0, in unit currents; 0 of a pair.
+        places: (lines of an output,) what a unit current of each line counts, as `Placement.places`.
+        reference_units: unit currents of each cell in the reference column; None for differential pairs, which have no
+            reference column.
+        zero_units: (outputs,) unit currents that stand for weight 0, the sum over an output's cells; 0 for pairs.
     """
 
     layer: LayerSpec
@@ -103,11 +104,11 @@ class TilePlan:
 
     @property
     def enumerated(self) -> bool:
-        """Whether groups are small enough to list every pattern they can see."""
+        """Whether groups are small enough to list all their patterns."""
         return max(self.stream_inputs()) <= ENUMERATED_INPUTS
 
     def stream_inputs(self) -> list[int]:
-        """Inputs of each stream's groups."""
+        """For each stream, the number of inputs of its groups."""
         inputs = [0] * self.streams
         for group in self.groups:
             inputs[group.stream] = group.inputs
@@ -118,7 +119,10 @@ def plan_tiles(layer: LayerSpec, array: Array, cell: Cell, *, transposed: bool =
     """Place a layer on tiles.
 
     Args:
-        transposed: inputs on bitlines and outputs on wordlines.
+        layer: the layer.
+        array: the section array of the configuration.
+        cell: the section cell of the configuration.
+        transposed: whether inputs are on bitlines and outputs on wordlines.
 
     Raises:
         NetworkError: a tile has too few lines for one output and the reference column.

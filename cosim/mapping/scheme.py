@@ -1,18 +1,19 @@
-"""What `read.mode` makes of a layer's activations: which reads its tables hold, and how a conversion adds them up.
+"""Read schemes: which reads a layer's activations need with each `read.mode`, and how a conversion adds them up.
 
-A read of a group is an integer. Bit i of its pattern is the state of input i; with amplitudes, inputs in the pattern
-are at amplitude 1..2^n - 1 of n bits, all alike, and
+A read of a group is an integer. Bit i of its pattern is the state of input i. With amplitudes, all inputs in the
+pattern have the same amplitude 1..2^n - 1, where n is the number of bits, and
 
     read = pattern + 2^inputs * (amplitude - 1)
 
-A real read has inputs of many amplitudes, too many to list. Of a, with P_k the inputs of amplitude k or more and I_k(P)
-the currents of P at amplitude k, it is
+A real read has inputs of different amplitudes, and there are too many combinations to list. Its currents are put
+together from listed reads. For amplitudes a, let P_k be the inputs of amplitude k or more, and I_k(P) the currents of
+the pattern P at amplitude k. Then
 
     I(a) = I(none) + sum over k of (I_k(P_k) - I_k(P_k+1))
 
-where a difference is what the inputs at k add to those above them. It is exact where inputs do not see each other,
-where all that are not 0 are alike, and, by superposition, of cells that are linear; of real ones that share a line with
-resistance their curvature is missed.
+where each difference is what the inputs of amplitude k add to those of higher amplitudes. This is exact if inputs do
+not influence each other, if all amplitudes that are not 0 are equal, and, by superposition, if cells are linear. For
+real cells that share a line with resistance, it misses the curvature of the cells.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class ReadScheme:
     """How a layer is read.
 
     Attributes:
-        mode: read.mode.
-        bits: of an activation.
-        inputs: of the largest group.
+        mode: the configuration's read.mode.
+        bits: number of bits of an activation.
+        inputs: number of inputs of the largest group.
     """
 
     mode: Literal["bit-serial", "pulse-width", "amplitude"]
@@ -45,17 +46,17 @@ class ReadScheme:
 
     @property
     def pulses(self) -> int:
-        """Products of a unit current that a conversion counts for an input at its most."""
+        """How many unit currents a conversion counts, for one unit of a cell, if its input is at its largest value."""
         return 1 if self.mode == "bit-serial" else 2**self.bits - 1
 
     @property
     def amplitudes(self) -> int:
-        """Amplitudes that an input can have, besides none."""
+        """Number of amplitudes other than 0 that an input can have."""
         return self.pulses if self.mode == "amplitude" else 1
 
     @property
     def weights(self) -> np.ndarray | None:
-        """(planes,) what each plane of `reads` counts in a conversion; None where each is converted by itself."""
+        """(planes,) what each plane of `reads` counts in a conversion; None if every plane is converted by itself."""
         if self.mode == "bit-serial":
             return None
         if self.mode == "pulse-width":
@@ -64,19 +65,20 @@ class ReadScheme:
 
     @property
     def planes(self) -> int:
-        """Planes of `reads`."""
+        """Number of planes of `reads`."""
         return self.bits if self.weights is None else len(self.weights)
 
     @property
     def real_planes(self) -> int:
-        """Reads of a place in the circuit."""
+        """Number of reads that the circuit makes at each place."""
         return 1 if self.mode == "amplitude" else self.planes
 
     def reads(self, plan: TilePlan, activations: Tensor) -> Tensor:
-        """What the tables are asked for: (n, out height, out width, streams, planes) reads.
+        """The reads that the tables are asked for: (n, out height, out width, streams, planes).
 
         Args:
-            activations: (n, inputs, height, width) unsigned integers of so many bits, padded.
+            plan: the layer's plan.
+            activations: (n, inputs, height, width) unsigned integers, padded.
         """
         patterns = self.patterns(plan, activations)
         if self.mode != "amplitude":
@@ -84,15 +86,15 @@ class ReadScheme:
         nested = patterns.to(torch.int32 if self.inputs + self.bits < 31 else torch.int64)
         above = torch.cat([nested[..., 1:], torch.zeros_like(nested[..., :1])], -1)
         steps = torch.arange(self.pulses, dtype=nested.dtype) << self.inputs
-        # Terms that cancel, and patterns without an input, are the read of none.
+        # Terms that cancel, and patterns without an open input, become the read without any open input.
         upper, lower = ((patterns + steps) * (patterns > 0) * (nested != above) for patterns in (nested, above))
         return torch.cat([torch.zeros_like(nested[..., :1]), upper, lower], -1)
 
     def patterns(self, plan: TilePlan, activations: Tensor) -> Tensor:
-        """Patterns of bit planes or, with other modes, of the pulses that activations are worth.
+        """Patterns of the activations' bit planes or, in other modes, of their unit pulses.
 
         Returns:
-            (n, out height, out width, streams, planes), as `layer_patterns`.
+            (n, out height, out width, streams, planes), as `layer_patterns` returns them.
         """
         return layer_patterns(activations, self.kind, plan.layer.activation_bits, plan.chunks, plan.layer.geometry())
 
@@ -107,7 +109,7 @@ class ReadScheme:
         return "bits" if self.mode == "bit-serial" else "pulses"
 
     def drive(self, reads: np.ndarray, inputs: int) -> np.ndarray:
-        """(reads, inputs) what share of its full voltage each input of a group has, 0..1."""
+        """(reads, inputs) share of its full voltage, 0..1, that each input of a group has."""
         states = pattern_bits(reads, inputs)
         amplitude = (reads >> self.inputs) + 1
         return states if self.amplitudes == 1 else states * amplitude[:, None] / self.amplitudes
@@ -123,18 +125,19 @@ class ReadScheme:
     def in_order(
         self, reads: np.ndarray, drive: Callable[[np.ndarray], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the circuit reads for the activations of one place after the other, and what each takes of the tables.
+        """The reads that the circuit makes for one place after the other, and how the tables make up each of them.
 
         Args:
-            reads: (planes, places) as `reads` gives them for a stream; drive: (n, inputs) shares of reads (n,).
+            reads: (planes, places) as `reads` gives them for a stream.
+            drive: a function that returns the shares (n, inputs) of reads (n,).
 
         Returns:
-            (n, inputs) shares as `drive` gives them; (n, terms) reads of the tables and (terms,) what each counts.
+            (n, inputs) shares as `drive` gives them; (n, terms) reads of the tables; and (terms,) what each counts.
         """
         if self.mode == "amplitude":
             assert self.weights is not None
             shares = np.tensordot(self.weights, np.stack([drive(plane) for plane in reads]), 1)
             return np.rint(self.amplitudes * shares) / self.amplitudes, reads.T, self.weights
-        # Bit planes most significant first, pulses as they come.
+        # Bit planes go from the most significant to the least, pulses in their order of time.
         single = (reads[::-1] if self.mode == "bit-serial" else reads).T.reshape(-1, 1)
         return drive(single[:, 0]), single, np.ones(1)
