@@ -1,6 +1,9 @@
-"""The integers that training, software and converters agree on: bit planes, chunks of a kernel, codes.
+"""Integer arithmetic that training, software and converters share.
 
-`patterns`: bits, pulses and what groups of inputs see of them; `placement`: what each cell of a layer conducts, and
-how kernels are cut; `codes`: how wide a code is and what is rounded to one; `partial_sums`: whole layers of digitized
-sums. All on plain arrays or tensors, so that training, software and converters call the same functions.
+- `patterns`: bits and pulses of activations, and the patterns that groups of inputs see.
+- `placement`: what each cell of a layer conducts, and how kernels are cut into chunks.
+- `codes`: how wide a code is, and how sums are rounded to codes.
+- `partial_sums`: whole layers of digitized sums.
+
+The functions work on plain arrays or tensors, so that training, software and converters can all call them.
 """

@@ -1,4 +1,4 @@
-"""What converters make of sums: how wide a code is, how a sum is rounded to one, and what is subtracted."""
+"""Converter codes: how wide a code is, how a sum is rounded to a code, and how the reference is subtracted."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from cosim.config import Config
 
-# The same rule for arrays and tensors.
+# The same functions work on arrays and tensors.
 Numbers = TypeVar("Numbers", np.ndarray, Tensor)
 
 
 def code_units(config: Config, pulses: int = 1) -> tuple[float, int | None]:
-    """Width of a code in unit currents, and the highest code, None for no limit.
+    """Width of a code in unit currents, and the highest code, or None for no limit.
 
-    Where a conversion adds the charge of several pulses, a unit is that of a unit current in one of them.
+    If a conversion adds the charge of several pulses, a unit is the charge of a unit current in one of them.
 
-    Left to itself a code is a whole number of units, so that ideal sums of levels fall on codes alike in every
-    column: the number, at least one, that comes closest to covering the largest possible column sum. Of nine
-    inputs of 15 units (135) 8 bits hold all at one unit a code, 7 bits the sums up to 127, 4 bits all at
-    nine units a code.
+    Unless the configuration sets the full scale, a code is a whole number of units wide, so that ideal sums round to
+    codes alike in every column. The number of units, at least one, is the one that comes closest to covering the
+    largest possible column sum. For example, nine inputs of 15 units sum to at most 135: 8 bits hold all sums at one
+    unit per code, 7 bits hold sums up to 127 at one unit per code, and 4 bits hold all sums at nine units per code.
     """
     if config.adc.bits == "lossless":
         return 1.0, None
@@ -33,31 +33,33 @@ def code_units(config: Config, pulses: int = 1) -> tuple[float, int | None]:
 
 
 def reaching_units(largest: np.ndarray, highest: int) -> np.ndarray:
-    """Widths of a code, the smallest whole numbers of units, at least one, with which sums up to `largest` have one."""
+    """Code widths that cover sums up to `largest`: the smallest whole numbers of units that do, at least one."""
     return np.maximum(np.ceil(largest / highest), 1.0)
 
 
 def decision_offset(lsb_units: float) -> float:
-    """What a converter adds to a sum before it rounds, in codes.
+    """Offset, in codes, that a converter adds to a sum before it rounds.
 
-    Where a code is an even number of units wide, every other whole sum would lie exactly between two codes and the
-    least disturbance decide; such a converter decides half a unit lower.
+    If a code is an even number of units wide, some whole sums lie exactly between two codes, and the least disturbance
+    would decide between them. Such a converter therefore decides half a unit lower.
     """
     return 0.5 / lsb_units if lsb_units % 2 == 0 else 0.0
 
 
 def nearest_codes(positions: Numbers, highest: int | None) -> Numbers:
-    """Codes, as numbers of the same type, of positions in codes with the decision offset in them."""
+    """Round positions in codes, which must include the decision offset, to codes of the same numeric type."""
     return positions.round().clip(0, highest)
 
 
 def less_reference(sums: Numbers, reference: Numbers, zero_units: Numbers, reference_units: int) -> Numbers:
-    """Sums less what an output would have for weights of 0, in float64 if `reference` is.
+    """Subtract from sums what they would be if all weights were 0. The result is float64 if `reference` is.
 
-    Multiplied before it is divided, so that an exact reference gives an exact integer.
+    The product is taken before the division, so that an exact reference gives an exact integer.
 
     Args:
-        sums: of outputs' cells, in units; reference: of the reference column's cells, broadcast to it.
-        zero_units: what an output's cells conduct for weight 0; reference_units: what those of the reference conduct.
+        sums: sums of the outputs' cells, in units.
+        reference: sums of the reference column's cells, in units, of a shape that broadcasts to that of `sums`.
+        zero_units: units that an output's cells conduct for weight 0.
+        reference_units: units that a cell of the reference column conducts.
     """
     return sums - reference * zero_units / reference_units

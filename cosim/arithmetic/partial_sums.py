@@ -1,8 +1,8 @@
-"""Partial sums as an array's converter sees them, exactly and in software.
+"""Partial sums as an array's converter digitizes them, computed exactly in software.
 
-A group of open inputs sums what its cells conduct, the converter makes a code of the sum, and codes are added over
-groups and bit planes. What is digitized here is what `cosim.readout` digitizes, so an ideal circuit gives the same
-codes. Training for it: `cosim.training.partial_sum_quantizer`.
+A group of open inputs sums the currents of its cells, the converter turns the sum into a code, and codes are added over
+groups and bit planes. `cosim.readout` digitizes the same sums, so an ideal circuit gives the same codes.
+`cosim.training.partial_sum_quantizer` trains networks for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cosim.arithmetic.placement import Chunks, Placement
 from cosim.config import Config
 from cosim.errors import ConfigError, NetworkError
 
-# Every pattern of a group is a table row, so groups must be small.
+# Every pattern of a group has a row in a table, so groups must be small.
 _MOST_WORDLINES = 12
 
 
@@ -31,10 +31,10 @@ class PartialSums:
 
     Attributes:
         open_wordlines: rows of the unrolled kernel in one sum, 1 to 12.
-        cell_bits: a cell holds levels 0..2^cell_bits - 1, and a weight must fit one cell.
-        offset_units: units that level 0 conducts.
+        cell_bits: bits of a cell, which holds levels 0..2^cell_bits - 1; a weight must fit into one cell.
         lsb_units: width of a code in units.
         highest: the largest code, or None for no limit.
+        offset_units: units that level 0 conducts.
     """
 
     open_wordlines: int
@@ -57,7 +57,7 @@ class PartialSums:
 
     @classmethod
     def from_config(cls, config: Config) -> PartialSums:
-        """Those of the arrays of a configuration.
+        """How the arrays of a configuration digitize their sums.
 
         Raises:
             ConfigError: its arrays digitize other sums.
@@ -67,19 +67,19 @@ class PartialSums:
         return cls(config.array.open_wordlines, config.cell.bits, lsb_units, highest, config.cell.offset_units)
 
     def in_lsb(self, sums: Tensor) -> Tensor:
-        """Sums of units as positions in codes, so that the nearest integer is the code."""
+        """Convert sums of units to positions in codes. The nearest integer is the code."""
         return sums / self.lsb_units + decision_offset(self.lsb_units)
 
     def codes(self, lsb: Tensor) -> Tensor:
-        """Codes of what `in_lsb` gives, without noise."""
+        """Codes of positions as `in_lsb` gives them, without noise."""
         return nearest_codes(lsb, self.highest)
 
 
 def check_digitized(config: Config) -> None:
-    """Refuse arrays that digitize other sums than those of cells, less a reference, a bit plane at a time.
+    """Refuse arrays unless they digitize one bit plane at a time and subtract a reference column.
 
     Raises:
-        ConfigError: the arrays of the configuration are such.
+        ConfigError: the arrays of the configuration digitize other sums.
     """
     for key, found, expected in (
         ("array.encoding", config.array.encoding, "offset"),
@@ -94,16 +94,16 @@ def check_digitized(config: Config) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """A layer's placement as the columns of an array that is wide enough for it.
+    """A layer's placement as the columns of an array that is wide enough for all its outputs.
 
     Attributes:
-        units: (streams, outputs / groups + 1, inputs) float32 that cells conduct; the last column is the reference,
-            missing rows hold 0.
-        zero_units: (groups, outputs / groups) float64 that stand for weight 0.
-        reference_units: of the reference column.
+        units: (streams, outputs / groups + 1, inputs) float32 units that cells conduct. The last column is the
+            reference column, and missing rows hold 0.
+        zero_units: (groups, outputs / groups) float64 units that stand for weight 0.
+        reference_units: units that a cell of the reference column conducts.
         cut: how kernels are cut into chunks.
-        geometry: stride, dilation and groups.
-        bits: of an activation.
+        geometry: stride, dilation and groups of the convolution.
+        bits: number of bits of an activation.
     """
 
     units: Tensor
@@ -122,7 +122,15 @@ class Columns:
         geometry: dict[str, Any],
         bits: int,
     ) -> Columns:
-        """Columns of levels (outputs, inputs / groups, kernel height, kernel width) and zero points (outputs,)."""
+        """Place a layer in columns.
+
+        Args:
+            levels: (outputs, inputs / groups, kernel height, kernel width).
+            zero_points: (outputs,) levels that stand for weight 0.
+            how: how the array digitizes sums.
+            geometry: stride, dilation and groups of the convolution.
+            bits: number of bits of an activation.
+        """
         chunks = Chunks(tuple(levels.shape[1:]), geometry["groups"], how.open_wordlines)
         levels = levels.to(torch.float32)
         placed = Placement.offset(levels, zero_points, how.cell_bits, how.cell_bits, how.offset_units, chunks)
@@ -135,7 +143,7 @@ class Columns:
 
     @property
     def chunks(self) -> int:
-        """Chunks of a kernel."""
+        """Number of chunks of a kernel."""
         return len(self.units) // len(self.zero_units)
 
     def every_sum(self) -> Tensor:
@@ -143,14 +151,14 @@ class Columns:
         return every_pattern(self.units.shape[2], self.units.device) @ self.units.transpose(1, 2)
 
     def rows(self, activations: Tensor) -> Tensor:
-        """Which row of a group's table answers each read: (groups, chunks, bits, n, height, width)."""
+        """Row of a group's table that answers each read: (groups, chunks, bits, n, height, width)."""
         patterns = layer_patterns(activations, "bits", self.bits, self.cut, self.geometry)
         starts = 2 ** self.units.shape[2] * torch.arange(self.chunks, device=patterns.device)
         rows = patterns.unflatten(3, (len(self.zero_units), self.chunks)) + starts[:, None]
         return rows.permute(3, 4, 5, 0, 1, 2)
 
     def less_reference(self, codes: Tensor) -> Tensor:
-        """Partial sums (groups, chunks * patterns, outputs / groups) of codes (streams, patterns, columns)."""
+        """Turn codes (streams, patterns, columns) into partial sums (groups, chunks * patterns, outputs / groups)."""
         grouped = codes.unflatten(0, (len(self.zero_units), self.chunks)).to(torch.float64)
         zero_units = self.zero_units[:, None, None]
         sums = less_reference(grouped[..., :-1], grouped[..., -1:], zero_units, self.reference_units)
@@ -158,14 +166,14 @@ class Columns:
 
 
 def add_partial_sums(rows: Tensor, table: Tensor) -> Tensor:
-    """Sum table rows over the chunks of a kernel and, weighted by powers of two, over bit planes.
+    """Add table rows over the chunks of a kernel and, weighted by powers of two, over bit planes.
 
     Args:
-        rows: (chunks, bits, n, height, width) which row of the table answers each read.
+        rows: (chunks, bits, n, height, width) row of the table that answers each read.
         table: (rows, outputs) partial sums.
 
     Returns:
-        (n, outputs, height, width) in the table's dtype.
+        (n, outputs, height, width) sums in the table's dtype.
     """
     chunks, bits, n, height, width = rows.shape
     weights = plane_counts(bits, table.device).repeat(chunks).to(table.dtype)
@@ -178,6 +186,8 @@ def digitized_sums(columns: Columns, how: PartialSums, activations: Tensor) -> T
     """Layer sums (n, outputs, height, width), float32, from the codes of a converter without noise.
 
     Args:
+        columns: the layer's placement.
+        how: how the array digitizes sums.
         activations: (n, inputs, height, width) unsigned integers, padded.
     """
     table = columns.less_reference(how.lsb_units * how.codes(how.in_lsb(columns.every_sum())))

@@ -1,12 +1,13 @@
-"""Activations as what groups of inputs see: a pattern of every chunk of a kernel, in every plane, at every output.
+"""Patterns: the states that activations give to groups of inputs.
 
-A plane is one bit of every activation, or one pulse of the widths that activations are. A pattern is an integer whose
-bit i is the state of input i of its chunk. Beyond 62 inputs, where no integer has so many bits, it is a hash of the
-states, and `states_at` says what they are.
+There is a pattern for every chunk of a kernel, in every plane, at every output pixel. A plane holds one bit of every
+activation or, if activations are pulse widths, one unit pulse. A pattern is an integer whose bit i is the state of
+input i of its chunk. With more than 62 inputs, no integer has enough bits. The pattern is then a hash of the states,
+and `states_at` gives the states themselves.
 
-All planes are made at once: an activation becomes an integer with a lane for each plane, wide enough for a pattern;
-those of a kernel's rows, each shifted to its place, are added up. So a pattern costs an addition an input, whatever
-stride, padding, dilation and grouping, and nothing is convolved.
+All planes are computed at once. Each activation becomes an integer with a lane for each plane, and each lane is wide
+enough for a pattern. The integers of a kernel's rows are shifted to their places and added. A pattern thus costs one
+addition for each input, whatever the stride, padding, dilation and grouping, and needs no convolution.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from cosim.arithmetic.placement import Chunks
 
 PlaneKind = Literal["bits", "pulses"]
 
-# Up to so many inputs the pattern is the number whose bits are the states.
+# Up to this many inputs, a pattern is the number whose bits are the states.
 NUMBERED_INPUTS = 62
 _LANE_TYPES = {16: torch.int16, 32: torch.int32, 64: torch.int64}
 
 
 def plane_count(kind: PlaneKind, bits: int) -> int:
-    """Planes of activations of so many bits: the bits, least significant first, or 2^bits - 1 unit pulses."""
+    """Number of planes of an activation: its bits, least significant first, or its 2^bits - 1 unit pulses."""
     return bits if kind == "bits" else 2**bits - 1
 
 
 def plane_states(kind: PlaneKind, bits: int) -> Tensor:
-    """Which planes an activation is open in: (2^bits, planes) of 0 and 1, int64.
+    """State of an input in each plane, for each value of its activation: (2^bits, planes) of 0 and 1, int64.
 
-    As pulses, an input is open in the t-th if its activation is above t.
+    With pulses, an input is open in pulse t if its activation is above t.
     """
     values = torch.arange(2**bits)[:, None]
     planes = torch.arange(plane_count(kind, bits))
@@ -49,11 +50,14 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
     """The pattern on every stream's inputs in every plane of a layer.
 
     Args:
-        activations: (n, inputs, height, width) unsigned integers of `bits` bits, padded, any real dtype.
+        activations: (n, inputs, height, width) unsigned integers of `bits` bits, padded, of any real dtype.
+        kind: whether planes are bits or pulses.
+        bits: number of bits of an activation.
+        chunks: how kernels are cut.
         geometry: stride, dilation and groups of the convolution.
 
     Returns:
-        (n, out height, out width, streams, planes) integers, of 16 bits where they suffice.
+        (n, out height, out width, streams, planes) integers, of 16 bits if these suffice.
     """
     inputs = min(chunks.open_inputs, chunks.depth)
     planes = plane_count(kind, bits)
@@ -62,7 +66,7 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
     words = math.ceil(planes / per_word)
     spread = _spread(kind, bits, lane).to(activations.device)
     n, _, height, width = activations.shape
-    # Channels last: what is added up lies side by side.
+    # Channels last, so that the numbers to be added lie side by side.
     values = activations.permute(0, 2, 3, 1).to(torch.int32).reshape(-1)
     out_height, out_width = out_size(chunks.kernel, (height, width), geometry)
     found = torch.empty((n, out_height, out_width, chunks.streams, words), dtype=torch.int64, device=activations.device)
@@ -96,8 +100,13 @@ def states_at(
     """States of a stream's inputs in some reads: (reads, inputs) of 0 and 1, uint8.
 
     Args:
-        activations, kind, bits, chunks, geometry: as of `layer_patterns`.
-        places: (reads, 4) image, row, column and plane of each.
+        activations: as in `layer_patterns`, like the next four.
+        kind: as in `layer_patterns`.
+        bits: as in `layer_patterns`.
+        chunks: as in `layer_patterns`.
+        geometry: as in `layer_patterns`.
+        stream: number of the stream.
+        places: (reads, 4) image, row, column and plane of each read.
     """
     group, chunk = divmod(stream, chunks.count)
     first, last = chunks.rows(chunk)
@@ -114,12 +123,12 @@ def states_at(
 
 
 def pattern_bits(patterns: np.ndarray, inputs: int) -> np.ndarray:
-    """State of each input under patterns (n,) that are numbers: (n, inputs) of 0 and 1."""
+    """State of each input in patterns (n,), which must not be hashes: (n, inputs) of 0 and 1."""
     return (patterns[:, None] >> np.arange(inputs)) & 1
 
 
 def every_pattern(inputs: int, device: torch.device) -> Tensor:
-    """State of each input under every pattern: (2^inputs, inputs) of 0 and 1, float32."""
+    """State of each input in every pattern: (2^inputs, inputs) of 0 and 1, float32."""
     patterns = torch.arange(2**inputs, device=device)
     return ((patterns[:, None] >> torch.arange(inputs, device=device)) & 1).to(torch.float32)
 
@@ -131,7 +140,15 @@ def plane_counts(bits: int, device: torch.device | str = "cpu") -> Tensor:
 
 @dataclass(frozen=True)
 class _Term:
-    """Rows of chunks that see the same shift of the image: which streams of a group, which channels, in which place."""
+    """Rows of chunks that see the same shift of the image.
+
+    Attributes:
+        place: place of the rows in their chunks.
+        down: vertical shift in the kernel's window.
+        across: horizontal shift in the kernel's window.
+        streams: streams of a group that have such a row.
+        channels: channels that these rows see.
+    """
 
     place: int
     down: int
@@ -141,7 +158,7 @@ class _Term:
 
 
 def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """Lanes (n, height, width, groups, channels) added up to patterns (n, *size, groups, chunks)."""
+    """Add lanes (n, height, width, groups, channels) up to patterns (n, *size, groups, chunks)."""
     (stride_y, stride_x), (dilation_y, dilation_x) = geometry["stride"], geometry["dilation"]
     counts = _place_counts(min(chunks.open_inputs, chunks.depth))
     if chunks.open_inputs == math.prod(chunks.kernel[1:]) and chunks.open_inputs <= NUMBERED_INPUTS:
@@ -168,7 +185,10 @@ def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple
 
 
 def _summed_windows(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """The same where a chunk is the window of one channel: along rows first and then along columns, fewer additions."""
+    """Do what `_summed` does if a chunk is the window of one channel.
+
+    Adding along rows first, and then along columns, takes fewer additions.
+    """
     (stride_y, stride_x), (dilation_y, dilation_x) = geometry["stride"], geometry["dilation"]
     _, high, wide = chunks.kernel
     across = [
@@ -184,7 +204,7 @@ def _summed_windows(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], siz
 
 
 def _shifted_sum(parts: Sequence[Tensor], bits: int) -> Tensor:
-    """Parts added up, each so many bits higher than the one before."""
+    """Add parts up, each shifted by `bits` bits more than the part before."""
     found = parts[0]
     for number, part in enumerate(parts[1:], 1):
         count = 1 << (number * bits)
@@ -194,9 +214,9 @@ def _shifted_sum(parts: Sequence[Tensor], bits: int) -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _terms(kernel: tuple[int, ...], open_inputs: int) -> tuple[_Term, ...]:
-    """Every row of every chunk, those together that lie at the same place of a chunk and of the kernel's window.
+    """Every row of every chunk. Rows at the same place of a chunk and of the kernel's window make one term.
 
-    Rows repeat with the window's size, so such streams and their channels are evenly apart.
+    Rows repeat with the size of the window, so the streams and channels of a term are at equal distances.
     """
     depth, window = math.prod(kernel), math.prod(kernel[1:])
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -213,7 +233,7 @@ def _terms(kernel: tuple[int, ...], open_inputs: int) -> tuple[_Term, ...]:
 
 
 def _even(values: tuple[int, ...]) -> slice:
-    """The slice that takes numbers that are evenly apart."""
+    """The slice that selects the given numbers, which are at equal distances."""
     step = values[1] - values[0] if len(values) > 1 else 1
     return slice(values[0], values[-1] + 1, step)
 
@@ -236,7 +256,7 @@ def _lane_bits(inputs: int, planes: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _spread(kind: PlaneKind, bits: int, lane: int) -> Tensor:
-    """Activations as integers with a lane a plane: (words, 2^bits) int64."""
+    """Every value of an activation as integers with a lane for each plane: (words, 2^bits) int64."""
     states = plane_states(kind, bits)
     per_word = 64 // lane
     words = [states[:, first : first + per_word] for first in range(0, states.shape[1], per_word)]
@@ -244,6 +264,6 @@ def _spread(kind: PlaneKind, bits: int, lane: int) -> Tensor:
 
 
 def _unraveled(rows: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Channel, row and column of the window of rows of an unrolled kernel."""
+    """Channel of each row of an unrolled kernel, and its row and column in the window."""
     window = kernel[1] * kernel[2]
     return rows // window, rows % window // kernel[2], rows % kernel[2]

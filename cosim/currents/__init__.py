@@ -1,4 +1,4 @@
-"""Where currents come from: ideal arrays, solved arrays, or arrays in the circuit simulator."""
+"""Sources of currents: ideal arrays, solved arrays, or arrays in the circuit simulator."""
 
 from cosim.currents.factory import make_source, transients_of
 from cosim.currents.ideal import IdealSource

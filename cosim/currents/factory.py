@@ -1,4 +1,4 @@
-"""The source that a configuration asks for."""
+"""Makes the source of currents that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from cosim.spice import Simulator, Store
 
 
 def make_source(config: Config, store: str | Path | None = None) -> CurrentSource:
-    """The source of `run.fidelity`, with its cell programmed.
+    """Make the source for `run.fidelity`, and program its cell.
 
     Args:
+        config: the configuration.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
 
     Raises:
-        CardError: the card is no cell, or cannot reach the currents asked for.
-        ConfigError: no two levels can be told apart.
+        CardError: the card does not describe a cell, or the cell cannot reach the requested currents.
+        ConfigError: errors are so large that no two levels can be told apart.
         MachineError: ngspice is missing or too old.
         SimulationError: ngspice failed.
     """
@@ -34,10 +35,10 @@ def make_source(config: Config, store: str | Path | None = None) -> CurrentSourc
 
 
 def transients_of(source: CurrentSource) -> SpiceSource:
-    """The reference for a source: the same cells on the same arrays, every read a transient.
+    """Make the reference for a source: it has the same cells on the same arrays, and simulates reads as transients.
 
     Raises:
-        ConfigError: the source is of ideal cells, which no circuit has.
+        ConfigError: the source has ideal cells, for which there is no circuit.
     """
     if not isinstance(source, SpiceSource | SolvedSource) or source.cell is None:
         raise ConfigError('run.fidelity = "ideal" has no circuit: choose "solved", "dc" or "tran"')

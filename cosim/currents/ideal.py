@@ -1,4 +1,4 @@
-"""Ideal arrays: every cell conducts what it holds, and nothing is lost."""
+"""Ideal arrays: every cell conducts exactly the current of its level, and wires have no influence."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class IdealSource:
         self._unit_a = config.cell.unit_a
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
-        """The needed patterns, all in one request."""
+        """All needed patterns, in one request."""
         return [needed] if len(needed) else []
 
     def currents(self, requests: Sequence[ReadRequest], title: str) -> Iterator[GroupCurrents]:
-        """Sums of units, in amperes."""
+        """Currents of each request's reads: sums of unit currents."""
         for request in requests:
             sums = request.drive @ request.group.units.astype(np.int64)
             yield GroupCurrents(sums * self._unit_a, np.zeros(len(sums)))

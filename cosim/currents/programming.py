@@ -1,4 +1,4 @@
-"""Programming the cell: simulate its curve, find the threshold shift of each level."""
+"""Programs the cell: simulates its curve, and finds the threshold shift of each level."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from cosim.errors import CardError
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
 from cosim.spice import Simulator
 
-# Unit currents that all cells of a bitline may draw together when closed.
+# How many unit currents all cells of a bitline may draw together when they are closed.
 _LARGEST_LEAK = 0.1
-# Designs that a process keeps: threshold shifts and closed cells.
+# Threshold shifts and closed cells of the last designs, which a process keeps.
 _KEPT: dict[tuple[str, ...], tuple[np.ndarray, ClosedCells]] = {}
 _MOST_KEPT = 64
 
 
 @dataclass(frozen=True, eq=False)
 class ProgrammedCell:
-    """The cell of an array, programmed.
+    """The programmed cell of an array.
 
     Attributes:
-        card: the cell's.
-        shifts: (units,) threshold shift of a cell that conducts so many unit currents [V].
-        closed: what a cell that is not read conducts and stores at the corner.
-        variation: what the cells of the configured chip differ by, None where they do not.
+        card: the cell's card.
+        shifts: (units,) threshold shift for each number of unit currents that a cell conducts [V].
+        closed: conductance and capacitance of cells that are not read, at the corner.
+        variation: how the cells of the configured chip differ, or None if they do not.
     """
 
     card: Card
@@ -40,11 +40,11 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     """Program the configured card's cell.
 
     Raises:
-        CardError: the card is no cell, or cannot hold the levels.
+        CardError: the card does not describe a cell, or the cell cannot hold the levels.
         ConfigError: no two levels can be told apart on the configured chip.
     """
     card, variation = load_card(config.cell.card), None
-    # Chips of one design are programmed alike: a process keeps the last designs.
+    # Chips of one design are programmed alike, so the results of the last designs are kept.
     sections = (config.array, config.cell, config.read, config.corner)
     texts = (card.at(process).text() for process in (Corner().process, config.corner.process))
     key = (*texts, *(section.model_dump_json() for section in sections), simulator.engine)
@@ -62,12 +62,10 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:
-    """Threshold shift for every number of unit currents up to the highest level's [V].
+    """Threshold shift for every number of unit currents up to that of the highest level [V].
 
-    It is found from the card itself at tt, 27 C and nominal supply.
-
-    The simulated curve is inverted, then simulated again around each shift and inverted once more, so that the
-    currents are within 1e-6 of their targets.
+    It is found from the card itself at tt, 27 C and nominal supply. The simulated curve is inverted, then simulated
+    again around each shift and inverted once more, so that the currents are within 1e-6 of their targets.
 
     Raises:
         CardError: the card cannot hold the levels.
@@ -83,7 +81,7 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
 
 
 def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
-    """Change of each level's current with its threshold shift, d ln(I) / dV [1/V], negative, where it is programmed."""
+    """Relative change of each level's current with its threshold shift, d ln(I) / dV [1/V], which is negative."""
     step = 1e-3
     both = np.concatenate([shifts - step, shifts + step])
     deck = curve_deck(card, both, np.full(len(both), config.read.bitline_v), config.at_corner(Corner()))
@@ -93,10 +91,10 @@ def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simu
 
 
 def close_cells(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> ClosedCells:
-    """What the cells of closed wordlines, or bitlines, conduct and store at the corner, by their units when open.
+    """Conductance and capacitance at the corner of cells on closed wordlines, or bitlines, by their unit currents.
 
     Raises:
-        CardError: those of one bitline conduct so much that they would swamp a read.
+        CardError: the cells of one bitline conduct so much that they would swamp a read.
     """
     if config.read.mode == "amplitude":
         deck = closed_deck(card, shifts, config)

@@ -1,4 +1,4 @@
-"""What is asked of a source of currents, and what it answers."""
+"""Requests to a source of currents, and its answers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cosim.spice import Store, Usage
 
 @dataclass(frozen=True, eq=False)
 class ReadRequest:
-    """Reads of a group, in their order.
+    """A request for reads of a group, in order.
 
     Attributes:
-        group: which.
-        drive: (reads, inputs) what share of its full voltage each input has in a read, 0..1.
-        cells: (inputs, output lines) threshold shift of each cell [V]; None for those of the units it holds.
-        careful: every edge of an input is followed in time, and the waveforms of the first reads are kept.
-        comments: what a person should know who looks at the deck.
+        group: the group.
+        drive: (reads, inputs) share of its full voltage, 0..1, that each input has in each read.
+        cells: (inputs, output lines) threshold shift of each cell [V]; None if it follows from the cell's units.
+        careful: whether to follow every edge of an input in time, and keep the waveforms of the first reads.
+        comments: explanations for a person who reads the deck.
     """
 
     group: Group
@@ -34,12 +34,13 @@ class ReadRequest:
 
 @dataclass(frozen=True, eq=False)
 class GroupCurrents:
-    """What a source answers.
+    """The answer of a source.
 
     Attributes:
-        currents: (reads, output lines) [A].
-        unsettled_a: (reads,) how far the least settled line's current still moved [A]; 0 from a source without time.
-        measurements: what else was found, by name. A transient with waveforms gives `wave_time_s` (points,),
+        currents: (reads, output lines) currents [A].
+        unsettled_a: (reads,) how far the current of the least settled line still moved [A]; 0 if the source has no
+            time.
+        measurements: other measurements, by name. A transient with waveforms gives `wave_time_s` (points,),
             `wave_currents_a` (points, output lines) and `sample_s` (reads,).
     """
 
@@ -49,13 +50,13 @@ class GroupCurrents:
 
 
 class CurrentSource(Protocol):
-    """Where the currents of arrays come from.
+    """A source of the currents of arrays.
 
     Attributes:
-        identity: of the source and its version, as "ngspice-39"; part of every stored result's identity.
-        cell: the cell that groups are programmed with, None where cells are ideal.
-        usage: what was simulated so far, a counter that its holder may take.
-        store: where results are kept, None where nothing is.
+        identity: names the source and its version, such as "ngspice-39"; part of the identity of stored results.
+        cell: the cell that groups are programmed with, or None if cells are ideal.
+        usage: counters of what was simulated so far, which `Usage.take` resets.
+        store: where results are kept, or None if they are not.
     """
 
     identity: str
@@ -68,10 +69,14 @@ class CurrentSource(Protocol):
     def store(self) -> Store | None: ...
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
-        """The patterns to ask for where some are needed, a request each: those, and what comes along at no cost.
+        """Divide the needed patterns into requests. These may include further patterns that cost nothing extra.
 
         Args:
-            needed: distinct numbers of reads (`cosim.mapping.ReadScheme`); inputs: of the group.
+            needed: distinct numbers of reads (`cosim.mapping.ReadScheme`).
+            inputs: number of inputs of the group.
+
+        Returns:
+            the numbers of the reads to ask for in each request.
         """
         ...
 
@@ -79,6 +84,7 @@ class CurrentSource(Protocol):
         """The answers, in the order of the requests.
 
         Args:
-            title: what they are for, shown while they are worked on.
+            requests: the requests.
+            title: shown while the source works on them.
         """
         ...

@@ -1,4 +1,4 @@
-"""Arrays in the circuit simulator: reads as decks, of which none is simulated or written twice."""
+"""Arrays in the circuit simulator: turns reads into decks, and writes and simulates no deck twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cosim.mapping import ENUMERATED_INPUTS, block_reads, deck_patterns
 from cosim.netlist import ArrayDecks, Deck
 from cosim.spice import IndexedDeck, Reading, Simulator, Store, Usage, read_keys
 
-# Decks looked up, written and simulated at a time: a bound on the memory.
+# How many decks are looked up, written and simulated at a time, which bounds the memory.
 _DECKS_A_STEP = 512
 
 
@@ -23,10 +23,12 @@ class _Part:
     """Reads that one deck answers.
 
     Attributes:
-        request: what the deck is asked.
-        reads: the names of its reads, with spaces between; None where they are looked up nowhere.
-        group: identity of the group in the index; deck: of the deck in the store, None where the index has none.
-        reading: the answer, once there is one; sample_s: of a deck that was written, the times or places of its reads.
+        request: the request for the deck's reads.
+        reads: the names of these reads, separated by spaces; None if the index is not used.
+        group: identity of the group in the index.
+        deck: identity of the deck in the store, or None if the index has none.
+        reading: the answer, or None until there is one.
+        sample_s: times or places of the reads, if the deck was written.
     """
 
     request: ReadRequest
@@ -43,15 +45,15 @@ class _Plan:
 
     Attributes:
         parts: the decks.
-        places: (reads, 2) number of the part that answers each read, and which of its reads; None where the only part
-            is the request itself.
+        places: (reads, 2) for each read, the number of the part that answers it, and of the read in that part; None if
+            the only part is the request itself.
     """
 
     parts: list[_Part]
     places: np.ndarray | None = None
 
     def answer(self) -> GroupCurrents:
-        """The parts' readings put together in the order requested."""
+        """Put the readings of the parts together, in the order of the request."""
         if self.places is None:
             (part,) = self.parts
             assert part.reading is not None
@@ -75,14 +77,14 @@ class _Plan:
 class SpiceSource:
     """The source of `run.fidelity = "dc"` and `"tran"`.
 
-    A request for a whole block of a group's patterns (`batches`), or for careful reads, is one deck. Of others each
-    read is looked up by itself, and those without an answer become decks of at most `run.patterns_per_deck` reads:
-    settled reads do not depend on what else is in their deck.
+    A request for a whole block of a group's patterns (`batches`), or for careful reads, becomes one deck. For other
+    requests, each read is looked up by itself, and reads without an answer become decks of at most
+    `run.patterns_per_deck` reads. This is possible because settled reads do not depend on the rest of their deck.
 
     Args:
-        config: array, cell, read condition and fidelity.
-        cell: what groups are programmed with.
-        simulator: which runs the decks.
+        config: the configuration, for its array, cell, read condition and fidelity.
+        cell: the cell that groups are programmed with.
+        simulator: runs the decks.
     """
 
     def __init__(self, config: Config, cell: ProgrammedCell, simulator: Simulator) -> None:
@@ -94,12 +96,12 @@ class SpiceSource:
 
     @property
     def usage(self) -> Usage:
-        """What the simulator did."""
+        """Counters of what the simulator did."""
         return self.simulator.usage
 
     @property
     def store(self) -> Store:
-        """The simulator's."""
+        """The simulator's store."""
         return self.simulator.store
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
@@ -107,7 +109,7 @@ class SpiceSource:
         return deck_patterns(needed, inputs, self.config.run.patterns_per_deck)
 
     def deck(self, request: ReadRequest) -> Deck:
-        """One deck of all reads of a request."""
+        """One deck with all reads of a request."""
         return self.decks.deck(
             request.group, request.drive, request.comments, careful=request.careful, shifts=request.cells
         )
@@ -118,7 +120,7 @@ class SpiceSource:
         Raises:
             SimulationError: a deck failed; the others are simulated and stored first.
         """
-        keys: dict[int, list[str]] = {}  # groups that are asked the same share the array that says so
+        keys: dict[int, list[str]] = {}  # groups with the same reads share one array of drives
         plans: list[_Plan] = []
         decks = 0
         for request in requests:
@@ -132,7 +134,7 @@ class SpiceSource:
         yield from self._answers(plans, title)
 
     def _plan(self, request: ReadRequest, keys: list[str]) -> _Plan:
-        """Which decks answer a request, with the readings that are stored."""
+        """Find the decks that answer a request, and load the readings that are stored."""
         if request.careful:
             return _Plan([_Part(request)])
         group = self.decks.identity(self.identity, request.group, request.cells)
@@ -146,14 +148,14 @@ class SpiceSource:
         return _Plan([part])
 
     def _is_block(self, request: ReadRequest) -> bool:
-        """Whether a request may be for a whole block of patterns: of such, one deck is asked for as it is."""
+        """Whether a request may be for a whole block of patterns, which becomes one deck as it is."""
         reads, inputs = request.drive.shape
         return inputs <= ENUMERATED_INPUTS and reads == block_reads(inputs, self.config.run.patterns_per_deck)
 
     def _plan_reads(self, request: ReadRequest, keys: list[str], group: str, known: list[IndexedDeck]) -> _Plan:
-        """The same for reads that are looked up one by one."""
+        """Do what `_plan` does, for reads that are looked up one by one."""
         row_of = {key: row for row, key in enumerate(keys)}
-        open_reads = dict.fromkeys(keys)  # an ordered set: those that no part answers yet
+        open_reads = dict.fromkeys(keys)  # an ordered set of reads that no part answers yet
         parts: list[_Part] = []
         place_of: dict[str, tuple[int, int]] = {}
 
@@ -178,7 +180,7 @@ class SpiceSource:
                 unfinished.append((deck, reads))
             else:
                 take(_Part(request, deck.reads, group, deck.identity, reading), reads)
-        for deck, reads in unfinished:  # of a run that works on them now, or was killed: cut as that one cut them
+        for deck, reads in unfinished:  # begun by another run, or one that was killed: cut decks as it did
             if open_reads.keys() >= set(reads):
                 take(part_of(reads, deck.identity), reads)
         per_deck, rest = self.config.run.patterns_per_deck, sorted(open_reads)  # neighbours differ in few inputs
@@ -188,7 +190,7 @@ class SpiceSource:
         return _Plan(parts, np.array([place_of[key] for key in keys]).reshape(len(keys), 2))
 
     def _answers(self, plans: Sequence[_Plan], title: str) -> Iterator[GroupCurrents]:
-        """Simulate what has no reading yet; the answers of the plans."""
+        """Simulate the parts that have no reading yet, and yield the answers of the plans."""
         missing = [part for plan in plans for part in plan.parts if part.reading is None]
         for first in range(0, len(missing), _DECKS_A_STEP):
             self._simulate(missing[first : first + _DECKS_A_STEP], title)
@@ -196,7 +198,7 @@ class SpiceSource:
             yield plan.answer()
 
     def _simulate(self, parts: Sequence[_Part], title: str) -> None:
-        """Give parts their readings."""
+        """Simulate the decks of parts, and give the parts their readings."""
         decks = [self.deck(part.request) for part in parts]
         for part, deck in zip(parts, decks, strict=True):
             identity = deck.identity(self.identity)

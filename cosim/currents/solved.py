@@ -1,4 +1,4 @@
-"""Arrays solved without a circuit simulator, from curves that it gave (`cosim.solver`)."""
+"""Arrays that are solved without a circuit simulator, from curves that the simulator gave (`cosim.solver`)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cosim.progress import progress_bar
 from cosim.solver import ArraySolver
 from cosim.spice import Simulator, Store, Usage
 
-# Groups whose requests are answered together.
+# How many requests are answered together.
 _GROUPS_A_STEP = 64
 
 
 class SolvedSource:
-    """The source of `run.fidelity = "solved"`: settled currents; it knows nothing of time.
+    """The source of `run.fidelity = "solved"`. It gives settled currents only, without waveforms.
 
     Args:
-        config: array, cell, read condition and corner.
-        cell: what groups are programmed with.
-        simulator: which gives the curves of cell and sense stage.
+        config: the configuration, for its array, cell, read condition and corner.
+        cell: the cell that groups are programmed with.
+        simulator: gives the curves of cell and sense stage.
 
     Raises:
-        CardError: the cell's curve is none that the solver can follow.
+        CardError: the solver cannot follow the cell's curve.
     """
 
     def __init__(self, config: Config, cell: ProgrammedCell, simulator: Simulator) -> None:
@@ -43,16 +43,16 @@ class SolvedSource:
 
     @property
     def usage(self) -> Usage:
-        """What the simulator did for the curves, and for certificates."""
+        """Counters of what the simulator did for curves and certificates."""
         return self.simulator.usage
 
     @property
     def store(self) -> Store:
-        """The simulator's."""
+        """The simulator's store."""
         return self.simulator.store
 
     def batches(self, needed: np.ndarray, inputs: int) -> list[np.ndarray]:
-        """Every pattern of a group that is small enough: they are solved together."""
+        """Every pattern of a group if it is small enough, since they are solved together; else the needed patterns."""
         if len(needed) and inputs <= ENUMERATED_INPUTS and self.solver.shares_patterns:
             return [np.arange(2**inputs)]
         return [needed] if len(needed) else []
@@ -70,7 +70,7 @@ class SolvedSource:
                         advance(1)
 
     def _is_whole(self, request: ReadRequest) -> bool:
-        """Whether a request asks for every pattern of its group in their order."""
+        """Whether a request asks for every pattern of its group, in order."""
         reads, inputs = request.drive.shape
         if inputs > ENUMERATED_INPUTS or reads != 2**inputs or not self.solver.shares_patterns:
             return False

@@ -104,7 +104,7 @@ class Characterization:
 
     @property
     def span_changes(self) -> np.ndarray:
-        """(corners,) relative change of the highest less the middle level, which a reference column does not correct."""
+        """(corners,) relative change of highest less middle level, a drift that a reference column does not correct."""
         nominal = self.targets[-1] - self.targets[self.middle]
         return (self.corner_currents[:, -1] - self.corner_currents[:, self.middle]) / nominal - 1
 

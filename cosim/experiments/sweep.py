@@ -1,4 +1,4 @@
-"""Sweeps a grid of configurations. Every point is a run of the circuit on the same images, and is kept once finished."""
+"""Sweeps a grid of configurations: runs the circuit at every point on the same images, and keeps each outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settled currents of an array without a circuit simulator: chains, curves from ngspice, source lines."""
+"""Computes settled currents of an array without a circuit simulator, from curves that ngspice gave."""
 
 from cosim.solver.array import ArraySolver
 from cosim.solver.curves import CellCurves, CurveSource, Order

@@ -1,4 +1,4 @@
-"""Groups of an array and their reads to currents: which way of solving fits what is configured."""
+"""The array solver: computes the currents of groups, in the way that suits the configuration."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from cosim.solver.source_lines import SourceLines
 from cosim.solver.stage import Stage
 from cosim.spice import Simulator
 
-# Bitlines solved together: what is made of so many stays in the processor's cache (measured: docs/performance.md).
+# How many bitlines are solved together: their tensors stay in the processor's cache (measured: docs/performance.md).
 _BITLINES = 256
-# Numbers of a tensor of given reads.
+# How many numbers a tensor of given reads may hold.
 _NUMBERS = 1 << 17
 
 
 class ArraySolver:
-    """Solves groups programmed with one card and read under one configuration; settled currents, no time.
+    """Solves groups that are programmed with one card and read under one configuration, for settled currents only.
 
     Args:
         card: the cell's card.
-        config: array, cell, read condition and corner.
-        level_shifts: (units,) threshold shift of each number of unit currents [V].
-        closed: what lumped cells of closed wordlines, or bitlines, conduct; None for nothing.
-        simulator: which simulates the curves of cell and sense stage.
-        order: how finely curves are followed.
-        device: of the tensors.
+        config: the configuration, for its array, cell, read condition and corner.
+        level_shifts: (units,) threshold shift for each number of unit currents [V].
+        closed: what cells on closed wordlines, or bitlines, conduct; None if they conduct nothing.
+        simulator: simulates the curves of cell and sense stage.
+        order: how closely curves are followed; None for the default.
+        device: device of the tensors.
 
     Raises:
-        CardError: the cell's curve is none that polynomials follow.
+        CardError: polynomials cannot follow the cell's curve.
     """
 
     def __init__(
@@ -66,14 +66,15 @@ class ArraySolver:
 
     @property
     def shares_patterns(self) -> bool:
-        """Whether every pattern of a group is solved together (`every_pattern`); else reads are solved one by one."""
+        """Whether all patterns of a group are solved together (`every_pattern`). If not, each read is solved itself."""
         return not self._coupled
 
     def every_pattern(self, groups: Sequence[Group], shifts: Sequence[np.ndarray | None]) -> Iterator[Tensor]:
-        """Currents of every pattern of groups, one after the other: (2^inputs, outputs) each [A].
+        """Yield the currents of every pattern of each group: (2^inputs, outputs) [A].
 
         Args:
-            shifts: (inputs, outputs) threshold shift of each cell of a group [V]; None for those of its units.
+            groups: the groups.
+            shifts: for each group, (inputs, outputs) threshold shifts of its cells [V], or None for those of its units.
         """
         batch: list[int] = []
         columns = 0
@@ -90,7 +91,7 @@ class ArraySolver:
     def _batch(
         self, groups: Sequence[Group], shifts: Sequence[np.ndarray | None], chosen: list[int]
     ) -> Iterator[Tensor]:
-        """Every pattern of a few groups with equally many inputs, all at once."""
+        """Solve every pattern of a few groups, which must have the same number of inputs, at once."""
         widths = [groups[index].units.shape[1] for index in chosen]
         ladders = self._ladders([(groups[index], shifts[index]) for index in chosen])
         yield from every_pattern(ladders, self._stage, self.order.points).split(widths, 1)
@@ -99,7 +100,9 @@ class ArraySolver:
         """Currents of given reads of a group: (reads, outputs) [A].
 
         Args:
-            drive: (reads, inputs) shares of the full voltage of each input, 0..1.
+            group: the group.
+            drive: (reads, inputs) share of its full voltage, 0..1, that each input has.
+            shifts: (inputs, outputs) threshold shifts of the cells [V], or None for those of the group's units.
         """
         given = torch.from_numpy(np.ascontiguousarray(drive, dtype=np.float64)).to(self.device, self._kind)
         columns = max(group.units.shape)
@@ -127,7 +130,7 @@ class ArraySolver:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self._kind)
 
     def _leakage(self, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Conductances of the tile's other cells at a group's near and far end and at the clamp: (outputs,) [S]."""
+        """Conductances of the tile's other cells at the group's near end, its far end and the clamp: (outputs,) [S]."""
         if self._closed is None or self._grounds:
             nothing = np.zeros(group.units.shape[1])
             return nothing, nothing, nothing
@@ -154,7 +157,7 @@ class ArraySolver:
         )
 
     def _bitlines(self, group: Group, shifts: np.ndarray | None) -> Bitlines:
-        """The bitlines of a group whose sources may be above 0 V: its outputs or, with amplitude reads, its inputs."""
+        """The bitlines of a group if sources may be above 0 V: its outputs or, with amplitude reads, its inputs."""
         coefficients, closed_s = self._cells(group, shifts)
         near, far, clamp = self._leakage(group)
         wire_ohm, below = self.config.array.bitline_res_ohm, group.first_input + 1

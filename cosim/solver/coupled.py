@@ -1,8 +1,9 @@
-"""Given reads of bitlines that source lines join, or that are driven themselves (amplitude reads).
+"""Solves given reads of bitlines that source lines couple, or that are driven themselves (amplitude reads).
 
-Voltages at the sources are found by turns: with those at hand every bitline is a chain (`cosim.solver.chain`), whose
-far end is improved by a Newton step; then every source line is solved with the cells' currents and slopes. The drops
-on source lines are millivolts, so each round gains digits.
+The solution alternates between bitlines and source lines. With the present voltages at the sources, every bitline is a
+chain (`cosim.solver.chain`), whose far end a Newton step improves. Then every source line is solved with the currents
+and slopes of the cells, which gives new voltages at the sources. Drops along source lines are only millivolts, so each
+round adds correct digits.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from cosim.solver.source_lines import SourceLines
 from cosim.solver.stage import Stage
 
 _ROUNDS = 60
-# Rounds end when no far end and no source moves by more [V]. What is left is a hundredth of that, far below a millionth
-# of a unit current.
+# Rounds end when no far end and no source moves by more than this [V]. The remaining error is a hundredth of it, which
+# changes currents by far less than a millionth of a unit current.
 _CLOSE_V = 3e-9
 
 
@@ -27,11 +28,16 @@ class Bitlines:
     """The bitlines of a group as chains of cells whose sources may be above 0 V.
 
     Attributes:
-        open: (drain degree + 1, source degree + 1, cells, columns) polynomials of open cells in the distance of the
-            voltage between drain and source below `volts`, and in the source's voltage [A].
+        open: (drain degree + 1, source degree + 1, cells, columns) polynomials of the currents of open cells [A]. Their
+            variables are how far the voltage between drain and source is below `volts`, and the source's voltage.
         closed_s: (cells, columns) conductances of closed cells [S].
-        wire_ohm, below_ohm, near_s, far_s, clamp_s, volts: as of `Ladders`.
-        highest_source_v: up to which the polynomials hold.
+        wire_ohm: as in `Ladders`.
+        below_ohm: as in `Ladders`.
+        near_s: (columns,) leakage of the tile's other cells at cell 0 [S].
+        far_s: as in `Ladders`.
+        clamp_s: as in `Ladders`.
+        volts: as in `Ladders`.
+        highest_source_v: the largest source voltage for which the polynomials hold [V].
     """
 
     open: Tensor
@@ -45,15 +51,17 @@ class Bitlines:
     highest_source_v: float
 
     def currents(self, cell: int, w: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Currents of the open cells of a row, and their slopes by w and by s: (reads, columns) each.
+        """Currents of the open cells of a row, and their derivatives by w and by s: (reads, columns) each.
 
-        The current is exact; slopes only lead to it, and theirs by s is that of a source near 0 V.
+        The currents are exact. The derivatives only guide the iteration; that by s assumes a source near 0 V.
 
         Args:
-            w: distance of the drains below `volts`; s: voltage of the sources.
+            cell: number of the row.
+            w: distance of the drains below `volts` [V].
+            s: voltage of the sources [V].
         """
         between = w + s
-        powers = []  # of the distance, once the source's voltage is known
+        powers = []  # coefficients of the powers of the distance, at the given source voltages
         for coefficients in self.open[:, :, cell]:
             found = coefficients[-1].expand_as(w)
             for coefficient in coefficients[:-1].flip(0):
@@ -75,15 +83,18 @@ def coupled_currents(
     """Currents of given reads.
 
     Args:
-        opened: (reads, cells) of 0 and 1.
-        driven: (reads, columns) voltages that bitlines are driven with, whose source lines are sensed; None where
-            bitlines are sensed.
+        bitlines: the bitlines.
+        opened: (reads, cells), 1 for each open cell and 0 for the others.
+        driven: (reads, columns) voltages of driven bitlines, whose source lines are sensed [V]; None if bitlines are
+            sensed.
+        lines: the source lines.
+        stage: the sense stage.
 
     Returns:
-        (reads, columns) currents of sensed bitlines, or (reads, lines) of source lines [A].
+        (reads, columns) currents of sensed bitlines, or (reads, lines) of sensed source lines [A].
 
     Raises:
-        ConfigError: rounds do not come to an end, or sources rise beyond what the curves hold.
+        ConfigError: the iteration does not converge, or sources rise beyond the range of the curves.
     """
     reads, cells, columns = len(opened), *bitlines.closed_s.shape
     volts = bitlines.volts

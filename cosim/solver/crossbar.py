@@ -1,14 +1,15 @@
-"""Crossbars of resistors, driven along one side and sensed along the other: all input vectors at once, directly.
+"""Solves crossbars of resistors, which are driven along one side and sensed along the other, without iteration.
 
-The nodes of a driven line's cells are eliminated cell by cell from its far end, for all driven lines together: seen
-from the driver, what lies farther out is one matrix of conductances J between the lines. A sensed line is, to the
-driven lines it crosses, such a matrix too: the cells less what its own resistance takes, a tridiagonal system solved
-for all sensed lines at once. In series with a wire of R ohm, a matrix F becomes
+The nodes of driven lines are eliminated from their far ends, for all driven lines together. Seen from the drivers,
+everything that lies farther out is one matrix J of conductances between the driven lines. A sensed line is also such a
+matrix to the driven lines that it crosses: it holds the conductances of the cells, reduced by the resistance of the
+sensed line. This reduction is a tridiagonal system, which is solved for all sensed lines at once. In series with a wire
+of R ohm, a matrix F becomes
 
     J = F (1 + R F)^-1 = (1 - (1 + R F)^-1) / R
 
-so that a step is one inverse of a symmetric positive definite matrix. Nothing iterates, and any number of vectors costs
-a product more. Cells that are not linear are for `cosim.solver.coupled`.
+so that each step inverts one symmetric positive definite matrix. All input vectors are solved at once, and a further
+vector costs only a product with each matrix. For cells that are not linear, see `cosim.solver.coupled`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ def crossbar_currents(siemens: Tensor, volts: Tensor, wire_ohm: float) -> Tensor
     Args:
         siemens: (sensed lines, driven lines) conductances of the cells, >= 0, float64 [S]. Line 0 of either kind is
             nearest to the sense ends and to the drivers.
-        volts: (vectors, driven lines) of the drivers, before the first cell [V].
-        wire_ohm: of a line from cell to cell, and to its first cell, > 0 [ohm].
+        volts: (vectors, driven lines) voltages of the drivers, before the first cell [V].
+        wire_ohm: resistance of a line from cell to cell, and to its first cell, > 0 [ohm].
 
     Returns:
-        (vectors, sensed lines) [A].
+        (vectors, sensed lines) currents [A].
     """
     sensed, driven = siemens.shape
     at_sense, through = _sensed_lines(siemens, 1 / wire_ohm)
@@ -35,7 +36,7 @@ def crossbar_currents(siemens: Tensor, volts: Tensor, wire_ohm: float) -> Tensor
     beyond = torch.zeros_like(identity)
     steps = []
     for line in range(sensed - 1, -1, -1):
-        # Of the voltage before a stretch of wire, what is left behind it.
+        # This matrix turns the voltages before a stretch of wire into those behind it.
         factor = torch.linalg.cholesky_ex(identity + wire_ohm * (through[line] + beyond)).L
         left = torch.cholesky_inverse(factor)
         steps.append(left)
@@ -48,13 +49,16 @@ def crossbar_currents(siemens: Tensor, volts: Tensor, wire_ohm: float) -> Tensor
 
 
 def _sensed_lines(siemens: Tensor, wire_s: float) -> tuple[Tensor, Tensor]:
-    """What a volt on each driven line does on each sensed line: currents at its sense end, (sensed, driven), and out of
-    the driven lines, (sensed, driven, driven) [S].
+    """The currents that a volt on each driven line causes in each sensed line.
 
-    The line's own voltages are those of a tridiagonal system, solved by elimination from its far end.
+    The voltages along a sensed line solve a tridiagonal system, by elimination from its far end.
+
+    Returns:
+        (sensed, driven) currents at the sense end [S]; and (sensed, driven, driven) currents out of the driven lines
+        [S].
     """
     driven = siemens.shape[1]
-    shares = torch.diag_embed(siemens)  # currents into the line's nodes, a row a node
+    shares = torch.diag_embed(siemens)  # currents into the line's nodes, one row for each node
     pivots, sides = [siemens[:, -1] + wire_s], [shares[:, -1]]
     for node in range(driven - 2, -1, -1):
         ratio = wire_s / pivots[-1]

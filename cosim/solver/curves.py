@@ -1,14 +1,14 @@
-"""The cell as the solver knows it: polynomials through currents that ngspice gives, nothing of BSIM4.
+"""Curves of the cell for the solver: polynomials that are fitted to currents from ngspice.
 
-The current of an open cell is a smooth function of three voltages: of its drain, of its source, and its threshold
-shift. At every shift it is a polynomial of w, how far the voltage between drain and source is below the bitline's, and,
-where source lines have a resistance, of the source's voltage s as well:
+The current of an open cell is a smooth function of three voltages: that of its drain, that of its source, and its
+threshold shift. For each shift, the current is a polynomial in w, which is how far the voltage between drain and source
+is below the bitline's voltage. If source lines have a resistance, it is a polynomial in the source's voltage s as well:
 
     I(w, s) = sum over d, m of c[d, m] * w^d * s^m
 
-The coefficients are fitted to more points than there are coefficients, and what the fit leaves shows whether the curve
-is smooth enough for a polynomial. Levels are fitted at their own shifts. Cells of a chip, each with a shift of its own,
-take coefficients interpolated between shifts 10 mV apart.
+There are more points than coefficients, so that the residual of the fit shows whether the curve is smooth enough for a
+polynomial. Levels are fitted at their own shifts. The cells of a chip, each of which has its own shift, use
+coefficients that are interpolated between shifts 10 mV apart.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cosim.errors import CardError
 from cosim.netlist import curve_deck
 from cosim.spice import Simulator
 
-# The pitch of threshold shifts between which coefficients are interpolated, and of blocks they are simulated in [V].
+# Distance of threshold shifts between which coefficients are interpolated, and width of blocks simulated together [V].
 GRID_V = 0.01
 _BLOCK_V = 0.25
-# Drains are simulated up to so much above the bitline's voltage, where transistor stages may hold a bitline.
+# Drains are simulated up to the bitline's voltage times this, since transistor stages may hold a bitline higher.
 _DRAIN_BEYOND = 1.05
-# What a fit may leave, in unit currents: the error of a read is the sum over its open cells.
+# Largest residual of a fit, in unit currents. The error of a read is the sum over its open cells.
 _LARGEST_RESIDUE_UNITS = 2e-4
-# What was simulated of blocks of threshold shifts that a process keeps, and how many.
+# The last simulated blocks of threshold shifts, which a process keeps, and how many.
 _KEPT: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
 _MOST_KEPT = 256
 # A source line may rise by this share of the bitline's voltage.
@@ -39,11 +39,13 @@ SOURCE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Order:
-    """How finely a cell's curve is followed.
+    """How closely a cell's curve is followed.
 
     Attributes:
-        drain, source: degrees of the polynomials.
-        points: collocation points of a chain (`cosim.solver.chain`), None to choose them by the drop along the wire.
+        drain: degree of the polynomials in w.
+        source: degree of the polynomials in s.
+        points: number of collocation points of a chain (`cosim.solver.chain`); None to choose it by the drop along the
+            wire.
     """
 
     drain: int = 5
@@ -53,14 +55,15 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class CellCurves:
-    """Open and closed cells by threshold shift.
+    """Curves of open and closed cells by threshold shift.
 
     Attributes:
-        shifts: (shifts,) rising, GRID_V apart, or those of the levels [V].
-        open: (drain degree + 1, source degree + 1, shifts) coefficients [A, V]; without source lines the second axis
-            is 1 long.
-        closed_s: (shifts,) what a cell with its gate at 0 V conducts at the bitline's voltage, over that voltage [S].
-        levels: whether `shifts` are those of the levels, in their order.
+        shifts: (shifts,) threshold shifts [V], either rising in steps of GRID_V, or those of the levels.
+        open: (drain degree + 1, source degree + 1, shifts) coefficients for open cells [A, V]; the length of the second
+            axis is 1 if sources are at 0 V.
+        closed_s: (shifts,) conductance of a cell whose gate is at 0 V, its current at the bitline's voltage over that
+            voltage [S].
+        levels: whether `shifts` are those of the levels, in order.
     """
 
     shifts: np.ndarray
@@ -69,11 +72,14 @@ class CellCurves:
     levels: bool
 
     def of_units(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (..., *units.shape) and conductances (*units.shape) of cells that hold so many units."""
+        """Coefficients (..., *units.shape) and conductances (*units.shape) of cells, given their units."""
         return self.open[..., units], self.closed_s[units]
 
     def of_shifts(self, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same of cells with any threshold shift on the grid [V]: Lagrange interpolation over four neighbours."""
+        """Coefficients and conductances of cells, given their threshold shifts within the grid [V].
+
+        They are found by Lagrange interpolation over four neighbours.
+        """
         place = (shifts - self.shifts[0]) / GRID_V
         first = np.clip(np.floor(place).astype(int) - 1, 0, len(self.shifts) - 4)
         x = place - first
@@ -82,19 +88,20 @@ class CellCurves:
              x * (x - 1) * (x - 2) / 6]
         )  # fmt: skip
         found = sum(weights[i] * self.open[..., first + i] for i in range(4))
-        # Currents of closed cells change by decades: their logarithm is what is smooth.
+        # Currents of closed cells change by decades, but their logarithm is smooth.
         logs = np.log(self.closed_s)
         return found, np.exp(sum(weights[i] * logs[first + i] for i in range(4)))
 
 
 class CurveSource:
-    """Simulates the curves of a card's cell at a corner; what was simulated is in the simulator's store.
+    """Simulates the curves of a card's cell at a corner. The simulator's store keeps them.
 
     Args:
-        card, config: the cell, and the condition it is read at.
-        level_shifts: (units,) threshold shift of each number of unit currents [V].
-        simulator: which simulates.
-        order: how finely curves are followed.
+        card: the cell's card.
+        config: the configuration, for the read condition.
+        level_shifts: (units,) threshold shift for each number of unit currents [V].
+        simulator: the simulator.
+        order: how closely curves are followed.
         sources: whether sources can be above 0 V.
     """
 
@@ -131,7 +138,7 @@ class CurveSource:
         return self._curves([self._level_shifts], float(held.min()), float(held.max()), levels=True)
 
     def grid(self, lowest: float, highest: float) -> CellCurves:
-        """Curves between two threshold shifts, and somewhat beyond."""
+        """Curves for all threshold shifts between two limits, and somewhat beyond [V]."""
         held = self._grid
         if held is None or lowest < held.shifts[2] or highest > held.shifts[-3]:
             per_block = round(_BLOCK_V / GRID_V)
@@ -141,7 +148,7 @@ class CurveSource:
         return held
 
     def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float, *, levels: bool) -> CellCurves:
-        """Curves of blocks of threshold shifts, smooth between the lowest and the highest that is used."""
+        """Curves of blocks of threshold shifts, checked between the lowest and the highest shift that is used."""
         volts = self._config.read_at_corner.bitline_v
         drains, sources = self._points(volts)
         currents, closed = (np.concatenate(parts) for parts in zip(*self._simulated(blocks), strict=True))
@@ -152,9 +159,9 @@ class CurveSource:
         return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts, levels)
 
     def _simulated(self, blocks: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Currents of open cells (shifts, drains, sources) and of closed ones (shifts,), by block [A].
+        """For each block, currents of open cells (shifts, drains, sources) and of closed cells (shifts,) [A].
 
-        Chips of one design have the same curves: a process keeps the last blocks.
+        Chips of one design have the same curves, so the last blocks are kept.
         """
         keys = [(*self._condition, shifts.tobytes()) for shifts in blocks]
         missing = [number for number, key in enumerate(keys) if key not in _KEPT]
@@ -178,15 +185,17 @@ class CurveSource:
         return [found[key] for key in keys]
 
     def _points(self, volts: float) -> tuple[np.ndarray, np.ndarray]:
-        """Voltages from source to drain, and of the source, at which the cell is simulated: twice as many as there are
-        coefficients."""
+        """Voltages between drain and source, and voltages of the source, at which the cell is simulated [V].
+
+        There are twice as many of each as there are coefficients.
+        """
         drains = _chebyshev(2 * (self._order.drain + 1)) * _DRAIN_BEYOND * volts
         if not self._sources:
             return drains, np.zeros(1)
         return drains, _chebyshev(2 * (self._order.source + 1)) * SOURCE_SHARE * volts
 
     def _check_rising(self, shifts: np.ndarray, currents: np.ndarray) -> None:
-        """Raise CardError if a current (shifts, drains, sources) falls where the drain's voltage rises."""
+        """Raise CardError if a current (shifts, drains, sources) falls while the drain's voltage rises."""
         falling = np.diff(currents[:, :, 0], axis=1).min(axis=1) / self._config.cell.unit_a
         worst = int(np.argmin(falling))
         if falling[worst] < -_LARGEST_RESIDUE_UNITS:
@@ -199,10 +208,10 @@ class CurveSource:
     def _fitted(
         self, shifts: np.ndarray, currents: np.ndarray, w: np.ndarray, s: np.ndarray, used: np.ndarray
     ) -> np.ndarray:
-        """Coefficients (degrees, degrees, shifts) of currents (shifts, drains, sources).
+        """Fit coefficients (degrees, degrees, shifts) to currents (shifts, drains, sources).
 
         Raises:
-            CardError: what the fit leaves is too much at one of the shifts that are used.
+            CardError: the residual of the fit is too large at one of the shifts that are used.
         """
         drain = _basis(w, self._order.drain)
         source = _basis(s, self._order.source if self._sources else 0)
@@ -220,10 +229,10 @@ class CurveSource:
 
 
 def _chebyshev(count: int) -> np.ndarray:
-    """Points in 0..1, rising, close together at the ends."""
+    """Chebyshev points in 0..1, rising, closer together at the ends."""
     return (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2
 
 
 def _basis(points: np.ndarray, degree: int) -> np.ndarray:
-    """(points, degree + 1) powers."""
+    """The powers 0..degree of points: (points, degree + 1)."""
     return points[:, None] ** np.arange(degree + 1)

@@ -1,11 +1,11 @@
-"""Source lines with a resistance: what the cells' currents make of the voltages at their sources.
+"""Source lines with a resistance: solves for the voltages that the cells' currents cause at their sources.
 
-A source line runs along the wordlines, past every bitline, and a strap grounds it before the first and after every so
-many. With amplitude reads the straps lead to the line's sense stage instead, which holds them at 0 V or, with a
-resistance before it, nearly so.
+A source line runs along the wordlines, past every bitline. A strap connects it to ground before the first bitline, and
+after every `array.source_strap_cells` bitlines. With amplitude reads, the straps lead to the line's sense stage
+instead, which holds them at 0 V, or nearly at 0 V if there is a resistance before it.
 
-For the line each cell is a current source with a conductance beside it, its Norton equivalent; what is left is a
-tridiagonal system a line, solved by elimination along the line for all reads and lines at once (Thomas).
+To the line, each cell is its Norton equivalent, a current source with a conductance in parallel. This leaves a
+tridiagonal system for each line. It is solved by elimination along the line, for all reads and lines at once (Thomas).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class SourceLines:
     """The source lines of a group.
 
     Attributes:
-        line_of: (cells,) which line the cells of an input, or with amplitude reads of an output, are on.
-        columns: which places along a line the group's cells have.
+        line_of: (cells,) number of the line for the cells of each input or, with amplitude reads, of each output.
+        columns: places of the group's cells along a line.
         along_s: (places,) conductance to the place before, 0 behind a strap [S].
-        strap_s: (places,) conductances to straps [S]; empty where lines have no resistance.
-        held_s: (lines, places) what else conducts to ground there, or (lines, 1) of a whole line without resistance.
-        sense_ohm: between the straps and 0 V.
+        strap_s: (places,) conductances to straps [S]; empty if lines have no resistance.
+        held_s: (lines, places) other conductances to ground at each place, or (lines, 1) their sum if lines have no
+            resistance [S].
+        sense_ohm: resistance between the straps and 0 V [ohm].
     """
 
     line_of: Tensor
@@ -42,7 +43,7 @@ class SourceLines:
 
     @classmethod
     def of(cls, config: Config, group: Group, closed: ClosedCells | None) -> SourceLines:
-        """Those of a group of the configured array."""
+        """The source lines of a group of the configured array."""
         array = config.array
         sense_ohm = config.sense.clamp_ohm if config.sense.stage == "resistive" else 0.0
         if config.read.mode != "amplitude":
@@ -65,15 +66,15 @@ class SourceLines:
         return cls(line_of, slice(first, last), along_s, strap_s, held_s, sense_ohm)
 
     def settle(self, drawn: Tensor, slopes: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Voltages of the lines at the group's cells, and the currents at the straps.
+        """Solve for the voltages of the lines at the group's cells, and the currents at the straps.
 
         Args:
-            drawn: (reads, cells, columns) currents out of the cells' sources, at these voltages [A].
-            slopes: how much they fall with the voltage of the source [S].
-            before: (reads, cells, columns) the voltages at which both hold [V].
+            drawn: (reads, cells, columns) currents out of the cells' sources at the voltages `before` [A].
+            slopes: (reads, cells, columns) how much these fall with the voltage of the source [S].
+            before: (reads, cells, columns) voltages of the sources at which both hold [V].
 
         Returns:
-            (reads, cells, columns) [V] and (reads, lines) [A].
+            (reads, cells, columns) voltages [V] and (reads, lines) currents [A].
         """
         reads, _, columns = drawn.shape
         rows = self.line_of.to(drawn.device)
@@ -89,7 +90,7 @@ class SourceLines:
             volts = self.sense_ohm * sources.sum(2) / (1 + self.sense_ohm * total_s)
             sensed = sources.sum(2) - volts * total_s
             return volts[:, rows, None].expand_as(drawn), sensed
-        # Places first: elimination goes from place to place, for all reads and lines at once.
+        # Places are the first axis, since elimination goes from place to place, for all reads and lines at once.
         strap, along = self.strap_s.to(drawn)[:, None, None], self.along_s.to(drawn)
         known = drawn.new_zeros(len(strap), reads, len(held))
         known[self.columns] = sources.permute(2, 0, 1)
@@ -107,7 +108,7 @@ class SourceLines:
 
 
 def _wire(array: Array, places: int) -> tuple[Tensor, Tensor]:
-    """Conductances along a line from each place to the one before, and to straps: (places,) each [S]."""
+    """Conductances of each place of a line to the place before, and to straps: (places,) each [S]."""
     conductance, every = 1 / array.source_res_ohm, array.source_strap_cells
     place = torch.arange(places)
     behind = place % every == 0
@@ -121,12 +122,12 @@ def _wire(array: Array, places: int) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(along: Tensor) -> Tensor:
-    """Conductances to the place after."""
+    """Conductances of each place to the place after it."""
     return torch.cat([along[1:], torch.zeros_like(along[:1])])
 
 
 def _eliminate(diagonal: Tensor, along: list[float], known: Tensor) -> Tensor:
-    """Solutions of symmetric tridiagonal systems (places, ...) with the off-diagonal -`along`."""
+    """Solve symmetric tridiagonal systems (places, ...) whose off-diagonal elements are -`along`."""
     places = len(along)
     pivots, sides = [diagonal[0]], [known[0]]
     for place in range(1, places):

@@ -1,4 +1,4 @@
-"""The sense end of a bitline: at which voltage it is held for the current it draws, and which current is measured."""
+"""The sense end of a bitline: the voltage at which it is held, and the current that is measured."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from cosim.config import Config
 from cosim.netlist import stage_deck
 from cosim.spice import Simulator
 
-# Points of a transistor stage's curves, between which four are interpolated.
+# Number of points of a transistor stage's curves. Interpolation uses the four nearest points.
 _POINTS = 1025
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What holds a bitline.
+    """The stage that holds a bitline: an ideal source, perhaps behind a resistance, or transistors.
 
     Attributes:
-        volts: at no current [V]; ohm: of an ideal source, the resistance before it.
-        held, mirrored: (points,) of a stage of transistors, voltage held [V] and current measured [A] when the bitline
-            draws 0, step_a, 2 step_a, ...; None of an ideal source.
-        step_a: between these points [A].
+        volts: voltage at which it holds the bitline if no current flows [V].
+        ohm: resistance before an ideal source [ohm].
+        held: (points,) voltage at which transistors hold a bitline that draws 0, step_a, 2 step_a, ... [V]; None for an
+            ideal source.
+        mirrored: (points,) current that transistors measure at these points [A]; None for an ideal source.
+        step_a: step of the current between these points [A].
     """
 
     volts: float
@@ -38,7 +40,9 @@ class Stage:
         """The configured stage at the corner.
 
         Args:
+            config: the configuration.
             most_a: the largest current that a bitline can draw [A].
+            simulator: simulates the curves of a stage of transistors.
         """
         volts = config.read_at_corner.bitline_v
         if config.sense.stage != "transistor":
@@ -49,7 +53,7 @@ class Stage:
         return cls(volts, 0.0, torch.from_numpy(np.ascontiguousarray(held)), torch.from_numpy(mirrored.copy()), step_a)
 
     def to(self, kind: torch.dtype, device: torch.device) -> Stage:
-        """The same stage for tensors of that kind on that device."""
+        """The same stage for tensors of the given dtype on the given device."""
         if self.held is None or self.mirrored is None:
             return self
         return Stage(self.volts, self.ohm, self.held.to(device, kind), self.mirrored.to(device, kind), self.step_a)
@@ -69,18 +73,21 @@ class Stage:
         return (self.held_v(y) - self.held_v(y + self.step_a)) / self.step_a
 
     def measured(self, y: Tensor) -> Tensor:
-        """What is measured of the currents y that bitlines draw [A]."""
+        """The currents that the stage measures if bitlines draw the currents y [A]."""
         return y if self.mirrored is None else _interpolated(self.mirrored, y / self.step_a)
 
     def meet(self, w: Tensor, y: Tensor, clamp_s: Tensor) -> Tensor:
-        """The measured current where a bitline's curve meets the stage's.
+        """The measured current where the curve of a bitline meets that of the stage.
+
+        The voltages agree there. Interpolation over all points of the bitline's curve (Aitken and Neville) finds it.
 
         Args:
-            w, y: (points, ..., bitlines) of the bitline's curve, w below `volts` [V], [A].
-            clamp_s: (bitlines,) what leaks at the stage [S].
+            w: (points, ..., bitlines) voltages on the bitline's curve, as distances below `volts` [V].
+            y: (points, ..., bitlines) currents on the bitline's curve [A].
+            clamp_s: (bitlines,) leakage at the stage [S].
 
         Returns:
-            (..., bitlines) [A]: interpolation over all points (Aitken and Neville) at which the voltages agree.
+            (..., bitlines) currents [A].
         """
         if self.held is None and self.ohm == 0:
             return _neville(-w, y) + clamp_s * self.volts
@@ -89,7 +96,7 @@ class Stage:
 
 
 def _neville(apart: Tensor, y: Tensor) -> Tensor:
-    """What y (points, ...) is where `apart` is 0, by the polynomial through all points."""
+    """The value of y (points, ...) where `apart` is 0, by the polynomial through all points."""
     found = list(y)
     for order in range(1, len(y)):
         found = [
@@ -100,7 +107,7 @@ def _neville(apart: Tensor, y: Tensor) -> Tensor:
 
 
 def _interpolated(table: Tensor, place: Tensor) -> Tensor:
-    """A table's values between its points, by a cubic through the four that are nearest."""
+    """A table's values between its points, by a cubic polynomial through the four nearest points."""
     first = place.detach().floor().clamp(1, len(table) - 3).to(torch.int64) - 1
     x = place - first
     values = [table[first + i] for i in range(4)]

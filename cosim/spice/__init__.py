@@ -1,4 +1,4 @@
-"""Deck -> bitline currents: the ngspice engine, its raw files, a pool of workers, a store of results and its index."""
+"""Simulates decks: runs ngspice on a pool of workers, reads its raw files, and keeps results in a store."""
 
 from cosim.spice.index import IndexedDeck, read_keys
 from cosim.spice.ngspice import Reading

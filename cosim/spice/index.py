@@ -1,11 +1,13 @@
-"""Which deck answers which reads of a group, so that no deck is written only to be looked up.
+"""The index of a store: it tells which deck answers which reads of a group, without writing decks to look them up.
 
-A group has a file, named by what decides its decks but the reads (`ArrayDecks.identity`), with a line a deck:
+Each group has a file. Its name is `ArrayDecks.identity`, the digest of everything that decides the group's decks except
+the reads. The file has one line for each deck:
 
-    identity of the deck, its reads in their order, checksum
+    identity of the deck, its reads in order, checksum
 
-A line is added when a deck is about to be simulated. One whose deck has no result tells other runs, and the next one,
-how these reads were cut into decks. Lines are added by any number of processes; one that is damaged is none.
+A line is added when a deck is about to be simulated. If the deck has no result, the line still tells other runs, and
+the next run, how these reads were divided among decks. Any number of processes may add lines, and damaged lines are
+ignored.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class IndexedDeck:
     """A line of the index.
 
     Attributes:
-        identity: of the deck, under which the store holds its reading.
-        reads: in their order, as `read_keys` names them, with spaces between.
+        identity: identity of the deck, under which the store holds its reading.
+        reads: its reads in order, as `read_keys` names them, separated by spaces.
     """
 
     identity: str
@@ -65,7 +67,8 @@ class Index:
         path = self._path(group)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written at the file's end in one go. A line that was cut short stays alone: the next begins with a break.
+            # Written at the file's end at once. Every line begins with a line break, so that a line that was cut short
+            # does not damage the next.
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(file, "".join(f"\n{_line(deck)}" for deck in decks).encode())
@@ -76,10 +79,10 @@ class Index:
 
 
 def read_keys(drive: np.ndarray) -> list[str]:
-    """A name for each read (reads, inputs) of shares of the full voltage, the same for equal reads.
+    """A name for each read, given as shares of the full voltage (reads, inputs). Equal reads have equal names.
 
-    It is hexadecimal: of inputs that are 0 or 1 their bits, eight a byte, the first input lowest; of others the bytes
-    of their shares as float64.
+    The name is hexadecimal. If all inputs are 0 or 1, it holds them as bits, eight in a byte, with the first input in
+    the lowest bit. Otherwise it holds the bytes of the shares as float64.
     """
     full = drive == 1
     digital = (full | (drive == 0)).all(axis=1)
@@ -93,7 +96,7 @@ def _line(deck: IndexedDeck) -> str:
 
 
 def _parsed(line: str) -> IndexedDeck | None:
-    """The deck of a line, None of one that is damaged or empty."""
+    """The deck of a line, or None if the line is damaged or empty."""
     content, _, checksum = line.rpartition(" ")
     if checksum != f"{zlib.crc32(content.encode()):08x}":
         return None

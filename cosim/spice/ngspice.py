@@ -1,4 +1,4 @@
-"""The ngspice engine: one deck in, its bitline currents out, or a reason why not."""
+"""The ngspice engine: runs one deck, and returns its bitline currents or a reason why there are none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ROOM_NEEDED = 16 << 20
 
 
 class Rejected(Exception):
-    """ngspice ran but its answer is not acceptable."""
+    """ngspice ran, but its answer is not acceptable."""
 
     def __init__(self, reason: str, log: str) -> None:
         super().__init__(reason)
@@ -40,20 +40,20 @@ class Rejected(Exception):
 
 
 class Interrupted(CosimError):
-    """The run was stopped while ngspice was at work."""
+    """The run was stopped while ngspice was running."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a deck gave.
+    """The answer of a deck.
 
     Attributes:
-        currents: (reads, bitlines) [A] into the bitlines at the samples.
-        unsettled: (reads,) largest change of a bitline current [A] between `settling` before the sample and it.
-        wave_time: (points,) [s], and wave_currents: (points, bitlines) [A], of the deck's first
-            `wave_reads` reads, if it is a transient.
-        seconds: CPU time of ngspice.
-        attempts: 1, or 2 if the first did not converge.
+        currents: (reads, bitlines) currents into the bitlines at the samples [A].
+        unsettled: (reads,) largest change of a bitline current during the time `settling` before the sample [A].
+        wave_time: (points,) times of the waveform of the deck's first `wave_reads` reads [s], if it is a transient.
+        wave_currents: (points, bitlines) currents of this waveform [A].
+        seconds: CPU time of ngspice [s].
+        attempts: 1, or 2 if the first attempt did not converge.
     """
 
     currents: np.ndarray
@@ -69,7 +69,7 @@ def find_ngspice(program: str) -> tuple[str, str]:
     """The absolute path of an ngspice program, and its version, such as "ngspice-39".
 
     Raises:
-        MachineError: there is none, or it is too old.
+        MachineError: ngspice is missing, or too old.
     """
     found = shutil.which(program)
     if found is None:
@@ -93,7 +93,7 @@ def find_ngspice(program: str) -> tuple[str, str]:
 
 
 class Processes:
-    """The simulator processes in flight, so that they can be stopped together."""
+    """The running simulator processes, which can be stopped together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,7 +106,11 @@ class Processes:
             raise Interrupted("stopped")
 
     def run(self, command: list[str], timeout_s: float, **arguments: Any) -> tuple[int | None, float]:
-        """Run a command in a session of its own: its exit status (None: stopped after the time-out) and CPU seconds."""
+        """Run a command in a session of its own.
+
+        Returns:
+            its exit status, or None if it was stopped after the time-out; and its CPU time [s].
+        """
         with self._lock:
             self.check()
             process = subprocess.Popen(command, start_new_session=True, **arguments)
@@ -120,7 +124,7 @@ class Processes:
         killer = threading.Timer(timeout_s, end)
         killer.start()
         try:
-            # The process stays waitable, and its number its own, until it is no longer among those that may be killed.
+            # The process stays waitable, and keeps its number, until it is no longer among those that may be killed.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             with self._lock:
                 self._running.discard(process.pid)
@@ -138,7 +142,7 @@ class Processes:
                 _kill_group(pid)
 
     def stop(self) -> None:
-        """Kill what runs, with its children, and let nothing start any more."""
+        """Kill all running processes with their children, and refuse to start others."""
         with self._lock:
             self._stopped = True
             for pid in self._running:
@@ -146,7 +150,7 @@ class Processes:
 
 
 def _kill_group(pid: int) -> None:
-    # A process that has ended but is not yet waited for may have no group any more.
+    # The group of a process that has ended, but has not been waited for yet, may be gone.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -188,7 +192,7 @@ def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processe
 
 
 def _check_room(folder: Path) -> None:
-    """Blame a full disk rather than the simulator for an answer that is not there."""
+    """Blame a full disk, rather than the simulator, for a missing answer."""
     if shutil.disk_usage(folder).free < _ROOM_NEEDED:
         raise disk_error(OSError(errno.ENOSPC, "disk full"), folder)
 
@@ -201,7 +205,7 @@ def write_deck(deck: Deck, folder: Path) -> None:
 
 
 def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
-    """The raw file, if every accept rule holds."""
+    """Return the raw file if every accept rule holds; otherwise raise Rejected or CardError."""
     unknown = _UNKNOWN_PARAMETER.search(log)
     if unknown:
         raise CardError(
@@ -239,7 +243,7 @@ def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
 
 
 def _sample(deck: Deck, raw: RawFile, seconds: float) -> Reading:
-    """Currents at the samples; a clamp delivers what flows into its bitline, so the sign turns."""
+    """Currents at the samples. The sign changes, since the current into a bitline flows out of its clamp."""
     nothing = np.zeros(0), np.zeros((0, len(deck.sources)))
     if deck.analysis != "tran":
         values = raw.values if deck.analysis == "op" else raw.values[:, 1:]
@@ -252,7 +256,7 @@ def _sample(deck: Deck, raw: RawFile, seconds: float) -> Reading:
 
 
 def _interpolate(at: np.ndarray, scale: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rows of `values` at points of the rising `scale`, linearly between its points."""
+    """Interpolate rows of `values` linearly between the points of the rising `scale`."""
     right = np.clip(np.searchsorted(scale, at), 1, len(scale) - 1)
     left = right - 1
     width = scale[right] - scale[left]

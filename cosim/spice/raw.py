@@ -1,4 +1,4 @@
-"""ngspice's binary raw files."""
+"""Reads the binary raw files that ngspice writes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class RawFile:
     """One plot of a raw file.
 
     Attributes:
-        plotname: what ngspice calls the analysis.
-        variables: vector names in lower case, the scale (time or sweep) first.
-        values: (points, variables) float64, SI units.
+        plotname: ngspice's name for the analysis.
+        variables: names of the vectors in lower case, of which the scale (time or sweep) is the first.
+        values: (points, variables) float64, in SI units.
     """
 
     plotname: str
@@ -27,7 +27,7 @@ def read_raw(path: Path) -> RawFile:
     """Read a binary raw file of real vectors.
 
     Raises:
-        ValueError: the file is no such raw file, or is cut short.
+        ValueError: the file is not such a raw file, or it is cut short.
     """
     content = path.read_bytes()
     head, marker, body = content.partition(b"Binary:\n")

@@ -1,4 +1,4 @@
-"""Decks to readings: reuse what is stored, simulate the rest on a pool of workers."""
+"""The simulator: reuses stored readings of decks, and simulates the other decks on a pool of workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cosim.progress import progress_bar
 from cosim.spice.ngspice import Processes, Reading, Rejected, find_ngspice, run_deck
 from cosim.spice.store import Store
 
-# After so many failures the decks that are left would most likely fail too.
+# After this many failures, the remaining decks would most likely fail too.
 _ENOUGH_FAILURES = 3
 
 
@@ -24,10 +24,12 @@ class Usage:
     """What a simulator has done so far.
 
     Attributes:
-        decks: simulated now; decks_reused: found in the store.
-        patterns_simulated, patterns_reused: reads of these.
-        ngspice_seconds: CPU time of ngspice, over all workers.
-        retried: decks that needed tightened options.
+        decks: number of decks simulated.
+        decks_reused: number of decks whose reading was in the store.
+        patterns_simulated: number of reads in simulated decks.
+        patterns_reused: number of reads in reused decks.
+        ngspice_seconds: CPU time of ngspice, over all workers [s].
+        retried: number of decks that needed tightened options.
     """
 
     decks: int = 0
@@ -38,7 +40,7 @@ class Usage:
     retried: int = 0
 
     def take(self) -> Usage:
-        """What was counted so far; counting begins again."""
+        """Return the counts so far, and set them back to zero."""
         taken = replace(self)
         for each in fields(self):
             setattr(self, each.name, each.default)
@@ -60,16 +62,16 @@ def engine_of(run: Run) -> str:
     """The version of the simulator that a run would use, such as "ngspice-39".
 
     Raises:
-        MachineError: there is none, or it is too old.
+        MachineError: ngspice is missing, or too old.
     """
     return find_ngspice(run.ngspice)[1]
 
 
 class Simulator:
-    """Runs decks with ngspice, never the same one twice.
+    """Runs decks with ngspice, and never runs the same deck twice.
 
     Args:
-        run: workers, time-out and program.
+        run: the section run of the configuration, for its workers, time-out and program.
         store: where results are kept.
     """
 
@@ -80,19 +82,19 @@ class Simulator:
         self.program, self.engine = find_ngspice(run.ngspice)
 
     def recall(self, identity: str, reads: int, bitlines: int) -> Reading | None:
-        """The stored reading of a deck of so many reads and bitlines, None if there is none."""
+        """The stored reading of a deck, or None if there is none."""
         found = self.store.load(identity, reads, bitlines)
         if found is not None:
             self.usage.add(found, reused=True)
         return found
 
     def simulate(self, decks: Sequence[Deck], title: str = "ngspice") -> list[Reading]:
-        """Readings of decks, in their order.
+        """The readings of decks, in their order.
 
         Raises:
-            SimulationError: a deck failed twice. It is recorded, and the others are simulated and stored first, unless
-                three have failed.
-            KeyboardInterrupt: passed on after the processes in flight have been stopped.
+            SimulationError: a deck failed twice. The failure is recorded, and the other decks are simulated and stored
+                first, unless three have failed.
+            KeyboardInterrupt: passed on after the running processes have been stopped.
         """
         readings: dict[int, Reading] = {}
         missing: dict[int, tuple[Deck, str]] = {}
@@ -108,7 +110,7 @@ class Simulator:
         return [readings[index] for index in range(len(decks))]
 
     def _simulate_missing(self, missing: dict[int, tuple[Deck, str]], title: str) -> dict[int, Reading]:
-        """Readings of decks, given with their identities, that the store does not hold."""
+        """Simulate decks, given with their identities, that the store does not hold."""
         readings: dict[int, Reading] = {}
         failures: list[str] = []
         processes = Processes()
@@ -138,7 +140,11 @@ class Simulator:
         return readings
 
     def _one(self, deck: Deck, identity: str, processes: Processes) -> tuple[Reading, bool]:
-        """One deck, unless another process simulated it meanwhile: its reading, and whether that was so."""
+        """Simulate one deck, unless another process has done so meanwhile.
+
+        Returns:
+            its reading, and whether it came from another process.
+        """
         with self.store.claim(identity, processes.check):
             found = self.store.load(identity, deck.reads, len(deck.sources))
             if found is not None:

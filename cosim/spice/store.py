@@ -7,8 +7,8 @@
     failures/ab12…/         one failed deck: deck, cards, log, reason.txt with a command that repeats it
     locks/, scratch/        who is simulating what, and where
 
-A result is written whole or not at all, any number of processes may share a store, and one that finds another
-simulating the deck it wants waits for it. A result that cannot be read is removed and simulated again.
+A result is written as a whole or not at all. Any number of processes may share a store. A process that needs a deck
+that another one is simulating waits for the result. A result that cannot be read is removed and simulated again.
 """
 
 from __future__ import annotations
@@ -47,19 +47,22 @@ _SCRATCH_NAME = re.compile(r"run-[A-Za-z0-9_]{8}")
 
 
 def default_store() -> Path:
-    """$COSIM_STORE, else the user's cache directory."""
+    """The folder that $COSIM_STORE names, or else a folder in the user's cache directory."""
     named = os.environ.get("COSIM_STORE")
     return Path(named) if named else platformdirs.user_cache_path("cosim") / "store"
 
 
 class Store:
-    """A directory of simulation results, made if it is not there.
+    """A directory of simulation results. It is made if it does not exist.
+
+    Args:
+        root: the directory; None for `default_store`.
 
     Attributes:
-        index: which deck answers which reads.
+        index: tells which deck answers which reads.
 
     Raises:
-        OutputError: the directory cannot be made, or holds something that is no store.
+        OutputError: the directory cannot be made, or holds other things than a store.
         MachineError: the disk is full.
     """
 
@@ -73,7 +76,8 @@ class Store:
             (self.root / _MARK).touch()
             self._sweep_scratch()
             self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.root / "scratch"))
-            # Held while this process lives, whatever ends it: a folder whose lock can be had is a dead one's.
+            # The lock is held as long as this process lives, however it ends. A folder whose lock is free is thus that
+            # of a dead process.
             alive = os.open(self.scratch / "alive", os.O_CREAT | os.O_WRONLY)
             fcntl.flock(alive, fcntl.LOCK_EX)
         except OSError as error:
@@ -82,7 +86,7 @@ class Store:
         self.index = Index(self.root / "index")
 
     def _sweep_scratch(self) -> None:
-        """Remove what processes that no longer live left behind."""
+        """Remove the folders that dead processes left behind."""
         for folder in (self.root / "scratch").iterdir():
             if not _SCRATCH_NAME.fullmatch(folder.name):
                 continue
@@ -102,7 +106,7 @@ class Store:
         return self.root / "results" / identity[:2] / f"{identity}.npz"
 
     def load(self, identity: str, reads: int, bitlines: int) -> Reading | None:
-        """The stored reading of a deck of so many reads and bitlines, or None if there is none that can be trusted."""
+        """The stored reading of a deck with the given reads and bitlines, or None if it is missing or damaged."""
         path = self._path(identity)
         try:
             content = _arrays(path.read_bytes())
@@ -110,7 +114,7 @@ class Store:
                 return _checked(content, reads, bitlines)
         except FileNotFoundError:
             return None
-        except Exception:  # whatever is wrong with it, it is no result
+        except Exception:  # a damaged result may raise anything
             pass
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -132,7 +136,7 @@ class Store:
         shutil.rmtree(self.root / "failures" / identity, ignore_errors=True)
 
     def load_answer(self, identity: str) -> bytes | None:
-        """What `save_answer` kept under an identity, None if there is nothing, or it is damaged."""
+        """What `save_answer` kept under an identity, or None if there is nothing, or it is damaged."""
         path = self.root / "answers" / identity
         try:
             content = path.read_bytes()
@@ -142,7 +146,7 @@ class Store:
         return answer if hashlib.sha256(answer).digest() == digest else None
 
     def save_answer(self, identity: str, answer: bytes) -> None:
-        """Keep what was computed in software, behind its SHA-256."""
+        """Keep a result that was computed in software. Its SHA-256 goes before it."""
         content = hashlib.sha256(answer).digest() + answer
         path = self.root / "answers" / identity
         try:
@@ -153,10 +157,11 @@ class Store:
 
     @contextmanager
     def claim(self, identity: str, keep_waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the right to simulate a deck; another holder is waited for, a dead one holds nothing.
+        """Hold the right to simulate a deck. Another holder is waited for, and a dead process holds nothing.
 
         Args:
-            keep_waiting: called while waiting; raises to give up.
+            identity: identity of the deck.
+            keep_waiting: called while waiting; it raises to give up.
         """
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
@@ -175,7 +180,7 @@ class Store:
             lock.release()
 
     def record_failure(self, identity: str, deck: Deck, failure: Rejected) -> tuple[Path, str]:
-        """Keep a failed deck with its log; returns its folder and the command that repeats it."""
+        """Keep a failed deck with its log. Returns its folder and the command that repeats it."""
         folder = self.root / "failures" / identity
         repeat = f"cd {shlex.quote(str(folder))} && ngspice -n -b deck.cir"
         try:
@@ -188,7 +193,7 @@ class Store:
         return folder, repeat
 
     def size(self) -> tuple[int, int, int]:
-        """Results, failures, and bytes of both, of the index and of answers."""
+        """Number of results, number of failures, and bytes of both, of the index and of answers."""
         results = list((self.root / "results").glob("*/*.npz"))
         failures = [folder for folder in (self.root / "failures").iterdir() if folder.is_dir()]
         files = results + [file for folder in failures for file in folder.iterdir()]
@@ -196,10 +201,10 @@ class Store:
         return len(results), len(failures), sum(file.stat().st_size for file in files)
 
     def clear(self) -> None:
-        """Remove every result, answer and failure, and the index, and nothing else.
+        """Remove every result, answer and failure, and the index, but nothing else.
 
         Raises:
-            OutputError: the directory holds things that are no part of a store.
+            OutputError: the directory holds things that do not belong to a store.
         """
         strange = sorted({entry.name for entry in self.root.iterdir()} - {*_ROOMS, _MARK})
         if strange:
@@ -210,10 +215,10 @@ class Store:
 
 
 def _arrays(archive: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, read-only; as `numpy.load`, which takes three times as long.
+    """The arrays of an .npz file, read-only. This does what `numpy.load` does, in a third of the time.
 
     Raises:
-        Exception: of whatever kind; it is no such file, or damaged.
+        Exception: of any kind, if the content is not such a file, or is damaged.
     """
     arrays = {}
     with zipfile.ZipFile(BytesIO(archive)) as file:
@@ -228,7 +233,7 @@ def _arrays(archive: bytes) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=256)
 def _array_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and type of an array; equal ones are parsed once, since parsing costs more than reading."""
+    """Shape, order and type of an array. Equal headers are parsed once, since parsing takes longer than reading."""
     stream = BytesIO(header)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an array of another version than 1.0")
@@ -236,7 +241,7 @@ def _array_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _checked(content: dict[str, np.ndarray], reads: int, bitlines: int) -> Reading:
-    """A reading from stored arrays; raises ValueError unless they are what such a deck must have given."""
+    """Make a reading from stored arrays. Raises ValueError unless such a deck can have given them."""
     points = len(content["wave_time"])
     shapes = {
         "currents": (reads, bitlines),
@@ -259,6 +264,6 @@ def is_store(root: Path) -> bool:
 
 
 def _leave(scratch: Path, alive: int) -> None:
-    """Take a process's scratch folder away when it is done with the store."""
+    """Remove a process's scratch folder when the process is done with the store."""
     shutil.rmtree(scratch, ignore_errors=True)
     os.close(alive)
