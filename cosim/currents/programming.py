@@ -47,7 +47,9 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     # Chips of one design are programmed alike, so the results of the last designs are kept.
     sections = (config.array, config.cell, config.read, config.corner)
     texts = (card.at(process).text() for process in (Corner().process, config.corner.process))
-    key = (*texts, *(section.model_dump_json() for section in sections), simulator.engine)
+    # A store holds all that its results rest on, so another one is programmed anew.
+    place = str(simulator.store.root)
+    key = (*texts, *(section.model_dump_json() for section in sections), simulator.engine, place)
     if key not in _KEPT:
         shifts = program_cell(card, config, simulator)
         _KEPT[key] = shifts, close_cells(card, shifts, config, simulator)

@@ -65,7 +65,7 @@ class SolvedSource:
                 for first in range(0, len(same), _GROUPS_A_STEP):
                     few = same[first : first + _GROUPS_A_STEP]
                     for found in self._solved(few, whole=whole):
-                        currents = found.to("cpu", torch.float64).numpy()
+                        currents = found.cpu().numpy()
                         yield GroupCurrents(currents, np.zeros(len(currents)))
                         advance(1)
 

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from cosim.arithmetic.patterns import NUMBERED_INPUTS
-from cosim.errors import ConfigError
+from cosim.errors import ConfigError, NetworkError
 from cosim.mapping import ReadScheme, TilePlan
+
+# Rows of a layer's tables are numbered in 32 bits.
+_MOST_ROWS = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,12 @@ class Slots:
         known: (streams, room) whether each slot has an answer.
 
     Raises:
+<<<<<<< HEAD
         ConfigError: reads by amplitude open too many inputs for an integer to number the patterns.
+=======
+        ConfigError: amplitudes of so many inputs that no integer numbers them.
+        NetworkError: images cause more different reads than tables can number.
+>>>>>>> abad75e (Decision on the solver; reads beyond what tables can number are refused)
     """
 
     def __init__(self, plan: TilePlan, scheme: ReadScheme) -> None:
@@ -146,7 +154,18 @@ class Slots:
             order = np.argsort(self._numbers[stream])
             self._sorted[stream] = self._numbers[stream][order], order
         needed = max(map(len, self._numbers))
+<<<<<<< HEAD
         if needed > self.room:  # twice the need, so that the next images do not copy everything again
+=======
+        if needed > self.room:  # twice what is needed, so that images to come do not copy everything again
+            if 2 * needed * self.plan.streams >= _MOST_ROWS:
+                most = _MOST_ROWS // (2 * self.plan.streams)
+                raise NetworkError(
+                    f"layer {self.plan.layer.name!r}: images cause {needed:,} different reads of a group of "
+                    f"{self.scheme.inputs} inputs, expected fewer than {most:,}, as many as tables can number: "
+                    "classify fewer images at a time, or lower array.open_wordlines"
+                )
+>>>>>>> abad75e (Decision on the solver; reads beyond what tables can number are refused)
             grown = ((0, 0), (0, 2 * needed - self.room))
             self.uses, self.known = np.pad(self.uses, grown), np.pad(self.known, grown)
             self.room = 2 * needed

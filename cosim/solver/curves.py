@@ -124,6 +124,7 @@ class CurveSource:
             card.at(config.corner.process).text(),
             *(section.model_dump_json() for section in read),
             simulator.engine,
+            str(simulator.store.root),  # which holds all that its results rest on
             order,
             sources,
         )
