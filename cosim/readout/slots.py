@@ -47,12 +47,8 @@ class Slots:
         known: (streams, room) whether each slot has an answer.
 
     Raises:
-<<<<<<< HEAD
         ConfigError: reads by amplitude open too many inputs for an integer to number the patterns.
-=======
-        ConfigError: amplitudes of so many inputs that no integer numbers them.
         NetworkError: images cause more different reads than tables can number.
->>>>>>> abad75e (Decision on the solver; reads beyond what tables can number are refused)
     """
 
     def __init__(self, plan: TilePlan, scheme: ReadScheme) -> None:
@@ -154,10 +150,7 @@ class Slots:
             order = np.argsort(self._numbers[stream])
             self._sorted[stream] = self._numbers[stream][order], order
         needed = max(map(len, self._numbers))
-<<<<<<< HEAD
         if needed > self.room:  # twice the need, so that the next images do not copy everything again
-=======
-        if needed > self.room:  # twice what is needed, so that images to come do not copy everything again
             if 2 * needed * self.plan.streams >= _MOST_ROWS:
                 most = _MOST_ROWS // (2 * self.plan.streams)
                 raise NetworkError(
@@ -165,7 +158,6 @@ class Slots:
                     f"{self.scheme.inputs} inputs, expected fewer than {most:,}, as many as tables can number: "
                     "classify fewer images at a time, or lower array.open_wordlines"
                 )
->>>>>>> abad75e (Decision on the solver; reads beyond what tables can number are refused)
             grown = ((0, 0), (0, 2 * needed - self.room))
             self.uses, self.known = np.pad(self.uses, grown), np.pad(self.known, grown)
             self.room = 2 * needed
