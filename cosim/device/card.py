@@ -1,6 +1,6 @@
-"""SPICE cards: what a card file says at each process corner, and which cell it holds.
+"""SPICE cards: the models and subcircuits of a card file at each process corner, and the cell among them.
 
-What decks hold of a card is written here from what `cosim.device.parser` understood of it.
+`cosim.device.parser` reads a card file, and this module writes what it understood into decks.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Model:
 
     @property
     def spice_name(self) -> str:
-        """Its name in decks, which no keyword of the simulator can be."""
+        """Its name in decks, which cannot be a keyword of the simulator."""
         return f"cosim_{self.name}"
 
     def text(self) -> str:
-        """The statement, one parameter a line."""
+        """The statement as text, with one parameter on each line."""
         lines = [
             f".model {self.spice_name} {self.kind}",
             *(f"+ {key}={value}" for key, value in self.parameters.items()),
@@ -41,7 +41,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Subcircuit:
-    """One `.subckt`: its name, ports, parameters with their defaults, and its lines as decks hold them."""
+    """One `.subckt`: its name, ports, parameters with their defaults, and its lines as they go into decks."""
 
     name: str
     ports: tuple[str, ...]
@@ -59,10 +59,10 @@ class Subcircuit:
         return "\n".join([f".subckt {self.spice_name} {' '.join(self.ports)}{defaults}", *self.lines, ".ends"]) + "\n"
 
     def shift_parameter(self, asked: str | None = None) -> str:
-        """The parameter that is the threshold shift: the one asked for, else the only one besides w and l.
+        """Name of the parameter that is the threshold shift: the one asked for, or else the only one besides w and l.
 
         Raises:
-            CardError: none, or several.
+            CardError: there is no such parameter, or there are several.
         """
         known = [name for name in self.parameters if name not in GEOMETRY]
         if asked is not None:
@@ -83,11 +83,12 @@ class Subcircuit:
 
 @dataclass(frozen=True)
 class Section:
-    """What a card says at one process corner.
+    """The statements of a card for one process corner.
 
     Attributes:
         card: the card's name.
-        models, subcircuits: by name.
+        models: its models by name.
+        subcircuits: its subcircuits by name.
     """
 
     card: str
@@ -95,19 +96,19 @@ class Section:
     subcircuits: dict[str, Subcircuit]
 
     def text(self) -> str:
-        """The statements, rewritten from what was understood of them."""
+        """The statements as text, rewritten from what the parser understood."""
         parts: list[Model | Subcircuit] = [*self.models.values(), *self.subcircuits.values()]
         return f"* {self.card}: rewritten by cosim from the card it was given\n" + "".join(
             part.text() for part in parts
         )
 
     def cell(self, asked: str | None = None) -> Model | Subcircuit:
-        """The cell: a subcircuit if the card has any, else a BSIM4 n-channel transistor.
+        """The cell: a subcircuit if the card has any, or else a BSIM4 n-channel transistor.
 
-        Of several it is the one asked for, or the one named like the card.
+        If there are several, it is the one asked for, or the one with the name of the card.
 
         Raises:
-            CardError: none, or several; or a subcircuit that is no cell.
+            CardError: there is no cell, there are several, or the ports of the subcircuit are not those of a cell.
         """
         if asked is None and not self.subcircuits:
             return self._transistor()
@@ -152,16 +153,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """A card file: its name, and what it says at each process corner it has."""
+    """A card file: its name, and its section for each process corner."""
 
     name: str
     sections: dict[str, Section]
 
     def at(self, process: str) -> Section:
-        """What it says at a process corner.
+        """The section for a process corner.
 
         Raises:
-            CardError: it has no such section.
+            CardError: the card has no such section.
         """
         if process not in self.sections:
             raise CardError(

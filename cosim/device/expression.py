@@ -1,4 +1,4 @@
-"""Expressions in cards: understood, evaluated where they are constant, and written again in one form.
+"""Parses expressions in cards, evaluates them if they are constant, and writes them again in a uniform way.
 
 sum      product { + product | - product }
 product  factor { * factor | / factor }
@@ -20,7 +20,7 @@ LARGEST_NUMBER = 1e30
 
 _SUFFIXES = {"t": 1e12, "g": 1e9, "meg": 1e6, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15,
              "a": 1e-18}  # fmt: skip
-# Functions that mean the same in parameters and in sources of ngspice, and how many arguments they take.
+# Functions with the same meaning in parameters and in sources of ngspice, and how many arguments they take.
 _FUNCTIONS: dict[str, tuple[int, Callable[..., float]]] = {
     "abs": (1, abs), "exp": (1, math.exp), "log": (1, math.log), "max": (2, max), "min": (2, min),
     "pow": (2, math.pow), "sqrt": (1, math.sqrt), "tanh": (1, math.tanh),
@@ -34,7 +34,7 @@ _DEEPEST = 40
 
 
 def number(text: str) -> float | None:
-    """The value of a number as SPICE writes it, such as 15.8n; None if it is none."""
+    """The value of a number in SPICE's notation, such as 15.8n, or None if the text is not a number."""
     written = NUMBER.fullmatch(text[:64])
     return float(written[1]) * _SUFFIXES.get((written[2] or "").lower(), 1.0) if written else None
 
@@ -50,18 +50,20 @@ class _Part:
 def rewrite(
     source: str, values: Mapping[str, str], names: Collection[str] = (), nodes: Callable[[str], str] | None = None
 ) -> str:
-    """An expression in ngspice's words.
+    """Rewrite an expression for ngspice.
 
     Args:
-        values: parameters whose numbers are put in their place.
+        source: the expression.
+        values: parameters that are replaced by their numbers.
         names: parameters that stay.
-        nodes: checks and rewrites a node of v(...); left out, there are no voltages.
+        nodes: checks and rewrites a node of v(...); None if voltages are not allowed.
 
     Returns:
-        a number where nothing is left open, as it was written if it is one; else fully parenthesized text.
+        a number if the expression is constant, in its original notation if it is a plain number; otherwise fully
+        parenthesized text.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the expression is wrong; the message says what is wrong with it.
     """
     return _Parser(source, values, names, nodes).whole()
 
@@ -93,7 +95,7 @@ class _Parser:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
     def take(self, *wanted: str) -> str:
-        """The next token if it is one of these, else nothing."""
+        """Take the next token if it is one of those wanted, or else return an empty string."""
         found = self.next() if self.next() in wanted else ""
         self.place += bool(found)
         return found

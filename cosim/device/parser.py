@@ -1,4 +1,6 @@
-"""Card files read strictly: what is not understood is refused, since ngspice would run what a card smuggles in.
+"""Reads card files strictly.
+
+A statement that is not understood is refused, since ngspice would run commands that are hidden in a card. A card holds:
 
     .model NAME TYPE parameter=value ...
     .param NAME=value ...
@@ -9,7 +11,7 @@
       any of these, for one process corner
     .endl
 
-A value is a number or {expression}. What stands outside of every section belongs to all of them.
+A value is a number or {expression}. Statements outside of all sections belong to every section.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from cosim.files import is_file, shipped
 
 LARGEST_CARD_BYTES = 1 << 20
 _WORD = re.compile(r"(?:\{[^{}]*\}|[^\s{}])+")
-# Elements of a subcircuit: how many nodes each has, and whether a model or a value follows them.
+# Elements of a subcircuit: the number of nodes of each, and whether a model or a value follows them.
 _ELEMENTS = {"m": (4, "model"), "d": (2, "model"), "r": (2, "value"), "c": (2, "value"), "e": (4, "value"),
              "g": (4, "value")}  # fmt: skip
 _VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){2}")
@@ -39,10 +41,10 @@ def shipped_cards() -> list[str]:
 
 
 def load_card(name: str | Path) -> Card:
-    """A card by the name of a shipped one, or by path.
+    """Load a card by the name of a shipped card, or by path.
 
     Raises:
-        CardError: no such card, or it holds anything but models and subcircuits.
+        CardError: there is no such card, or it holds anything but models and subcircuits.
     """
     path = Path(name)
     if str(name) in shipped_cards():
@@ -59,10 +61,10 @@ def load_card(name: str | Path) -> Card:
 
 
 def parse_card(name: str, text: str) -> Card:
-    """Understand a card's text.
+    """Parse the text of a card.
 
     Raises:
-        CardError: a line that is not understood, a value that is no number, no model at all.
+        CardError: a line is not understood, a value is not a number, or there is no model.
     """
     common: list[_Statement] = []
     sections: dict[str, list[_Statement]] = {}
@@ -118,7 +120,7 @@ def _parameters_first(statement: _Statement) -> bool:
 
 
 def _statements(name: str, text: str) -> list[_Statement]:
-    """Statements of a file, those of a subcircuit inside its own."""
+    """The statements of a file. Those of a subcircuit are in its `inner`."""
     statements: list[_Statement] = []
     subcircuit: _Statement | None = None
     for line, raw in enumerate(text.splitlines(), 1):
@@ -155,7 +157,7 @@ def _statements(name: str, text: str) -> list[_Statement]:
 
 
 def _understand(card: str, statements: list[_Statement]) -> Section:
-    """What the statements of one section, parameters first, say."""
+    """Make a section of its statements, of which parameters come first."""
     values: dict[str, str] = {}
     models: dict[str, Model] = {}
     subcircuits: dict[str, Subcircuit] = {}
@@ -183,12 +185,12 @@ def _add(statement: _Statement, known: dict, new: Model | Subcircuit) -> None:
 
 
 def _split(statement: _Statement) -> list[str]:
-    """A statement as words, each parameter=value one of them."""
+    """Split a statement into words. Each parameter=value is one word."""
     return _WORD.findall(re.sub(r"\s*=\s*", "=", _plain(statement)))
 
 
 def _plain(statement: _Statement) -> str:
-    """The text, with the parentheses and commas taken out that group and separate but mean nothing."""
+    """The text of a statement without parentheses and commas outside of expressions, which have no meaning."""
     if statement.text.count("{") != statement.text.count("}"):
         raise statement.wrong("expected braces in pairs around an expression")
     pieces = re.split(r"(\{[^{}]*\})", statement.text)
@@ -199,7 +201,7 @@ def _plain(statement: _Statement) -> str:
 def _assignments(
     statement: _Statement, words: list[str], values: dict[str, str], names: Collection[str] = ()
 ) -> dict[str, str]:
-    """parameter=value words as names and values."""
+    """Parse words of the form parameter=value into names and values."""
     found: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -215,7 +217,7 @@ def _assignments(
 
 
 def _value(statement: _Statement, text: str, values: dict[str, str], names: Collection[str] = ()) -> str:
-    """A number, or an expression in braces: as a number where its parameters are known."""
+    """Parse a number, or an expression in braces, which becomes a number if its parameters are known."""
     if text.startswith("{") and text.endswith("}"):
         try:
             written = rewrite(text[1:-1], values, names)
@@ -264,7 +266,7 @@ def _subcircuit(statement: _Statement, values: dict[str, str], models: dict[str,
 
 
 def _element(statement: _Statement, values: dict[str, str], names: set[str], models: dict[str, Model]) -> str:
-    """An element line as decks hold it."""
+    """Rewrite an element line for decks."""
 
     def node(text: str) -> str:
         if text != "0" and not NAME.fullmatch(text):

@@ -1,7 +1,7 @@
-"""Levels as threshold shifts, programmed to current: level q conducts q + offset_units unit currents, nominally.
+"""Finds the threshold shifts of levels. Nominally, level q conducts q + offset_units unit currents.
 
-Program-verify tunes a cell until its read current hits the target, so the shift of a level is found by inverting
-the cell's own simulated current against threshold shift, not from equal steps of threshold.
+Program-verify tunes a cell until its read current reaches the target. The shift of a level is therefore found by
+inverting the cell's own simulated current over threshold shift, and levels are not at equal steps of threshold.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from scipy.interpolate import PchipInterpolator
 from cosim.config import Cell
 from cosim.errors import CardError
 
-# The shifts a cell is simulated at to learn its curve [V].
+# The threshold shifts at which a cell is simulated to learn its curve [V].
 CURVE_SHIFTS = np.linspace(-4.0, 8.0, 601)
 # Level 0 is programmed until it conducts no more than this share of a unit current.
 OFF_SHARE = 1e-4
-# Neighbouring levels lie at least so far apart [V]: one electron at a control-gate capacitance of 0.1 fF.
+# Smallest distance of neighbouring levels [V]: that of one electron at a control-gate capacitance of 0.1 fF.
 SMALLEST_STEP_V = 1.6e-3
 
 
 def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.ndarray:
-    """Threshold shift for every whole number of unit currents that a cell may conduct; level q is q + offset_units.
+    """Threshold shift for every whole number of unit currents that a cell may conduct. Level q has q + offset_units.
 
     Args:
         shifts: (points,) rising threshold shifts [V].
-        currents: (points,) read current of a cell with each shift [A], falling.
-        cell: levels and full-scale current.
+        currents: (points,) read current of a cell at each shift [A], falling.
+        cell: the section cell of the configuration, for its levels and full-scale current.
 
     Returns:
         (most_units + 1,) shifts [V], falling: the first is off, the last conducts `full_scale_a`.
@@ -41,7 +41,7 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
             f"{shifts[0]:.3g} V and {currents[-1]:.3g} A at {shifts[-1]:.3g} V: check the sign of the shift parameter, "
             "that it is used, and that the ports are drain gate source body"
         )
-    # Numerical noise at either end of the curve is left out: each point kept lies below all before it.
+    # Numerical noise at either end of the curve is left out: each point that is kept lies below all points before it.
     logs = np.log(np.maximum(currents, 1e-300))
     kept = logs < np.minimum.accumulate(np.concatenate([[np.inf], logs[:-1]]))
     shifts, currents, logs = shifts[kept], currents[kept], logs[kept]
@@ -58,7 +58,7 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
             f"of {shifts[-1]:.3g} V: lower read.wordline_v, or raise cell.full_scale_a"
         )
     targets = np.concatenate([[off], np.arange(1, cell.most_units + 1) * cell.unit_a])
-    # The logarithm of the current is close to a straight line where the current itself is far from one.
+    # The logarithm of the current is close to a straight line even if the current itself is not.
     inverse = PchipInterpolator(logs[::-1], shifts[::-1])
     levels = inverse(np.log(targets))
     steps = -np.diff(levels)

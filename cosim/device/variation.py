@@ -1,7 +1,7 @@
-"""What makes one chip differ from the next: program error, loss of charge and traps of every cell.
+"""Variation: what makes one chip differ from the next, which is program error, loss of charge and traps of cells.
 
-Everything drawn belongs to a place, (layer, tile, wordline, bitline), and is drawn from run.seed, variation.chip,
-what it is for, and that place alone: a cell is the same whatever else is drawn, in whatever order and by whom.
+Every random number belongs to a place (layer, tile, wordline, bitline). It depends only on run.seed, variation.chip,
+its purpose and that place. A cell is thus the same whatever else is drawn, and in whatever order.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from cosim.mapping import Group
 _BOLTZMANN_EV = 8.617333262e-5  # [eV/K]
 _KELVIN = 273.15
 _REFERENCE_C = 25.0
-# Two levels so many sigmas apart: 2.3 % of the cells of either lie beyond the middle between them.
+# At this distance of two levels in sigmas, 2.3 % of the cells of either level lie beyond the middle between them.
 _TOLD_APART = 4.0
 
 
 def chip_generator(config: Config, effect: str, *place: int) -> np.random.Generator:
-    """The generator of one effect at one place of a chip; calls with equal arguments draw equal numbers."""
+    """The generator of one effect at one place of a chip. Calls with equal arguments draw equal numbers."""
     key = (config.variation.chip, zlib.crc32(effect.encode()), *place)
-    # SFC64 draws normals fastest; a spawn key keeps seeds and places of any length apart.
+    # SFC64 draws normal numbers fastest. The spawn key makes seeds and places of any length independent.
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.run.seed, spawn_key=key)))
 
 
 def cell_normals(config: Config, effect: str, layer: int, group: Group) -> np.ndarray:
-    """A standard normal number for every cell of a group: (wordlines, bitlines), by position on the tile.
+    """Draw a standard normal number for every cell of a group: (wordlines, bitlines), by position on the tile.
 
     Args:
+        config: the configuration, for its seed and chip.
+        effect: what the numbers are for.
         layer: number of the layer in its network.
+        group: the group.
     """
     wordlines, bitlines = group.units.shape
     rows = range(group.first_input, group.first_input + wordlines)
@@ -42,7 +45,7 @@ def cell_normals(config: Config, effect: str, layer: int, group: Group) -> np.nd
 
 
 def current_sigma(currents: np.ndarray, rel: float, saturation_a: float | None) -> np.ndarray:
-    """Sigma of cell currents [A]: proportional to the current below `saturation_a`, constant above it.
+    """Standard deviation of cell currents [A]: proportional to currents below `saturation_a`, and constant above it.
 
         sigma(I) = rel * I_sat * (1 - exp(-I / I_sat)), or rel * I without saturation
 
@@ -54,7 +57,10 @@ def current_sigma(currents: np.ndarray, rel: float, saturation_a: float | None) 
 
 
 def verified_sigma(sigma: np.ndarray, band_v: float | None) -> np.ndarray:
-    """Sigma after programming was repeated until within plus or minus `band_v` of the target: a truncated normal's.
+    """Standard deviation of thresholds after program-verify.
+
+    Programming is repeated until the threshold is within plus or minus `band_v` of the target, so the result is that of
+    a truncated normal distribution.
 
     Source: Johnson, Kotz, Balakrishnan, "Continuous univariate distributions", volume 1, 1994.
     """
@@ -64,7 +70,7 @@ def verified_sigma(sigma: np.ndarray, band_v: float | None) -> np.ndarray:
     wide = np.maximum(ratio, 0.05)
     density = np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
     normal = sigma * np.sqrt(1 - 2 * wide * density / (2 * ndtr(wide) - 1))
-    return np.where(ratio < 0.05, band_v / math.sqrt(3), normal)  # a band so narrow is filled evenly
+    return np.where(ratio < 0.05, band_v / math.sqrt(3), normal)  # in such a narrow band, all values are equally likely
 
 
 def charge_loss(variation: Variation) -> float:
@@ -72,12 +78,12 @@ def charge_loss(variation: Variation) -> float:
 
         loss = rate * log10(1 + a t / t0),   a = exp(Ea / k * (1 / 298.15 K - 1 / T))
 
-    Source: logarithmic detrapping accelerated by Arrhenius' law, as Mielke et al., "Recovery effects in the
+    Source: logarithmic detrapping accelerated by Arrhenius' law, as in Mielke et al., "Recovery effects in the
     distributed cycling of flash memories", IRPS 2006.
     """
     hot = variation.retention_temperature_c + _KELVIN
     exponent = variation.retention_activation_ev / _BOLTZMANN_EV * (1 / (_REFERENCE_C + _KELVIN) - 1 / hot)
-    # The logarithm of the sum, since the acceleration itself may be beyond a float.
+    # Computed from logarithms, since the acceleration itself may be too large for a float.
     if variation.retention_s == 0:
         return 0.0
     log_time = math.log(variation.retention_s / variation.retention_onset_s) + exponent
@@ -88,13 +94,14 @@ class CellVariation:
     """Threshold shifts of the cells of a chip, each with its own error and its own loss of charge.
 
     Args:
-        config: variation, cell, seed and chip.
+        config: the configuration, for its variation, cell, seed and chip.
         shifts: (units,) threshold shift for each number of unit currents, falling [V].
-        log_slopes: (units,) change of such a current with its shift, d ln(I) / dV [1/V], negative; needed with
-            variation.program_sigma_rel only.
+        log_slopes: (units,) relative change of each current with its shift, d ln(I) / dV [1/V], negative. It is needed
+            only with variation.program_sigma_rel.
 
     Attributes:
-        sigma_v: (units,) sigma of a cell's shift as programmed [V].
+        loss: share of its charge that a cell has lost on average, 0..1.
+        sigma_v: (units,) standard deviation of a cell's shift after programming [V].
 
     Raises:
         ConfigError: no two levels can be told apart, or no charge is left.
@@ -125,19 +132,19 @@ class CellVariation:
             )
 
     def _distance(self, first: int | slice, second: int | slice) -> np.ndarray:
-        """Distance between levels in sigmas of the two, infinite without error."""
+        """Distance between levels in their standard deviations, infinite without error."""
         spread = np.sqrt((self.sigma_v[first] ** 2 + self.sigma_v[second] ** 2) / 2)
         with np.errstate(divide="ignore"):
             return (self.shifts[first] - self.shifts[second]) / spread
 
     @property
     def separation(self) -> np.ndarray:
-        """(levels - 1,) distance of each level to the next, in sigmas of their thresholds."""
+        """(levels - 1,) distance of each level to the next, in standard deviations of their thresholds."""
         return self._distance(slice(None, -1), slice(1, None))
 
     @property
     def overlapping(self) -> int:
-        """Pairs of neighbouring levels of which more than 2.3 % of the cells lie nearer to the other level."""
+        """Number of pairs of neighbouring levels where more than 2.3 % of the cells lie nearer to the other level."""
         return int((self.separation < _TOLD_APART).sum())
 
     def cell_shifts(self, layer: int, group: Group) -> np.ndarray:
@@ -147,7 +154,7 @@ class CellVariation:
         if variation.program_error:
             sigma = self._sigma[group.units]
             normal = cell_normals(self.config, "program error", layer, group)
-            if variation.verify_band_v is not None:  # the same cells err to the same side, within the band
+            if variation.verify_band_v is not None:  # cells err to the same side as without verify
                 inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
                 normal = ndtri(1 - inside + ndtr(normal) * (2 * inside - 1))
             shifts = shifts + sigma * normal

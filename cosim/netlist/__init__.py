@@ -1,4 +1,4 @@
-"""TilePlan, threshold shifts and patterns -> Deck. The only place that imports PySpice."""
+"""Netlists: writes decks for groups of a tile plan, their threshold shifts and patterns. Only this imports PySpice."""
 
 from cosim.netlist.array import ArrayDecks
 from cosim.netlist.cell import curve_deck, sweep_deck

@@ -1,4 +1,4 @@
-"""A group of an array as a deck.
+"""Writes a group of an array as a deck.
 
     wordline w ──┬─────────── gate of the cell on each bitline
                  │
@@ -6,9 +6,10 @@
                       │       │             │
                      source lines
 
-The cells of the closed wordlines are a few elements a bitline (`cosim.netlist.closed`), or in the deck like the
-others. With ideal source lines and no coupling, bitlines do not see each other. docs/array.md has the drawing of a
-tile, the equations, and what was measured. `cosim.netlist.transposed` is the same with inputs on the bitlines.
+The cells of closed wordlines are represented by a few elements on each bitline (`cosim.netlist.closed`), or are in the
+deck like the other cells. With ideal source lines and no coupling, bitlines do not influence each other. docs/array.md
+has the drawing of a tile, the equations, and measurements. `cosim.netlist.transposed` writes groups whose inputs are on
+the bitlines.
 """
 
 from __future__ import annotations
@@ -34,28 +35,28 @@ from cosim.netlist.sense import SenseStage, periphery_files
 from cosim.netlist.transposed import transposed_circuit
 from cosim.netlist.wires import GROUND, Wires
 
-# The movement over this last share of a pulse bounds the settling error for time constants up to 0.7 pulses.
+# For time constants up to 0.7 pulses, the movement over this last share of a pulse bounds the settling error.
 _SETTLING_SHARE = 0.5
-# Errors and times of these against tight tolerances are in docs/performance.md.
+# docs/performance.md compares the errors and times of these options with those of tight tolerances.
 _TRAN_OPTIONS: dict[str, float | str] = {"method": "gear", "bypass": 1, "reltol": 5e-4}
 _CAREFUL_OPTIONS: dict[str, float | str] = {"method": "gear", "reltol": 1e-4}
 _DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-6, "bypass": 1}
 _CAREFUL_DC_OPTIONS: dict[str, float | str] = {"reltol": 1e-7}
-# Reads whose waveforms a careful deck keeps, for plots.
+# Number of reads whose waveforms a careful deck keeps, for plots.
 _WAVE_READS = 12
-# What decides a deck besides group and reads: the configuration, and the code that makes a deck of it.
+# Sections of the configuration, and packages, that decide what a deck is, in addition to group and reads.
 _DECIDING_SECTIONS = ("array", "cell", "read", "sense", "corner")
 _DECIDING_CODE = ("config", "mapping", "device", "netlist")
 
 
 class ArrayDecks:
-    """Writes the decks of groups programmed with one card and read under one configuration.
+    """Writes the decks of groups that are programmed with one card and read under one configuration.
 
     Args:
         card: the cell's card.
-        shifts: (units,) threshold shift of a cell that conducts so many unit currents [V].
-        config: array, cell, read condition and fidelity.
-        closed: what lumped cells of closed wordlines, or bitlines, conduct and store; None for nothing.
+        shifts: (units,) threshold shift for each number of unit currents that a cell conducts [V].
+        config: the configuration, for its array, cell, read condition and fidelity.
+        closed: conductance and capacitance of lumped cells on closed wordlines, or bitlines; None to omit them.
     """
 
     def __init__(self, card: Card, shifts: np.ndarray, config: Config, closed: ClosedCells | None = None) -> None:
@@ -68,7 +69,7 @@ class ArrayDecks:
 
     @functools.cached_property
     def _digest(self) -> hashlib._Hash:
-        """Of everything that decides the decks of all groups."""
+        """The digest of everything that decides the decks of all groups."""
         config, closed = self.config, self._closed
         sections = [repr(getattr(config, name)) for name in _DECIDING_SECTIONS]
         code = [source_digest(_DECIDING_CODE), version("PySpice")]
@@ -77,11 +78,12 @@ class ArrayDecks:
         return hashlib.sha256("\0".join(parts).encode() + b"".join(map(_described, [self.shifts, *lumped])))
 
     def identity(self, engine: str, group: Group, shifts: np.ndarray | None = None) -> str:
-        """SHA-256 of everything that decides what a group answers but its reads; it costs less than writing a deck.
+        """SHA-256 of everything that decides the answers of a group, except the reads. It costs less than a deck.
 
         Args:
             engine: the simulator's version.
-            shifts: (inputs, output lines) threshold shift of each cell [V]; left out, that of its units.
+            group: the group.
+            shifts: (inputs, output lines) threshold shift of each cell [V]; None for those of the group's units.
         """
         digest = self._digest.copy()
         digest.update(f"\0{engine}\0{group.first_input}".encode())
@@ -98,15 +100,16 @@ class ArrayDecks:
         careful: bool = False,
         shifts: np.ndarray | None = None,
     ) -> Deck:
-        """The deck that reads a group.
+        """Write the deck that reads a group.
 
         Args:
-            drive: (reads, inputs) what share of its full voltage each input has in each read, in their order, 0..1.
-            comments: what a person should know of the group.
-            careful: evaluate every cell at every step (no bypass), make a transient step through every wordline
-                edge, and keep the waveforms of the first reads, at twice the cost. Without it the simulator is made
-                to stop at the samples only, which gives the same settled currents.
-            shifts: (inputs, output lines) threshold shift of each cell [V]; left out, that of its units.
+            group: the group.
+            drive: (reads, inputs) share of its full voltage, 0..1, that each input has in each read, in order.
+            comments: explanations of the group for a person who reads the deck.
+            careful: whether to evaluate every cell at every step (no bypass), make a transient step through every
+                wordline edge, and keep the waveforms of the first reads, at twice the cost. Otherwise the simulator
+                must stop at the samples only, which gives the same settled currents.
+            shifts: (inputs, output lines) threshold shift of each cell [V]; None for those of the group's units.
         """
         read = self.config.read_at_corner
         line, high_v = ("b", read.bitline_v) if self._sense.grounds else ("w", read.wordline_v)
@@ -140,7 +143,7 @@ class ArrayDecks:
         )
 
     def _circuit(self, group: Group, group_shifts: np.ndarray | None) -> tuple[str, int]:
-        """Cells and wires, and the number of the group's first input in their names."""
+        """Write cells and wires. Returns them, and the number of the group's first input in their names."""
         array, closed = self.config.array, self._closed
         if self._sense.grounds:
             shifts = self.shifts[group.units] if group_shifts is None else group_shifts
@@ -151,7 +154,7 @@ class ArrayDecks:
         below, held, above = tile[:start], tile[start:stop], tile[stop:]
         first = group.first_input - start
         opened = range(first, first + group.inputs)
-        # 0 where it does not matter, so that all groups share a template.
+        # It is 0 if it does not matter, so that all groups share a template.
         offset = start % array.source_line_wordlines if array.source_res_ohm > 0 else 0
         wires = Wires(array, len(held), held.shape[1], opened, offset)
         template = _array_template(wires, self._writer, closed is not None, self._sense)
@@ -176,7 +179,7 @@ class ArrayDecks:
         return circuit, first
 
     def _help(self, analysis: str) -> tuple[str, ...]:
-        """How to read the currents of a deck by hand."""
+        """Comments that explain how to read the currents of a deck by hand."""
         read = self.config.read
         place = {
             "tran": f"read k is sampled at {read.rise_s:g} s + (k + 1) * {read.pulse_s:g} s",
@@ -195,16 +198,17 @@ class ArrayDecks:
 
 
 def _described(values: np.ndarray | None) -> bytes:
-    """An array as bytes that no other array gives."""
+    """Bytes that describe an array, different for different arrays."""
     return b"\0none" if values is None else f"\0{values.dtype.str}{values.shape}".encode() + values.tobytes()
 
 
 @functools.lru_cache(maxsize=64)
 def _array_template(wires: Wires, writer: CellWriter, closed: bool, sense: SenseStage) -> str:
-    """Elements of an array, to be formatted with its shifts bitline by bitline and with what lies around it by name.
+    """The elements of an array, as a format string.
 
-    PySpice describes each shape once; the groups of that shape differ in numbers only, so that writing a deck
-    costs a string substitution.
+    Its positional fields are the threshold shifts, bitline by bitline. Its named fields describe what lies around the
+    group. PySpice writes each shape once. Groups of the same shape differ only in numbers, so that writing a deck costs
+    no more than a string substitution.
     """
     circuit = Circuit("array")
     for bitline in range(wires.bitlines):

@@ -1,4 +1,4 @@
-"""Decks of single cells: the currents from which levels are programmed and cells characterized."""
+"""Writes decks of single cells, whose currents serve to program levels and characterize cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.elements import element_lines
 from cosim.netlist.instance import CellWriter, card_files
 
-# Programming is done once a card and read condition, so it can afford to be exact.
+# Programming is done once for each card and read condition, so it can afford to be exact.
 _EXACT = {"reltol": 1e-7, "abstol": 1e-16, "vntol": 1e-9, "gmin": 1e-14}
 
 
@@ -24,12 +24,15 @@ def curve_deck(
     wordline_v: float | None = None,
     source_v: np.ndarray | None = None,
 ) -> Deck:
-    """One cell for each pair of threshold shift and drain voltage, all read at once at the corner.
+    """Write a deck with one cell for each pair of threshold shift and drain voltage, all read at once at the corner.
 
     Args:
-        shifts, drain_v: (cells,) [V].
-        wordline_v: of the gates [V]; left out, that of an open wordline.
-        source_v: (cells,) of the sources [V]; left out, all are grounded.
+        card: the cell's card.
+        shifts: (cells,) threshold shifts [V].
+        drain_v: (cells,) voltages of the drains [V].
+        config: the configuration.
+        wordline_v: voltage of the gates [V]; None for that of an open wordline.
+        source_v: (cells,) voltages of the sources [V]; None if all are grounded.
     """
     writer = CellWriter.for_card(card, config)
     circuit = Circuit("cells")
@@ -64,20 +67,23 @@ def sweep_deck(
     step_v: float,
     stop_v: float,
 ) -> Deck:
-    """One cell for each threshold shift, the voltage that is not given swept from 0 for all of them at once.
+    """Write a deck with one cell for each threshold shift, and sweep the gates or drains of all cells from 0.
 
     Args:
-        shifts: (cells,) [V].
-        wordline_v: of the gates [V]: the drains are swept, output curves; or
-        bitline_v: of the drains [V]: the gates are swept, transfer curves.
-        step_v, stop_v: of the sweep [V]; it ends at the last whole step.
+        card: the cell's card.
+        shifts: (cells,) threshold shifts [V].
+        config: the configuration.
+        wordline_v: voltage of the gates if the drains are swept, for output curves [V].
+        bitline_v: voltage of the drains if the gates are swept, for transfer curves [V].
+        step_v: step of the sweep [V].
+        stop_v: end of the sweep [V]; it ends at the last whole step.
     """
     writer = CellWriter.for_card(card, config)
     circuit = Circuit("cells")
     circuit.V("w", "w", circuit.gnd, f"{wordline_v or 0:.10g}")
     circuit.V("b", "b", circuit.gnd, f"{bitline_v or 0:.10g}")
     for index, shift in enumerate(shifts.tolist()):
-        # Sources of 0 V that measure, turned like those that clamp.
+        # Sources of 0 V that measure currents, with the same direction as clamps.
         circuit.V(f"d{index}", f"d{index}", "b", "0")
         writer.add(circuit, str(index), f"d{index}", "w", circuit.gnd, circuit.gnd, f"{shift:.10g}")
     steps = int(np.floor(stop_v / step_v + 1e-6))

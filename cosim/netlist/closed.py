@@ -1,10 +1,10 @@
-"""The cells of closed wordlines as a few elements a bitline: what they leak, and the charge they hold.
+"""Represents the cells of closed wordlines by a few elements on each bitline, for their leakage and their charge.
 
-A closed cell is, to its bitline, a conductance and a capacitance, found by simulating it. Spread along a stretch of
-wire, each counts at the two ends of the stretch by its distance: what a cell at wordline w of p below the group draws
-through w + 1 of p + 1 wire resistances, counts (w + 1)/(p + 1) at the group and the rest at the clamp, which leaves
-both the current and the voltage that it takes from the group as they are. The cells above the group count at its
-far end. The error is that of the bitline's voltage not being the same everywhere, of second order.
+To its bitline, a closed cell is a conductance and a capacitance, which are found by simulating it. Cells along a
+stretch of wire are moved to its two ends, in shares by distance. A cell at wordline w of p below the group draws its
+current through w + 1 of p + 1 wire resistances. The share (w + 1)/(p + 1) of it goes to the group, and the rest to the
+clamp. This changes neither its current nor the voltage drop that it causes at the group. The cells above the group go
+to its far end. The error comes from differences of voltage along the bitline, and is of second order.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from cosim.netlist.instance import CellWriter, card_files
 from cosim.netlist.wires import GROUND
 
 _RAMP_S = 1e-9
-# Of the bitline voltage: a drain or source moves to and fro by this share to show its capacitance.
+# A drain or source moves up and down by this share of the bitline voltage, which shows its capacitance.
 _RAMP_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class ClosedCells:
-    """What a cell that is not read is to the line that is sensed: with its gate at 0 V to its bitline; with amplitude
-    reads, its gate open and its bitline at 0 V, to its source line.
+    """Conductance and capacitance of a cell that is not read, as the sensed line sees them.
+
+    The sensed line is the bitline, and the cell's gate is at 0 V. With amplitude reads, the sensed line is the source
+    line, the cell's gate is open, and its bitline is at 0 V.
 
     Attributes:
-        conductance_s: (units,) current at the line's voltage, over that voltage; at 0 V its slope [S].
-        capacitance_f: (units,) charge that the cell takes a volt, around the line's voltage [F].
+        conductance_s: (units,) current at the line's voltage, over that voltage; at 0 V, the slope of the current [S].
+        capacitance_f: (units,) charge for each volt, around the line's voltage [F].
     """
 
     conductance_s: np.ndarray
@@ -43,8 +45,8 @@ class ClosedCells:
         """Conductances for `add_leakage`, by place, each (bitlines,) [S].
 
         Args:
-            below: (wordlines, bitlines) units of the closed cells between clamp and group, the clamp's end first.
-            above: those beyond the group.
+            below: (wordlines, bitlines) units of the closed cells between clamp and group, from the clamp's end.
+            above: (wordlines, bitlines) units of the closed cells beyond the group.
         """
         leaking = self.conductance_s[below]
         near = _at_group(leaking)
@@ -60,24 +62,27 @@ class ClosedCells:
 
 
 def _at_group(values: np.ndarray) -> np.ndarray:
-    """What counts at the group of values (wordlines, bitlines) from the clamp up to it."""
+    """The share at the group of values (wordlines, bitlines) that lie between clamp and group: (bitlines,)."""
     return (np.arange(1, len(values) + 1) / (len(values) + 1)) @ values
 
 
 def add_leakage(circuit: Circuit, bitline: int, clamp: str, near: str, far: str) -> None:
-    """Conductances of the closed cells; the places to be formatted: clamp_s, near_s, far_s, by bitline."""
+    """Add the conductances of closed cells to a bitline, as fields clamp_s, near_s and far_s of a format string."""
     for place, node in (("clamp", clamp), ("near", near), ("far", far)):
         # A controlled source, since a conductance may be 0.
         circuit.VCCS(f"{bitline}_{place}", node, circuit.gnd, node, circuit.gnd, f"{{{place}_s[{bitline}]}}")
 
 
 def closed_deck(card: Card, shifts: np.ndarray, config: Config) -> Deck:
-    """A cell of each threshold shift that is not read, its drain on a ramp around the bitline's voltage or, with
-    amplitude reads, its source on one around 0 V.
+    """Write a deck with one cell for each threshold shift, none of which is read.
+
+    The drain of each cell is on a ramp around the bitline's voltage. With amplitude reads, its source is on a ramp
+    around 0 V.
 
     Returns:
-        a deck of one read at the middle, whose currents over `ramp_v_per_s` are capacitances; with amplitude reads of
-        two, a quarter of the ramp before and after it, whose currents show conductances, too.
+        a deck with one read in the middle of the ramp, whose current over `ramp_v_per_s` gives the capacitance. With
+        amplitude reads, a deck with two reads, a quarter of the ramp before and after the middle, whose currents give
+        the conductance as well.
     """
     writer, read, grounds = CellWriter.for_card(card, config), config.read_at_corner, config.read.mode == "amplitude"
     middle = 0 if grounds else read.bitline_v

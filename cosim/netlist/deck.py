@@ -1,4 +1,4 @@
-"""One netlist file that ngspice runs, and what is to be read from its answer."""
+"""A deck: one netlist file that ngspice runs, and what to read from its answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from cosim.config import Config, Corner
 
-# Part of every identity: what is stored for a deck, and how it is read from ngspice's answer.
+# Part of every identity. It stands for what is stored for a deck, and how it is read from ngspice's answer.
 _RESULT_FORMAT = "cosim-result-1"
-# What the second attempt at a deck that did not converge is given, unless the deck is stricter itself.
+# Options for the second attempt at a deck that did not converge, unless its own options are stricter.
 _TIGHTENED = {"bypass": 0, "reltol": 1e-4, "trtol": 1}
 _PATIENT = {"itl1": 500, "itl4": 100}
 
 
 def corner_options(config: Config) -> dict[str, float | str]:
-    """The .options that put a deck at the corner's temperature; none at the temperature that ngspice starts from."""
+    """The .options that set the corner's temperature; none if it is the one that ngspice assumes by default."""
     temperature = config.corner.temperature_c
     return {} if temperature == Corner().temperature_c else {"temp": f"{temperature:.10g}"}
 
@@ -33,12 +33,12 @@ class Deck:
         command: the analysis line.
         circuit: element lines, as PySpice writes them.
         options: the .options.
-        cards: file name to text of the cards that lie beside the deck.
-        sources: names of the voltage sources whose currents are the answer, one a bitline.
+        cards: file name -> text of the cards that lie beside the deck.
+        sources: names of the voltage sources whose currents are the answer, one for each bitline.
         samples: (reads,) times [s] or sweep values of the reads; one read for "op".
-        wave_reads: how many reads to keep the waveforms of, from the first on.
-        settling: how long before each sample the current is compared with the sample [same unit], 0 for none.
-        comments: what a person should know; no part of the deck's identity.
+        settling: how long before each sample the current is compared with the sample [unit of `samples`], 0 for never.
+        wave_reads: how many reads, from the first on, keep their waveforms.
+        comments: explanations for a person; they are not a part of the deck's identity.
     """
 
     analysis: Literal["tran", "dc", "op"]
@@ -57,8 +57,8 @@ class Deck:
         return len(self.samples)
 
     def text(self, raw_name: str = "out.raw") -> str:
-        """The file, which `ngspice -b` runs and which leaves its currents in `raw_name`."""
-        # The title is the same for all decks: ngspice prints it into the log, where a network's name
+        """The text of the file. `ngspice -b` runs it, and writes the currents to `raw_name`."""
+        # The title is the same for all decks, since ngspice prints it into the log, where a network's name
         # could look like an error message.
         saved = " ".join(f"i({source})" for source in self.sources)
         # Printable ASCII only: a line break would end a comment and begin a statement.
@@ -85,7 +85,7 @@ class Deck:
         return "\n".join(lines) + "\n"
 
     def identity(self, engine: str) -> str:
-        """SHA-256 of everything that can change the answer: text less comments, cards, samples, engine version."""
+        """SHA-256 of everything that can change the answer: text without comments, cards, samples, engine version."""
         digest = hashlib.sha256(replace(self, comments=()).text().encode())
         for name in sorted(self.cards):
             digest.update(f"\0{name}\0{self.cards[name]}".encode())
@@ -94,7 +94,7 @@ class Deck:
         return digest.hexdigest()
 
     def tightened(self) -> Deck:
-        """The same deck with options that converge where the fast ones do not."""
+        """The same deck with options that converge in cases in which the fast ones do not."""
         own = self.options
         stricter = {key: min(float(own.get(key, value)), value) for key, value in _TIGHTENED.items()}
         return replace(self, options={**own, **stricter, **_PATIENT})

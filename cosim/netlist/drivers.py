@@ -1,4 +1,4 @@
-"""The drivers of the inputs, wordlines or bitlines: what each read is as voltages."""
+"""The drivers of the inputs, which are wordlines or bitlines. They turn reads into voltages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from cosim.netlist.elements import element_lines, number
 def pulsed_lines(
     states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float, first: int = 0, *, line: str = "w"
 ) -> str:
-    """Voltage sources that put each read's states on the lines; the simulator stops at every corner.
+    """Voltage sources that put the states of each read on the lines. The simulator stops at every corner of theirs.
 
     Args:
-        states: (reads, lines) shares of the voltage, 0..1.
-        starts: (reads + 1,) when each read begins, and when the last one ends [s].
+        states: (reads, lines) shares of the full voltage, 0..1.
+        starts: (reads + 1,) times at which each read begins, and at which the last one ends [s].
+        rise_s: duration of an edge [s].
+        high_v: the full voltage [V].
         first: number of the first line.
-        line: "w", wordlines, or "b", bitlines; the first one's driver is at node w{first} or b{first}.
+        line: "w" for wordlines or "b" for bitlines; the driver of the first line is at node w{first} or b{first}.
     """
     circuit = Circuit("lines")
     for index, points in enumerate(_corners(states, starts, rise_s, high_v), first):
@@ -30,10 +32,10 @@ def pulsed_lines(
 def clocked_lines(
     states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float, first: int = 0, *, line: str = "w"
 ) -> str:
-    """The same voltages from behavioural sources, whose corners do not stop the simulator, and a clock whose do.
+    """The voltages of `pulsed_lines` from behavioural sources, whose corners do not stop the simulator, and a clock.
 
-    The clock, connected to nothing but a resistor, turns at the start and at the sample of every read: two to
-    three times fewer time points than corners on every line force.
+    The clock's corners do stop the simulator. It is connected to a resistor only, and changes at the start and at the
+    sample of every read. This takes two to three times fewer time points than corners on every line.
     """
     circuit = Circuit("lines")
     for index, points in enumerate(_corners(states, starts, rise_s, high_v), first):
@@ -45,7 +47,7 @@ def clocked_lines(
 
 
 def swept_lines(states: np.ndarray, high_v: float, first: int = 0, *, line: str = "w") -> str:
-    """Lines that follow the read's number, swept by the source vread."""
+    """Voltage sources that follow the number of the read, which the source vread sweeps."""
     circuit = Circuit("lines")
     circuit.V("read", "read", circuit.gnd, "0")
     for index, column in enumerate(states.T.tolist(), first):
@@ -56,7 +58,7 @@ def swept_lines(states: np.ndarray, high_v: float, first: int = 0, *, line: str 
 
 
 def _corners(states: np.ndarray, starts: np.ndarray, rise_s: float, high_v: float) -> Iterator[list[str]]:
-    """Times and voltages, in turn, of each line; it moves only where its state changes.
+    """For each line, times and voltages in turn. A line moves only when its state changes.
 
     The last corner lies at the end, since ngspice extends a behavioural pwl along its last segment.
     """

@@ -1,4 +1,4 @@
-"""Element lines and numbers, as every deck writes them."""
+"""Element lines and numbers, in the form in which every deck writes them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def element_lines(circuit: Circuit) -> str:
 
 
 def number(value: float) -> str:
-    """A number with more digits than any simulator's tolerance."""
+    """A number as text, with more digits than the simulator's tolerances need."""
     return f"{value:.10g}"
 
 
 def numbers(values: np.ndarray) -> list[str]:
-    """The numbers of an array of one dimension."""
+    """The numbers of a one-dimensional array as texts."""
     return [number(value) for value in values.tolist()]

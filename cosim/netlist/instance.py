@@ -1,4 +1,4 @@
-"""A card's cell as an element of a circuit: the one place that knows which kind of element it is."""
+"""Writes a card's cell as an element of a circuit. Only this module knows which kind of element it is."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cosim.errors import CardError
 
 
 def card_files(card: Card, config: Config) -> dict[str, str]:
-    """File name to text of what a deck includes of a card: its section for the corner."""
+    """File name -> text of what a deck includes of a card, which is its section for the corner."""
     return {f"{card.name}.card": card.at(config.corner.process).text()}
 
 
 @dataclass(frozen=True)
 class CellWriter:
-    """Writes instances of one cell; equal writers write equal elements.
+    """Writes instances of one cell. Equal writers write equal elements.
 
     Attributes:
-        model: the transistor's or the subcircuit's name in decks.
-        geometry: the parameters of width and length, and their values [m].
-        shift: of a subcircuit, the parameter that is the threshold shift; None for a transistor.
+        model: the name of the transistor or subcircuit in decks.
+        geometry: the parameters of width and length, with their values [m].
+        shift: the parameter of a subcircuit that is the threshold shift; None for a transistor.
     """
 
     model: str
@@ -32,10 +32,11 @@ class CellWriter:
 
     @classmethod
     def for_card(cls, card: Card, config: Config) -> CellWriter:
-        """The writer of a card's cell at the corner.
+        """Make the writer of a card's cell at the corner.
 
         Raises:
-            CardError: the card has no section for the corner, or holds no cell, or none that what is configured fits.
+            CardError: the card has no section for the corner, holds no cell, or holds one that does not fit the
+                configuration.
         """
         cell = config.cell
         found = card.at(config.corner.process).cell(cell.subcircuit)
@@ -61,9 +62,13 @@ class CellWriter:
         """Put a cell into a circuit.
 
         Args:
-            name: what follows the element's letter.
-            drain, gate, source, body: nodes.
-            shift: its threshold shift [V] as text, a number or a place to be formatted.
+            circuit: the circuit.
+            name: name of the element, without its letter.
+            drain: node of the drain.
+            gate: node of the gate.
+            source: node of the source.
+            body: node of the body.
+            shift: threshold shift [V] as text, either a number or a field of a format string.
         """
         given = dict(self.geometry)
         if self.shift is None:

@@ -1,10 +1,10 @@
-"""The sense stage behind every bitline: what holds it at the read voltage, and which current is measured.
+"""The sense stage behind every bitline, which holds it at the read voltage and measures its current.
 
-An ideal source; the same behind a resistance; or transistors: an amplifier (a p-channel pair, so that it works near
-ground) drives the gate of a cascode through which the bitline's current flows, and a mirror copies that current to an
-output at half the supply, where it is measured. A keeper draws a small current from the bitline, so that the loop stays
-closed when every cell is off, and a copy of it is taken off the output. docs/reading.md has the drawing, the reasons
-for the sizes, and what was measured.
+A stage is an ideal source, an ideal source behind a resistance, or a circuit of transistors. In the latter, an
+amplifier drives the gate of a cascode, through which the bitline's current flows. Its input is a p-channel pair, so
+that it works near ground. A mirror copies the current to an output at half the supply, where it is measured. A keeper
+draws a small current from the bitline, so that the loop stays closed when every cell is off, and a copy of this current
+is subtracted from the output. docs/reading.md has the drawing, the reasons for the sizes, and measurements.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cosim.netlist.wires import GROUND
 
 PERIPHERY = "periph65"
 SUPPLY_V = 1.8
-# From ideal sources, as a bandgap reference gives them, whatever the corner.
+# These currents come from ideal sources, like those of a bandgap reference, and do not depend on the corner.
 _TAIL_A, _KEEPER_A = 20e-6, 2e-6
-# Width and length [m]. What is taken off the output is less than the keeper, whose drain is nearer to ground.
+# Widths and lengths [m]. The keeper's copy is smaller than the keeper, whose drain is nearer to ground.
 _CASCODE = (20e-6, 0.2e-6)
 _MIRROR = (6e-6, 0.4e-6)
 _PAIR = (8e-6, 0.4e-6)
@@ -38,12 +38,14 @@ _POWER, _REFERENCE, _TAIL_GATE, _KEEPER_GATE = "sdd", "sref", "stail", "skeep"
 
 @dataclass(frozen=True)
 class SenseStage:
-    """Writes sense stages; equal ones write equal elements.
+    """Writes sense stages. Equal objects write equal elements.
 
     Attributes:
-        clamp_ohm: resistance of the stage "resistive".
-        bitline_v: that bitlines are held at; supply: what the stage's supply is multiplied by.
-        grounds: it holds source lines at 0 V instead, and measures what flows out of them.
+        stage: kind of the stage.
+        clamp_ohm: resistance of a "resistive" stage [ohm].
+        bitline_v: voltage at which bitlines are held [V].
+        supply: factor on the stage's supply voltage.
+        grounds: whether it holds source lines at 0 V instead, and measures the currents that flow out of them.
     """
 
     stage: Literal["clamp", "resistive", "transistor"]
@@ -59,7 +61,7 @@ class SenseStage:
         return cls(sense.stage, sense.clamp_ohm, bitline_v, config.corner.supply, config.read.mode == "amplitude")
 
     def source(self, line: int) -> str:
-        """Name of the voltage source that carries, with its sign turned, the measured current of a line."""
+        """Name of the voltage source that carries the measured current of a line, with the opposite sign."""
         return f"vsl{line}" if self.grounds else f"vbl{line}"
 
     def add(self, circuit: Circuit, line: int, node: str) -> None:
@@ -112,18 +114,18 @@ class SenseStage:
 
 
 def periphery_files(config: Config) -> dict[str, str]:
-    """File name to text of what a deck includes for its sense stages: the periphery's section for the corner."""
+    """File name -> text of what a deck includes for sense stages, which is the periphery's section for the corner."""
     if config.sense.stage != "transistor":
         return {}
     return {f"{PERIPHERY}.card": load_card(PERIPHERY).at(config.corner.process).text()}
 
 
 def stage_deck(config: Config, step_a: float, points: int) -> Deck:
-    """The configured stage of transistors alone, with a bitline that draws 0, `step_a`, 2 `step_a`, ... [A].
+    """Write a deck of the configured stage of transistors alone, whose bitline draws 0, `step_a`, 2 `step_a`, ... [A].
 
     Returns:
-        a deck whose currents are, at every point, the one that the mirror copies, and the voltage at which the bitline
-        is held as a current of as many amperes.
+        a deck that gives two currents at every point: the current that the mirror copies, and a current of as many
+        amperes as the bitline's voltage has volts.
     """
     circuit, stage = Circuit("stage"), SenseStage.of(config)
     stage.add(circuit, 0, "b0")

@@ -1,15 +1,15 @@
-"""A group of an array whose inputs are drain voltages, as a deck.
+"""Writes a group of an array whose inputs are drain voltages as a deck.
 
     bitline of input i, driven ─ R ─┬─ R ─┬─ …              0 V to the read voltage
                                   cell  cell                gates: wordlines j, all at the read voltage
                                     │     │
                          source lines j, each held at 0 V by its sense stage, which measures its current
 
-It is the same tile as with inputs on gates, driven otherwise: bitlines begin at wordline 0, wordlines at bitline 0, and
-the straps of a source line go to its sense stage instead of ground. The bitlines of other groups are at 0 V with their
-cells' gates open: where a source line is not at 0 V exactly, those conduct, and are in the deck as a conductance and a
-capacitance each (`cosim.netlist.closed`), or like the others. Wordlines without an output are at 0 V; of their cells,
-which are off, nothing is in the deck.
+The tile is the same as with inputs on gates, but it is driven differently. Bitlines begin at wordline 0, and wordlines
+at bitline 0. The straps of a source line go to its sense stage instead of ground. The bitlines of other groups are at
+0 V, while the gates of their cells are open. These cells conduct if a source line is not exactly at 0 V. In the deck,
+each is a conductance and a capacitance (`cosim.netlist.closed`), or a cell like the others. Wordlines without an output
+are at 0 V. Their cells are off, and are not in the deck.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TransposedWires(Wires):
     """The wires of some neighbouring bitlines of a tile, and of its used wordlines.
 
     Attributes:
-        drawn: those of the bitlines that are in the deck; the others are at 0 V.
+        drawn: the bitlines that are in the deck; the others are at 0 V.
     """
 
     drawn: range
@@ -55,18 +55,25 @@ def transposed_circuit(
     writer: CellWriter,
     sense: SenseStage,
 ) -> tuple[str, int]:
-    """Cells and wires of a group, drivers of wordlines, and the number of the group's first bitline in their names.
+    """Write the cells and wires of a group, and the drivers of its wordlines.
 
     Args:
+        group: the group.
         shifts: (inputs, outputs) threshold shift of each cell of the group [V].
-        unit_shifts: (units,) of cells that conduct so many unit currents, for the tile's other cells.
-        closed: what lumped cells of other bitlines conduct and store; None for nothing.
+        unit_shifts: (units,) threshold shift for each number of unit currents, for the tile's other cells [V].
+        config: the configuration.
+        closed: conductance and capacitance of lumped cells on other bitlines; None to omit them.
+        writer: writes cells.
+        sense: writes sense stages.
+
+    Returns:
+        the element lines, and the number of the group's first bitline in their names.
     """
     array, first = config.array, group.first_input
     tile = group.tile_units(array.bitlines)
     inputs, outputs = shifts.shape
     every = array.closed_wordlines == "cells"
-    # Without wires that join bitlines it does not matter where on the tile they are, and groups share a template.
+    # If no wires join bitlines, their place on the tile does not matter, and groups share a template.
     joined = array.source_res_ohm > 0 or array.wordline_res_ohm > 0 or array.coupling_cap_f > 0
     start, stop = (0, len(tile)) if every or joined else (first, first + inputs)
     opened = range(first - start, first - start + inputs)
@@ -99,8 +106,11 @@ def transposed_circuit(
 def _template(
     wires: TransposedWires, opened: range, writer: CellWriter, sense: SenseStage, held: int, wordline_v: float
 ) -> str:
-    """Elements of an array, to be formatted with its shifts bitline by bitline, and by name with the ends of bitlines
-    and with what `held` places on each source line hold."""
+    """The elements of an array, as a format string.
+
+    Its positional fields are the threshold shifts, bitline by bitline. Its named fields describe the ends of bitlines,
+    and the lumped cells at `held` places of each source line.
+    """
     circuit = Circuit("array")
     for bitline in wires.drawn:
         wires.add_bitline(circuit, bitline, loaded=False)

@@ -1,8 +1,8 @@
 """The wires of a tile: bitlines, wordlines and source lines (docs/array.md draws them).
 
-A wire is a chain of one resistance a cell, with a capacitance to ground at every cell. Names are functions of the
-position, so that cells can be connected before or after their wires are drawn. A wire without resistance is its
-driver's node, and its capacitance, which nothing would see, is left out.
+A wire is a chain with one resistance for each cell, and a capacitance to ground at every cell. Names are functions of
+the position, so that cells can be connected before or after their wires are written. A wire without resistance is the
+node of its driver. Its capacitance has no influence, and is left out.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ class Wires:
     """The wires of some neighbouring wordlines of a tile, and of its used bitlines.
 
     Attributes:
-        array: resistances and capacitances a cell.
-        wordlines, bitlines: cells along a bitline and along a wordline.
-        opened: those of the wordlines that a read may open; the others are at 0 V.
-        offset: wordlines below the first that share its source line.
+        array: the section array of the configuration, for the resistances and capacitances of each cell.
+        wordlines: number of wordlines, which is the number of cells along a bitline.
+        bitlines: number of bitlines, which is the number of cells along a wordline.
+        opened: the wordlines that a read may open; the others are at 0 V.
+        offset: number of wordlines below the first that share its source line.
     """
 
     array: Array
@@ -35,7 +36,7 @@ class Wires:
     offset: int
 
     def clamp(self, bitline: int) -> str:
-        """Where a bitline is held by its clamp."""
+        """Node at which a bitline is held by its clamp."""
         return f"b{bitline}"
 
     def drain(self, bitline: int, wordline: int) -> str:
@@ -53,16 +54,18 @@ class Wires:
         return f"s{line}_{bitline}" if self.array.source_res_ohm > 0 else self.strap(line)
 
     def strap(self, line: int) -> str:
-        """What the straps of a source line connect it to."""
+        """Node to which the straps of a source line connect it."""
         return GROUND
 
     def add_bitline(self, circuit: Circuit, bitline: int, *, loaded: bool) -> None:
-        """One bitline, with places to be formatted for what lies below and above the wordlines at hand.
+        """Add one bitline, with fields of a format string for its parts below and above the given wordlines.
 
-        The places: below_ohm; and by bitline below_f, above_f.
+        The fields are below_ohm and, by bitline, below_f and above_f.
 
         Args:
-            loaded: whether the cells below and above have a capacitance, too.
+            circuit: the circuit.
+            bitline: number of the bitline.
+            loaded: whether the cells below and above have a capacitance as well.
         """
         array = self.array
         if array.bitline_res_ohm == 0:
@@ -80,7 +83,7 @@ class Wires:
         circuit.C(f"{bitline}_above", nodes[-1], GROUND, f"{{above_f[{bitline}]}}")
 
     def add_coupling(self, circuit: Circuit) -> None:
-        """Capacitance between neighbouring bitlines; the places: coupling_below_f, coupling_above_f."""
+        """Add capacitances between neighbouring bitlines, with the fields coupling_below_f and coupling_above_f."""
         if self.array.coupling_cap_f == 0 or self.array.bitline_res_ohm == 0:
             return
         for left in range(self.bitlines - 1):
@@ -93,7 +96,7 @@ class Wires:
             circuit.C(f"c{left}_above", *pairs[-1], "{coupling_above_f}")
 
     def add_wordlines(self, circuit: Circuit) -> None:
-        """Wordlines from their drivers, at bitline 0, to their open ends at the far side of the tile."""
+        """Add wordlines from their drivers, at bitline 0, to their open ends at the far side of the tile."""
         array = self.array
         if array.wordline_res_ohm == 0:
             return
@@ -108,7 +111,7 @@ class Wires:
             _add_capacitor(circuit, f"w{wordline}_rest", before, array.wordline_cap_f * unused)
 
     def add_source_lines(self, circuit: Circuit) -> None:
-        """Source lines, with a strap before the first cell and after every `source_strap_cells`-th."""
+        """Add source lines, with a strap before the first cell and after every `source_strap_cells` cells."""
         array = self.array
         if array.source_res_ohm == 0:
             return
@@ -125,7 +128,7 @@ class Wires:
                     before = strap
             if before == strap:
                 continue
-            # The unused bitlines' stretch: up to the next strap, or to an open end.
+            # The stretch past unused bitlines goes up to the next strap, or to an open end.
             last = -(-self.bitlines // every) * every
             unused = min(last, array.bitlines) - self.bitlines
             share = 0.5 if last <= array.bitlines else 1.0
