@@ -1,4 +1,4 @@
-"""The command line: parses, calls the public names, prints. One file a kind of command.
+"""The command line: parses arguments, calls public names, and prints. Each kind of command has a file of its own.
 
 Exit status: 0 done, 2 the input or the machine is wrong, 3 the simulator failed, 130 interrupted.
 """
@@ -39,12 +39,12 @@ def options(
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """What ends a process politely ends it as Ctrl-C does: simulators stopped, results kept."""
+    """End on SIGTERM and the like as on Ctrl-C: simulators are stopped, and results are kept."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Run the command line and leave with its exit status."""
+    """Run the command line, and exit with its status."""
     status: str | int | None = 0
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _interrupt)

@@ -200,7 +200,7 @@ def quantize(
     training = replace(training, images=training.images[order], labels=training.labels[order])
     calibration = training.head(calibration_images)
     float_digest = _digest(module)
-    # What finetune does not tell apart by itself: the network it begins with, and the images.
+    # `finetune` itself does not check the network it begins with, nor the images.
     begun = hashlib.sha256(f"{float_digest} {training.digest} {len(calibration)}".encode()).hexdigest()[:8]
     checkpoint = checkpoint_path(out.with_suffix(""), f"finetuned-{begun}")
     if epochs:
@@ -245,7 +245,7 @@ def quantize(
 
 
 def _digest(module: fx.GraphModule) -> str:
-    """SHA-256 of a loaded module's weights, which may lie in files beside the ONNX file."""
+    """SHA-256 of a loaded module's weights, which may come from files beside the ONNX file."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What several commands share: their options, and steps between parsing and the public names."""
+"""What several commands share: options, and steps between parsing and calls of public names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cosim.errors import DatasetError, NetworkError
 
-if TYPE_CHECKING:  # the library is imported by the commands that need it, so that --help is quick
+if TYPE_CHECKING:  # commands import the library when they need it, so that --help is quick
     import cosim
     from cosim.evaluate.plan import RunPlan
 
@@ -60,10 +60,13 @@ def make_circuit(
 
 
 def load_test_images(network: cosim.Network, dataset: str | None, data: Path | None) -> cosim.Dataset:
-    """The test images named, else those the card names, else, which is said, the only ones of the network's shape.
+    """The test images of the data set that the option names, or else the network's card.
+
+    If neither names one, it is the only data set whose images have the shape that the network takes, and a message says
+    so.
 
     Raises:
-        DatasetError: neither option nor card names a data set, and its shape does not tell which.
+        DatasetError: neither option nor card names a data set, and the shape does not decide which one it is.
         NetworkError: the network takes other images, or does not tell their classes apart.
     """
     import cosim
@@ -92,7 +95,7 @@ def load_test_images(network: cosim.Network, dataset: str | None, data: Path | N
 
 
 def check_classes(logits: int, dataset: cosim.Dataset) -> None:
-    """Raise NetworkError unless so many logits tell the classes of a data set apart."""
+    """Raise NetworkError unless the given number of logits tells the classes of a data set apart."""
     classes = int(dataset.labels.max()) + 1
     if logits < classes:
         raise NetworkError(
@@ -110,10 +113,10 @@ def use_threads(settings: cosim.Config) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones, where it is glibc.
+    """Let glibc keep the memory of freed tensors for the next tensors.
 
-    Left to itself it returns large blocks to the kernel, and every tensor begins with page faults: the solver then
-    takes twice as long (docs/performance.md).
+    By default, it returns large blocks to the kernel, and every tensor begins with page faults. The solver then takes
+    twice as long (docs/performance.md).
     """
     import ctypes
 
@@ -125,19 +128,19 @@ def _keep_freed_memory() -> None:
 
 
 def with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:
-    """Overrides, and those that have an option of their own."""
+    """The overrides of `--set`, and those from options of their own."""
     return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 def check_memory(network: cosim.Network, settings: cosim.Config, images: int) -> None:
-    """Refuse a run that does not fit the memory, before anything is simulated."""
+    """Refuse a run that does not fit into memory, before anything is simulated."""
     from cosim.evaluate.plan import plan_run
 
     plan_run(network, settings, images).check_memory()
 
 
 def print_plan(plans: Sequence[RunPlan]) -> None:
-    """What the first of some runs is made of, and what all of them take, one after the other."""
+    """Print the plan of the first of some runs, and what all of them take if they run one after the other."""
     from cosim.report.plan_table import plan_estimates, plan_layers, plan_sums
 
     console.print(plan_layers(plans[0]))
@@ -148,7 +151,7 @@ def print_plan(plans: Sequence[RunPlan]) -> None:
 
 
 def write_json(path: Path | None, figures: cosim.Comparison | RunPlan) -> None:
-    """Write figures as JSON, where a file is named."""
+    """Write figures as JSON, if a file is named."""
     from cosim.files import write_whole
 
     if path is not None:

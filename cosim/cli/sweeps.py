@@ -130,7 +130,7 @@ def _loaded(
 
 
 def _axes(over: list[str]) -> dict[str, list[str]]:
-    """Axes from KEY=V1,V2,...; a value that holds a comma stands in double quotes."""
+    """Parse axes of the form KEY=V1,V2,... A value that contains a comma is in double quotes."""
     axes: dict[str, list[str]] = {}
     for text in over:
         key, equals, values = text.partition("=")

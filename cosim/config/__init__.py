@@ -1,4 +1,4 @@
-"""The configuration: its sections, what they must be to each other, and how it is read."""
+"""The configuration: its sections, how they are checked against each other, and how it is read."""
 
 from cosim.config.configuration import Config, check_value
 from cosim.config.sections import Adc, Array, Cell, Corner, Fidelity, Process, Read, Run, Sense, Trim, Variation

@@ -1,4 +1,7 @@
-"""The configuration: frozen sections read from TOML, overridden a key at a time, stored with every result."""
+"""The configuration: frozen sections that are read from TOML. Single keys can be overridden.
+
+The whole configuration is stored with every result.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,10 @@ class Config(Section):
 
     @property
     def read_at_corner(self) -> Read:
-        """How a pattern is read with the corner's supply."""
+        """The section read with the voltages at the corner's supply."""
         read, supply = self.read, self.corner.supply
         volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
-        return Read.model_construct(**{**dict(read), **volts})  # the keys' ranges are those of nominal supply
+        return Read.model_construct(**{**dict(read), **volts})  # not checked, since ranges are for the nominal supply
 
     def at_corner(self, corner: Corner) -> Config:
         """The same configuration at another corner."""
@@ -49,10 +52,14 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-        """Read a TOML file (None: defaults), then apply `section.key=value` overrides in order.
+        """Read a TOML file, then apply overrides in order.
+
+        Args:
+            path: the file; None for the defaults.
+            overrides: texts of the form `section.key=value`.
 
         Raises:
-            ConfigError: no such file, not TOML, an unknown key, a value out of range.
+            ConfigError: there is no such file, it is not TOML, a key is unknown, or a value is out of range.
         """
         data: dict[str, Any] = {}
         source = "configuration"
@@ -72,7 +79,7 @@ class Config(Section):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
-        """A configuration from nested dictionaries, checked."""
+        """Make a configuration from nested dictionaries, and check it."""
         _check_keys(data, source)
         try:
             return cls.model_validate(data)
@@ -80,7 +87,7 @@ class Config(Section):
             raise _config_error(error, source) from error
 
     def with_values(self, values: Mapping[str, Any]) -> Config:
-        """The same configuration with other values of some keys, named as section.key, checked."""
+        """The same configuration with other values of some keys, named as section.key. The result is checked."""
         data = self.model_dump()
         for key, value in values.items():
             section, _, name = key.partition(".")
@@ -94,10 +101,11 @@ class Config(Section):
 
 
 def check_value(key: str, value: Any) -> Any:
-    """One key's value, checked by itself: text as `--set` takes it, or a value.
+    """Check the value of one key by itself, and return it.
 
     Args:
-        key: as section.key.
+        key: the key, as section.key.
+        value: a value, or text as `--set` takes it.
 
     Raises:
         ConfigError: there is no such key, or the value is of a wrong type or out of range.
@@ -114,7 +122,7 @@ def check_value(key: str, value: Any) -> Any:
 
 
 def _config_error(error: ValidationError, source: str, *within: str) -> ConfigError:
-    """What pydantic found first, as an error of a key."""
+    """Turn the first error that pydantic found into an error that names the key."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in (*within, *first["loc"])[:2])
     return ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}")
@@ -128,7 +136,7 @@ def _section(name: str) -> type[Section]:
 
 
 def _parse(section: str, name: str, text: str) -> Any:
-    """A key's value written in TOML; a bare word is a string, and so is whatever a key of text is given: layer 3.10."""
+    """Parse a key's value in TOML. A bare word is a string, and so is any value of a text key, such as layer 3.10."""
     try:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
@@ -138,7 +146,7 @@ def _parse(section: str, name: str, text: str) -> Any:
 
 
 def _takes_text(section: str, name: str) -> bool:
-    """Whether a key's values are any text."""
+    """Whether a key takes any text."""
     fields = _section(section).model_fields if section in Config.model_fields else {}
     return name in fields and fields[name].annotation in (str, str | None)
 

@@ -1,4 +1,4 @@
-"""What the keys of a configuration must be to each other: each by itself may be in range, and the whole impossible."""
+"""Checks the keys of a configuration against each other, since keys in range can make an impossible whole."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from cosim.config.configuration import Config
     from cosim.config.sections import Array, Cell, Read, Sense
 
-# 40 times what a wire of a cell's length has.
+# 40 times the capacitance of a wire of a cell's length.
 _MOST_FARAD = 2e-14
-# Between the keeper's drain and the amplifier's pair.
+# The voltages at which both the keeper's drain and the amplifier's pair work.
 _CLAMPED_V = (0.05, 0.3)
-# Of a deck that holds a whole tile.
+# The largest number of cells in a deck that holds a whole tile.
 _MOST_CELLS = 1 << 17
 
 
 def check_relations(config: Config) -> None:
-    """Refuse what no array can be.
+    """Refuse a configuration that no array can have.
 
     Raises:
         ConfigError: keys contradict each other, or the array they describe cannot work.
@@ -75,7 +75,7 @@ def check_relations(config: Config) -> None:
 
 
 def _check_wires(array: Array, cell: Cell, read: Read) -> None:
-    """Refuse wires that no array has, most likely a slip of units: such a run would only be slow and wrong."""
+    """Refuse wires that no array has. They are most likely a mistake of units, and a run would be slow and wrong."""
     for key in ("bitline_res_ohm", "wordline_res_ohm", "source_res_ohm"):
         if 0 < getattr(array, key) < 1e-6:
             raise ConfigError(
@@ -89,7 +89,7 @@ def _check_wires(array: Array, cell: Cell, read: Read) -> None:
                 "0.05e-15 to 0.5e-15 F a cell; check the unit"
             )
     strap = array.source_strap_cells
-    # The worst place is the far end of a bitline, and half-way between two straps or the far end from a single one.
+    # The worst cell is at the far end of a bitline, and half-way between two straps or farthest from a single strap.
     source_cells = strap / 4 if strap <= array.bitlines else array.bitlines
     for key, cells, usual in (
         ("bitline_res_ohm", array.wordlines, "0.3 to 5"),

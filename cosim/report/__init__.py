@@ -1,4 +1,4 @@
-"""Tables and pages from stored results; nothing here simulates."""
+"""Reports: makes tables, plots and pages from stored results, without simulating anything."""
 
 from cosim.report.cautions import find_cautions
 from cosim.report.page import write_page

@@ -1,4 +1,4 @@
-"""What each effect costs: a table, JSON, and a waterfall plot."""
+"""Reports what each effect costs, as a table, as JSON, and as a waterfall plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNQUANTIZED, _QUANTIZED, _IDEAL = "float", "quantization", "ideal circuit"
 
 
 def attribution_table(found: Attribution) -> Table:
-    """Each effect, alone and on top of those before it."""
+    """A table of the effects, each alone and on top of those before it."""
     came = found.provenance
     title = f"{came.network} on {came.images} images of {came.dataset}"
     meaning = "right in %; diff: images decided otherwise than in software; errors in unit currents"
@@ -45,7 +45,7 @@ def attribution_table(found: Attribution) -> Table:
 
 
 def write_attribution(found: Attribution, folder: Path) -> list[Path]:
-    """Write attribution.json and waterfall.png; returns their paths."""
+    """Write attribution.json and waterfall.png. Returns their paths."""
     path = folder / "attribution.json"
     write_whole(path, json.dumps(found.to_json(), indent=1) + "\n")
     return [path, write_png(_waterfall(found), folder / "waterfall.png")]
@@ -59,8 +59,10 @@ def _figures(outcome: Outcome | None) -> list[str]:
 
 
 def _waterfall(found: Attribution) -> Figure:
-    """Accuracy from the float network down to the full circuit; a bar is what an effect adds, a dot what it costs
-    alone."""
+    """Plot the accuracy from the float network down to the full circuit.
+
+    A bar is what an effect adds to those before it, and a dot is what it costs alone.
+    """
     steps: list[tuple[str, float, float | None]] = []
     if found.accuracy_float is not None:
         steps.append((_UNQUANTIZED, found.accuracy_float.share, None))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from cosim.evaluate import Comparison
 from cosim.report import wording
 
-# Reads that are farther than this from the tables matter; one on the edge between two codes may make another code
-# however near it is [LSB].
+# Reads that are farther than this from the tables matter [LSB]. A read on the edge between two codes may give another
+# code however near it is.
 _SAME_LSB = 0.05
 # A current that moves more than this at the end of its pulse has not settled [LSB].
 _SETTLED_LSB = 0.1
 
 
 def find_cautions(comparison: Comparison) -> list[str]:
-    """Sentences, each with what to do about it; none for a run without reservations."""
+    """Sentences, each of which also says what to do; none if there is nothing to be cautious about."""
     found, config = [], comparison.provenance.config
     distance = comparison.audit_max_error_lsb
     if distance is not None and distance > _SAME_LSB:

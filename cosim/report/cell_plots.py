@@ -15,13 +15,13 @@ from cosim.report.figures import label, new_axes, write_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# No current below this is shown [A]: it is the simulator's rounding.
+# Currents below this are not shown, since they come from the simulator's rounding [A].
 _SMALLEST_A = 1e-15
 _PROCESS_LINES = {"tt": "-", "ff": "--", "ss": ":"}
 
 
 def write_cell_plots(measured: Characterization, folder: Path) -> list[Path]:
-    """Write transfer.png, output.png, levels.png, linearity.png and corners.png; returns their paths."""
+    """Write transfer.png, output.png, levels.png, linearity.png and corners.png. Returns their paths."""
     panels: dict[str, Callable[[Characterization, Axes], None]] = {
         "transfer": _transfer, "output": _output, "levels": _levels, "linearity": _linearity,
         "corners": _corners,
@@ -78,7 +78,7 @@ def _corners(measured: Characterization, axes: Axes) -> None:
 
 
 def _curves(axes: Axes, volts: np.ndarray, currents: np.ndarray) -> None:
-    """A curve a level, coloured by level."""
+    """Draw one curve for each level, coloured by level."""
     from matplotlib import colormaps
 
     for level, curve in enumerate(currents.T):
@@ -89,7 +89,7 @@ def _curves(axes: Axes, volts: np.ndarray, currents: np.ndarray) -> None:
 
 
 def _typical(measured: Characterization, *processes: str) -> list[tuple[Corner, str, str]]:
-    """Corners at nominal supply with their colour, by temperature, and line, by process."""
+    """Corners at nominal supply, each with its colour, by temperature, and its line style, by process."""
     shown = [corner for corner in measured.corners if corner.supply == 1 and corner.process in (processes or ("tt",))]
     temperatures = sorted({corner.temperature_c for corner in shown})
     colours = dict(zip(temperatures, ("#2b6cb0", "#333333", "#dd8b1f", "#c53030"), strict=True))

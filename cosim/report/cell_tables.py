@@ -1,4 +1,4 @@
-"""A characterized cell as tables: for the terminal, and as CSV files."""
+"""Reports a characterized cell as tables for the terminal, and as CSV files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Rows = Sequence[Sequence[object]] | np.ndarray
 
 
 def cell_table(measured: Characterization) -> Table:
-    """Each level, and the cell's figures below the title."""
+    """A table of the levels, with the cell's figures below the title."""
     config = measured.config
     settings = ", ".join(provenance.changed(config)) or "default settings"
     figures = (
@@ -42,7 +42,7 @@ def cell_table(measured: Characterization) -> Table:
 
 
 def cell_corner_table(measured: Characterization) -> Table:
-    """Each corner: what it does to currents, to differences and to linearity."""
+    """A table of the corners: how each changes currents, differences of currents, and linearity."""
     table = Table(title="levels programmed at tt, 27 C, read at corners")
     difference = f"highest less level {measured.middle}"
     for heading in ("process", "C", "supply", "level 1 [units]", "highest level", difference, "INL [% FS]"):
@@ -63,7 +63,7 @@ def cell_corner_table(measured: Characterization) -> Table:
 
 
 def write_cell_tables(measured: Characterization, folder: Path) -> list[Path]:
-    """Write transfer.csv, output.csv, levels.csv, corners.csv and summary.json; returns their paths."""
+    """Write transfer.csv, output.csv, levels.csv, corners.csv and summary.json. Returns their paths."""
     levels = range(len(measured.shifts))
     headings = [f"level{level}_a" for level in levels]
     corners = [

@@ -1,4 +1,4 @@
-"""What the plots that become PNG files share. matplotlib is imported when a plot is drawn."""
+"""What the plots in PNG files have in common. matplotlib is imported when a plot is drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PALETTE = 64
 
 
 def new_axes(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
-    """An empty plot of so many inches."""
+    """An empty plot of the given size in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -28,7 +28,7 @@ def new_axes(width: float = 4.6, height: float = 3.2) -> tuple[Figure, Axes]:
 
 
 def style(axes: Axes) -> None:
-    """The look that all have."""
+    """The style that all plots have."""
     axes.grid(linewidth=0.4, alpha=0.6)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -42,7 +42,7 @@ def label(axes: Axes, x: str, y: str, title: str) -> None:
 
 
 def write_png(figure: Figure, path: Path) -> Path:
-    """Write a figure as a small PNG file, whole; returns its path."""
+    """Write a figure as a small PNG file. Returns its path."""
     from PIL import Image
 
     drawn, content = io.BytesIO(), io.BytesIO()

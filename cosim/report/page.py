@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: no network, no other file."""
+"""Reports a run as one self-contained HTML page, which needs neither a network nor another file."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cosim.spice import Usage
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# Above this many classes a confusion matrix is an image, without numbers.
+# With more classes than this, a confusion matrix is an image without numbers.
 _NUMBERED_CLASSES = 20
-# Layers drawn, those with the largest errors; the page stays small for networks of a hundred layers.
+# Only this many layers, those with the largest errors, are drawn, so that pages of large networks stay small.
 _DRAWN_LAYERS = 24
 
 
 def write_page(record: RunRecord, path: Path) -> None:
-    """Write a run's page, whole.
+    """Write the page of a run.
 
     Args:
         record: the run.
-        path: an .html file; replaced if it exists.
+        path: an .html file, which is replaced if it exists.
 
     Raises:
         OutputError, MachineError: it cannot be written.
@@ -40,7 +40,7 @@ def write_page(record: RunRecord, path: Path) -> None:
 
 
 def render_page(record: RunRecord) -> str:
-    """The page as HTML text; the same record gives the same text."""
+    """The page as HTML text. Equal records give equal texts."""
     comparison = compare_record(record)
     came = record.provenance
     return _template().render(
@@ -84,12 +84,12 @@ def _template() -> Template:
 
 
 def _arrays(came: Provenance) -> str:
-    """What stood in for the arrays."""
+    """Names what computed the currents of the arrays."""
     return "ideal arrays" if came.config.run.fidelity == "ideal" else "circuit"
 
 
 def _verdict(record: RunRecord, comparison: Comparison) -> str:
-    """The run in one or two sentences, from its numbers alone."""
+    """One or two sentences that sum up the run, made from its numbers alone."""
     images, differing = comparison.images, len(comparison.disagreements)
     if record.provenance.config.run.fidelity == "ideal":
         subject, note = "The ideal integer array", " No circuit was simulated."
@@ -117,7 +117,7 @@ def _verdict(record: RunRecord, comparison: Comparison) -> str:
 
 
 def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
-    """The three accuracies, each with its interval on an axis that all share."""
+    """The three accuracies with their confidence intervals, on a common axis."""
     named: list[tuple[str, Accuracy | None]] = [
         ("float network", comparison.accuracy_float),
         ("quantized, in software", comparison.accuracy_software),
@@ -139,7 +139,7 @@ def _accuracies(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _cards(comparison: Comparison) -> list[dict[str, str]]:
-    """The other large numbers: name, value, note."""
+    """The other numbers in large print: name, value and note of each."""
     usage, images = comparison.provenance.usage or Usage(), comparison.images
     patterns = sum(layer.patterns for layer in comparison.layers)
     simulated, reused = usage.patterns_simulated, usage.patterns_reused
@@ -187,7 +187,7 @@ def _cards(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def _confusions(record: RunRecord) -> list[dict[str, Any]]:
-    """Confusion matrices (truth, decision): software, then circuit."""
+    """Confusion matrices (truth, decision) of software and circuit, in this order."""
     classes = max(record.logits_circuit.shape[1], int(record.labels.max()) + 1)
     made = []
     for key, name, logits in (
@@ -219,7 +219,7 @@ def _confusion_note(classes: int) -> str:
 
 
 def _layers(record: RunRecord, comparison: Comparison) -> list[dict[str, Any]]:
-    """Every layer's figures, with plots of those with the largest rms errors."""
+    """The figures of every layer, with plots of the layers with the largest rms errors."""
     by_error = np.argsort([-layer.error_rms_lsb for layer in comparison.layers], kind="stable")
     drawn = set(by_error[:_DRAWN_LAYERS].tolist())
     made = []
@@ -294,7 +294,7 @@ def _waveform(record: RunRecord) -> dict[str, str] | None:
 
 
 def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
-    """The images kept of those decided differently."""
+    """The images that circuit and software decide differently, as far as the record keeps them."""
     images = record.disagreeing_images
     full_scale = record.provenance.image_full_scale
     decisions = zip(record.disagreeing.tolist(), images, strict=False)
@@ -311,7 +311,7 @@ def _mistakes(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def _checks(record: RunRecord) -> list[dict[str, str]]:
-    """How the pattern tables were checked: heading, what was found, and what that is good for."""
+    """How the pattern tables were checked: a heading, the findings, and what they mean."""
     if record.provenance.config.run.fidelity == "solved":
         return [_certificate(record.certificate)]
     if record.audit is None:

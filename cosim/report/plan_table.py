@@ -1,4 +1,4 @@
-"""A plan of a run as tables for the terminal."""
+"""Reports the plan of a run as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cosim.report.tables import LayerTable
 
 
 def plan_layers(plan: RunPlan) -> LayerTable:
-    """Where the layers lie, and what their reads come to."""
+    """A table of the layers: where they lie, and how many reads they need."""
     layers = plan.layers
     rows = {
         "kernel": ["x".join(map(str, layer.kernel)) for layer in layers],
@@ -30,7 +30,7 @@ def plan_layers(plan: RunPlan) -> LayerTable:
 
 
 def plan_sums(plan: RunPlan) -> Table:
-    """The layers added up."""
+    """The row with the sums over all layers."""
     layers, array = plan.layers, plan.config.array
     table = Table(title=escape(f"{plan.network.name} on {plan.images:,} images"), show_header=False)
     table.add_column(style="bold")
@@ -48,7 +48,7 @@ def plan_sums(plan: RunPlan) -> Table:
 
 
 def plan_estimates(plans: Sequence[RunPlan]) -> Table:
-    """Time, memory and disk of runs one after the other, by fidelity; that of the first is marked."""
+    """A table of the time, memory and disk space of consecutive runs, by fidelity. That of the first run is marked."""
     runs = f"{len(plans)} runs" if len(plans) > 1 else "a run"
     table = Table(title=f"about what {runs} with an empty store take{'s' if len(plans) == 1 else ''}")
     for heading in ("fidelity", "time", "memory at most", "disk at most"):

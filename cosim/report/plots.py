@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-in colour -> the page's variable. Black is avoided: matplotlib writes no fill for it.
+# Stand-in colour -> the page's variable. Black is avoided, since matplotlib writes no fill for it.
 _INK, _MUTED, _LINE, _ACCENT, _ALARM = "#010101", "#020202", "#030303", "#040404", "#050505"
 _SERIES = ("#060601", "#060602", "#060603", "#060604")
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _ACCENT: "accent", _ALARM: "alarm"} | {
     colour: f"series-{number}" for number, colour in enumerate(_SERIES, 1)
 }
-# Rasters cannot follow the page: a blue between light and dark that stands out from both.
+# Rasters cannot follow the page's colours, so they are in a blue that stands out from both light and dark.
 _DENSITY_RGB = np.array([0x3F, 0x8A, 0xD6]) / 255
 _WRONG_RGB = np.array([0xD9, 0x5B, 0x3A]) / 255
 
@@ -37,7 +37,7 @@ _THUMBNAIL_PIXELS = 64
 
 
 def error_histogram(densities: Densities, key: str) -> str:
-    """How many conversions are off by how much."""
+    """Plot how many conversions have an error of each size."""
     scale, unit = _prefixed(densities)
     counts, edges = densities.error.sum(axis=0), densities.error_edges_lsb * scale
     figure, axes = _figure(xlabel=f"current error [{unit}]", ylabel="conversions")
@@ -54,7 +54,7 @@ def error_histogram(densities: Densities, key: str) -> str:
 
 
 def current_density(densities: Densities, key: str) -> str:
-    """Circuit against ideal currents, with the line on which they are equal."""
+    """Plot the circuit's currents over ideal currents, with the line on which they are equal."""
     edges = densities.current_edges_lsb
     figure, axes = _figure(xlabel="ideal current [LSB]", ylabel="circuit current [LSB]")
     _density(axes, densities.circuit, edges, edges)
@@ -63,7 +63,7 @@ def current_density(densities: Densities, key: str) -> str:
 
 
 def error_density(densities: Densities, key: str) -> str:
-    """Current error against ideal current: where on the scale the circuit departs."""
+    """Plot the error of currents over ideal currents, which shows where on the scale the circuit departs."""
     scale, unit = _prefixed(densities)
     figure, axes = _figure(xlabel="ideal current [LSB]", ylabel=f"current error [{unit}]")
     _density(axes, densities.error, densities.current_edges_lsb, densities.error_edges_lsb * scale)
@@ -72,7 +72,7 @@ def error_density(densities: Densities, key: str) -> str:
 
 
 def waveform_plot(waveform: Waveform, key: str, *, reference: bool, wide: bool) -> str:
-    """Currents of the bitlines that move most and of the reference column, if the last is one, and the samples."""
+    """Plot the currents of the bitlines that move most, of the reference column if there is one, and the samples."""
     time_ns, currents_ua = waveform.time_s * 1e9, waveform.currents_a * 1e6
     sample_ns = waveform.sample_s * 1e9
     weights = currents_ua[:, :-1] if reference else currents_ua
@@ -90,7 +90,7 @@ def waveform_plot(waveform: Waveform, key: str, *, reference: bool, wide: bool) 
         sampled = np.interp(sample_ns, time_ns, currents_ua[:, column])
         axes.plot(sample_ns, sampled, color=colour, linestyle="none", marker="o", markersize=3.2)
     axes.set_xlim(time_ns[0], time_ns[-1] * 1.005)
-    # Above the axes, where it hides no curve.
+    # The legend is above the axes, where it hides no curve.
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=5 if wide else 3, frameon=False, labelcolor=_INK,
         fontsize=8.5, borderaxespad=0.2, handlelength=1.6, columnspacing=1.2,
@@ -99,7 +99,7 @@ def waveform_plot(waveform: Waveform, key: str, *, reference: bool, wide: bool) 
 
 
 def threshold_plot(levels_shift_v: np.ndarray, key: str) -> str:
-    """Programmed threshold shift of every level."""
+    """Plot the programmed threshold shift of every level."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(xlabel="level", ylabel="threshold shift [V]")
@@ -111,7 +111,7 @@ def threshold_plot(levels_shift_v: np.ndarray, key: str) -> str:
 def confusion_image(counts: np.ndarray, key: str) -> str:
     """A confusion matrix (truth, decision) with too many classes for numbers: blue is right, red is wrong.
 
-    With very many classes a pixel stands for a block of neighbours, so that one image is still seen.
+    With very many classes, a pixel stands for a block of neighbours, so that a single image is still visible.
     """
     classes = len(counts)
     block = confusion_block(classes)
@@ -131,12 +131,12 @@ def confusion_image(counts: np.ndarray, key: str) -> str:
 
 
 def confusion_block(classes: int) -> int:
-    """Neighbouring classes that share a pixel of `confusion_image`."""
+    """Number of neighbouring classes that share a pixel of `confusion_image`."""
     return -(-classes // _CONFUSION_PIXELS)
 
 
 def thumbnail(image: np.ndarray, full_scale: float) -> str:
-    """An image (channels, height, width) as a PNG data URI: gray, or colour with three channels."""
+    """An image (channels, height, width) as a PNG data URI: in colour if it has three channels, otherwise gray."""
     from matplotlib.image import imsave
 
     step = -(-max(image.shape[1:]) // _THUMBNAIL_PIXELS)
@@ -166,7 +166,7 @@ def _figure(*, xlabel: str, ylabel: str, size: tuple[float, float] = _SIZE) -> t
 
 
 def _density(axes: Axes, counts: np.ndarray, x_edges: np.ndarray, y_edges: np.ndarray) -> None:
-    """Counts (x, y) as one raster, opaque where there are many."""
+    """Draw counts (x, y) as one raster, which is more opaque the larger the count is."""
     colours = np.empty((*counts.T.shape, 4))
     colours[..., :3] = _DENSITY_RGB
     colours[..., 3] = _opacity(counts.T)
@@ -175,13 +175,13 @@ def _density(axes: Axes, counts: np.ndarray, x_edges: np.ndarray, y_edges: np.nd
 
 
 def _opacity(counts: np.ndarray) -> np.ndarray:
-    """0 for nothing, then 0.3 to 1 with the logarithm of the count."""
+    """Opacity of counts: 0 for a count of 0, then from 0.3 to 1 by the logarithm of the count."""
     strength = np.log1p(counts) / np.log1p(max(1.0, counts.max(initial=0)))
     return np.where(counts > 0, 0.3 + 0.7 * strength, 0.0)
 
 
 def _prefixed(densities: Densities) -> tuple[float, str]:
-    """Factor and unit in which a layer's errors are easy numbers."""
+    """Factor and unit that make a layer's errors easy to read."""
     largest_lsb = float(np.abs(densities.error_edges_lsb).max())
     if largest_lsb >= 0.1:
         return 1.0, "LSB"
@@ -189,7 +189,7 @@ def _prefixed(densities: Densities) -> tuple[float, str]:
 
 
 def _compact(value: float, _: Any = None) -> str:
-    """1000 as 1 k, 2000000 as 2 M."""
+    """A number as short text, such as 1 k for 1000 and 2 M for 2000000."""
     for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= factor:
             return f"{value / factor:g}{prefix}"
@@ -197,7 +197,7 @@ def _compact(value: float, _: Any = None) -> str:
 
 
 def _svg(figure: Figure, key: str) -> str:
-    """The figure as SVG text for inlining: no identifiers but `key`'s own, page fonts and page colours."""
+    """The figure as SVG text to be inlined, with identifiers made from `key`, and the fonts and colours of the page."""
     import matplotlib
 
     content = io.StringIO()
@@ -205,7 +205,7 @@ def _svg(figure: Figure, key: str) -> str:
         figure.savefig(content, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = content.getvalue()
     text = text[text.index("<svg") :].replace("xlink:href", "href")
-    # In HTML a <style> inside an SVG would hold for the whole page.
+    # In HTML, a <style> inside an SVG would apply to the whole page.
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     width, height = figure.get_size_inches() * 72
     opening = f'<svg aria-hidden="true" viewBox="0 0 {width:g} {height:g}">'

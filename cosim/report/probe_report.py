@@ -1,4 +1,4 @@
-"""A probe as tables, JSON, a plot, a waveform file, and the decks it came from."""
+"""Reports a probe as tables, JSON, a plot, a waveform file, and the decks of its waveforms."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _AMPLITUDES_A_LINE = 3
 
 
 def probe_tables(found: Probe) -> list[Table]:
-    """What goes in, every read, and what comes out beside software."""
+    """Tables of the inputs, of every read, and of the output beside that of software."""
     return [_inputs(found), _reads(found), _outputs(found)]
 
 
 def write_probe(found: Probe, folder: Path) -> list[Path]:
-    """Write probe.json, waveform.png, waveform.vcd and the decks of the waveforms with their cards; returns paths."""
+    """Write probe.json, waveform.png, waveform.vcd and the waveforms' decks with their cards. Returns their paths."""
     paths = [folder / "probe.json", folder / "waveform.vcd"]
     write_whole(paths[0], json.dumps(_json(found), indent=1) + "\n")
     write_whole(paths[1], vcd_text(found))
@@ -99,7 +99,7 @@ def _outputs(found: Probe) -> Table:
 
 
 def _grid(values: np.ndarray, form: str) -> str:
-    """A kernel's plane, a line a row."""
+    """A plane of a kernel as text, with one line for each row."""
     return "\n".join(" ".join(format(value, form) for value in row) for row in values.tolist())
 
 
@@ -114,7 +114,7 @@ def _json(found: Probe) -> dict[str, Any]:
 
 
 def _plot(found: Probe) -> Figure:
-    """Bitline currents of the first groups, with their samples and what an ideal array would draw."""
+    """Plot the bitline currents of the first groups, with their samples and the currents of an ideal array."""
     from matplotlib.figure import Figure
 
     shown = found.waves[:_SHOWN_GROUPS]

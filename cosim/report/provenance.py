@@ -1,4 +1,4 @@
-"""How a run came about, for its page: settings, stages, versions, and the command that repeats it."""
+"""Shows on a run's page how the run came about: settings, stages, versions, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_ELSEWHERE = ("config", "seconds", "usage", "wall_seconds")
 
 
 def stages(came: Provenance) -> list[dict[str, Any]]:
-    """Seconds by stage, longest first, with what no stage accounts for."""
+    """Seconds by stage, the longest first, and the rest that belongs to no stage."""
     rest = came.wall_seconds - sum(came.seconds.values())
     rows = sorted(came.seconds.items(), key=lambda item: -item[1])
     if rest > 0:
@@ -38,7 +38,7 @@ def settings(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def other_facts(came: Provenance) -> Iterator[tuple[str, str]]:
-    """What the page shows nowhere else, as (dotted key, text)."""
+    """Facts that the page shows nowhere else, as (dotted key, text)."""
     return _flat({key: value for key, value in came.to_json().items() if key not in _SHOWN_ELSEWHERE})
 
 

@@ -1,4 +1,4 @@
-"""Plots of a sweep as PNG files."""
+"""Draws plots of a sweep as PNG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED_CASES = 8
 
 
 def write_sweep_plots(result: SweepResult, folder: Path) -> list[Path]:
-    """Write KEY.png for each axis of several values but that of the chips, and chips.png; returns their paths."""
+    """Write KEY.png for each axis with several values, and chips.png for the axis of chips. Returns their paths."""
     paths = []
     for number, (key, values) in enumerate(result.axes.items()):
         if len(values) > 1 and key != CHIPS:
@@ -29,7 +29,7 @@ def write_sweep_plots(result: SweepResult, folder: Path) -> list[Path]:
 
 
 def _against(result: SweepResult, number: int) -> Figure:
-    """Accuracy against one axis: mean over the others with its interval, every point, and the worst."""
+    """Plot accuracy over one axis: the mean over the other axes with its interval, every point, and the worst."""
     key, values = list(result.axes.items())[number]
     figure, axes = new_axes()
     at, spreads = _places(axes, values), result.along(number)
@@ -54,7 +54,7 @@ def _against(result: SweepResult, number: int) -> Figure:
 
 
 def _survival(result: SweepResult) -> Figure:
-    """Share of the virtual chips whose accuracy is at least so much, a curve a case."""
+    """Plot the share of virtual chips that reach each accuracy, with one curve for each case."""
     figure, axes = new_axes()
     cases = list(result.cases())
     for number, case in enumerate(cases):
@@ -64,7 +64,7 @@ def _survival(result: SweepResult) -> Figure:
             continue
         few = len(cases) <= _NAMED_CASES
         name = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in result.settings(case).items())
-        # All chips reach the lowest accuracy; beyond each chip's own there is one less.
+        # All chips reach the lowest accuracy. Beyond the accuracy of each chip, there is one chip less.
         shares = 1 - np.arange(len(known) + 1) / len(known)
         axes.step(
             100 * np.append(known, known[-1]), 100 * shares, where="pre", linewidth=1.2,
@@ -84,7 +84,7 @@ def _software(axes: Axes, result: SweepResult, *, upright: bool = False) -> None
 
 
 def _places(axes: Axes, values: tuple[Any, ...]) -> np.ndarray:
-    """Where an axis's values lie: numbers by size, on a logarithmic scale where they span decades; words in a row."""
+    """Places of an axis's values. Numbers lie by size, on a logarithmic scale if they span decades; words in a row."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         axes.set_xticks(range(len(values)), list(map(str, values)))
         return np.arange(len(values), dtype=float)

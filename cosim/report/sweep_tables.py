@@ -1,4 +1,4 @@
-"""A sweep as tables: for the terminal, and as Markdown."""
+"""Reports a sweep as tables for the terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDE = {_FAILED, *_TIMES, *_ERRORS, _CERTIFICATE}
 
 
 def sweep_table(result: SweepResult) -> Table:
-    """Each case of the grid, the virtual chips of one in a row, in the columns that fit a terminal."""
+    """A table of the cases of the grid, in the columns that fit a terminal. The chips of a case share a row."""
     head, *rows = sweep_rows(result)
     shown = [number for number, heading in enumerate(head) if heading not in _WIDE]
     shown += [len(head) - 1] if result.failed else []
@@ -36,7 +36,7 @@ def sweep_table(result: SweepResult) -> Table:
 
 
 def sweep_sentences(result: SweepResult) -> list[str]:
-    """What was swept, the mean, and the worst."""
+    """Lines that say what was swept, with the mean and the worst accuracy."""
     came, software = result.provenance, wording.percent(result.software.share)
     settings = ", ".join(provenance.changed(came.config)) or "default settings"
     said = [
@@ -57,7 +57,7 @@ def sweep_sentences(result: SweepResult) -> list[str]:
 
 
 def sweep_rows(result: SweepResult) -> list[list[str]]:
-    """The table as text, headings first."""
+    """The table as texts, with the headings first."""
     chips = result.chip_axis is not None
     keys = [key for number, key in enumerate(result.axes) if number != result.chip_axis]
     figures = ["right [%]", "95 % interval", "lost [pt]", *(["worst chip [%]"] if chips else []), "decided otherwise"]
@@ -84,7 +84,7 @@ def sweep_rows(result: SweepResult) -> list[list[str]]:
 
 
 def write_sweep_table(result: SweepResult, path: Path) -> Path:
-    """Write the table and what it says as Markdown; returns the path."""
+    """Write the table and its summary as Markdown. Returns the path."""
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in sweep_rows(result)]
     lines = [head, ["---"] * len(head), *body]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -93,13 +93,13 @@ def write_sweep_table(result: SweepResult, path: Path) -> Path:
 
 
 def _largest(distances: Any) -> str:
-    """The largest distance of the points that have a certificate, or a dash."""
+    """The largest distance over all points that have a certificate, or a dash if none has one."""
     known = np.atleast_1d(distances)[~np.isnan(np.atleast_1d(distances))]
     return f"{known.max():.2g}" if known.size else "-"
 
 
 def _failures(reasons: Any) -> str:
-    """How many points failed, and the first line of why the first did."""
+    """How many points failed, and the first line of the reason of the first one."""
     said = [reason for reason in np.atleast_1d(reasons).ravel() if reason]
     if not said:
         return ""

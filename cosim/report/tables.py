@@ -1,4 +1,4 @@
-"""A comparison as tables for the terminal."""
+"""Reports a comparison as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LABEL_WIDTH = 20  # longer names of quantities or layers break
 
 
 def summary_table(comparison: Comparison) -> Table:
-    """What a run found and what it took."""
+    """A table of the results of a run, and of what it took."""
     came, usage = comparison.provenance, comparison.provenance.usage or Usage()
     title = f"{came.network} on {comparison.images} images of {came.dataset}"
     settings = ", ".join(provenance.changed(came.config)) or "default settings"
@@ -59,7 +59,7 @@ def summary_table(comparison: Comparison) -> Table:
 
 
 def layer_table(comparison: Comparison) -> LayerTable:
-    """Each array layer against ideal integers; errors count every read."""
+    """A table that compares each array layer with ideal arrays. Errors count every read."""
     layers = comparison.layers
     rows = {
         "tiles": [str(layer.tiles) for layer in layers],
@@ -87,10 +87,12 @@ def layer_table(comparison: Comparison) -> LayerTable:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """A column a layer; where that is too wide, a row a layer, in as many tables as it takes.
+    """A table with one column for each layer. If it is too wide, there is one row for each layer, in several tables.
 
     Attributes:
-        values: quantity to its value in each layer.
+        title: title of the table.
+        layers: names of the layers.
+        values: quantity -> its value in each layer.
     """
 
     title: str
@@ -115,7 +117,7 @@ class LayerTable:
         return table
 
     def _by_rows(self, room: int) -> Iterator[Table]:
-        """Quantities side by side as long as there is room; headings break between words."""
+        """Put quantities side by side as long as there is room. Headings are broken between words."""
         name_width = min(max(map(cell_len, ["layer", *self.layers])), _LABEL_WIDTH)
         widths = {
             quantity: max(map(cell_len, [*quantity.split(), *values])) for quantity, values in self.values.items()
@@ -135,12 +137,12 @@ class LayerTable:
 
 
 def _table_width(columns: Sequence[int]) -> int:
-    """Of a table with columns so wide: each has a blank at both sides and a line behind it, and a line comes first."""
+    """Width of a table: each column has a blank at both sides and a line behind it, and a line is before the first."""
     return 1 + sum(width + 3 for width in columns)
 
 
 def disagreement_table(record: RunRecord, limit: int = 20) -> Table:
-    """The first images that circuit and integer network decide differently, and how."""
+    """A table of the first images that circuit and integer network decide differently, with both decisions."""
     count = len(record.disagreeing)
     table = Table(title=f"images decided differently: {count}" + (f", the first {limit}" if count > limit else ""))
     for heading in ("image", "label", "software", "circuit"):

@@ -17,9 +17,10 @@ _FIRST, _LAST = "!", "~"
 
 
 def vcd_text(found: Probe) -> str:
-    """The transients of a probe, a scope a group: wordlines, bitline currents [A], and codes from their samples on.
+    """The transients of a probe as a value change dump, with one scope for each group.
 
-    Of amplitude reads bitlines, as shares of their voltage, and currents of source lines.
+    A scope holds the wordlines, the bitline currents [A], and codes from their samples on. For amplitude reads, it
+    holds the bitlines, as shares of their voltage, and the currents of source lines.
     """
     names, lines = _identifiers(), ["$timescale 1 fs $end"]
     changes: list[tuple[int, str]] = []
@@ -59,7 +60,7 @@ def _ticks(at: np.floating) -> int:
 
 
 def _identifiers() -> Iterator[str]:
-    """!, ", ..., ~, !!, !", ..."""
+    """Yield short identifiers: !, ", ..., ~, !!, !", ..."""
     letters = [chr(code) for code in range(ord(_FIRST), ord(_LAST) + 1)]
     for length in itertools.count(1):
         yield from map("".join, itertools.product(letters, repeat=length))

@@ -1,4 +1,4 @@
-"""Numbers and counts as words, for pages and terminal tables alike."""
+"""Writes numbers and counts as text, for pages and for terminal tables."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from typing import Any
 import numpy as np
 
 _PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
-# A configuration key tells its unit by its last part.
+# The last part of a configuration key tells its unit.
 _UNITS = {"a": "A", "f": "F", "m": "m", "ohm": "Ω", "s": "s", "v": "V"}
 
 
 def percent(part: float) -> str:
-    """A part of one, 0.98765, in percent: 98.77 (without the sign)."""
+    """A share in percent, such as 98.77 for 0.98765, without the percent sign."""
     return f"{100 * part:.2f}"
 
 
 def share(count: int, total: int) -> str:
-    """1,234 (5.6 %), or none."""
+    """A count with its share, such as 1,234 (5.6 %), or "none"."""
     return f"{count:,} ({100 * count / total:.2g} %)" if count and total else "none"
 
 
 def count(number: int, thing: str) -> str:
-    """1 deck, 1,234 decks."""
+    """A count with its noun, such as 1 deck or 1,234 decks."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def become(count: int, what: str) -> str:
-    """none becomes, 1 becomes, 2 become."""
+    """A count with its verb, such as none becomes, 1 becomes or 2 become."""
     return f"{count or 'none'} becomes {what}" if count in (0, 1) else f"{count:,} become {what}"
 
 
 def number(value: float, form: str) -> str:
-    """`value` in the format `form` with a true minus sign; 0 without decimals."""
+    """`value` in the format `form`, with a typographic minus sign. Zero has no decimals."""
     return "0" if value == 0 else format(value, form).replace("-", "−")
 
 
 def if_known(value: float | None, form: str) -> str:
-    """`value` in the format `form`, or a dash where there is none."""
+    """`value` in the format `form`, or a dash if it is None."""
     return "-" if value is None else format(value, form)
 
 
 def seconds(value: float) -> str:
-    """12 ms, 3.4 s, 12 min 5 s, 2 h 3 min."""
+    """A time as text, such as 12 ms, 3.4 s, 12 min 5 s or 2 h 3 min."""
     if value == 0:
         return "0 s"
     if value < 0.0995:
@@ -54,7 +54,7 @@ def seconds(value: float) -> str:
 
 
 def quantity(key: str, value: Any) -> str:
-    """A value with its unit, as 0.2 fF for 2e-16 under a key that ends in `_f`."""
+    """A value with its unit, such as 0.2 fF for 2e-16 if its key ends in `_f`."""
     unit = _UNITS.get(key.rpartition("_")[2]) if "_" in key else None
     if value is None:
         return "not set"
