@@ -1,4 +1,4 @@
-"""What of a foreign model is a gain and an offset a channel: batch norm, arithmetic with constants."""
+"""Parts of a foreign model that are a gain and an offset for each channel: batch norm, arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def norm_as_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> ChannelAffine:
 
 
 def norm_gain_and_offset(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What batch norm does to a channel, on its running statistics, (channels,) each."""
+    """Gain and offset of batch norm for each channel, from its running statistics: (channels,) each."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = torch.rsqrt(norm.running_var + norm.eps)
@@ -32,7 +32,7 @@ def norm_gain_and_offset(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor,
 
 
 def arithmetic_as_affine(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, ChannelAffine] | None:
-    """What an operation of a tensor and a constant is applied to, and what it does; None for any other node."""
+    """The operand and the effect of an operation of a tensor and a constant, or None for any other node."""
     kind = _KINDS.get(getattr(node.target, "__name__", str(node.target)))
     if kind is None or len(node.args) != 2 or node.kwargs:
         return None
@@ -59,7 +59,7 @@ def affine_of(kind: Kind, number: Tensor, *, number_first: bool) -> ChannelAffin
 
 
 def numbers_a_channel(value: Tensor) -> Tensor | None:
-    """A tensor that is broadcast over (n, channels, height, width) as one number, or one a channel; (numbers,) float.
+    """A tensor that is broadcast over (n, channels, height, width) as one number, or one for each channel, (numbers,).
 
     Channels are the third axis from the end: (channels, 1, 1) or (1, channels, 1, 1).
     """

@@ -20,10 +20,10 @@ _ONE_FILE = "export the network as one file, with external_data=False"
 
 
 def fetch_external(model: ModelProto, path: Path) -> None:
-    """Take weights that lie in files beside `path` into the model; no other files are opened.
+    """Read weights in files beside `path` into the model. No other files are opened.
 
     Raises:
-        NetworkError: a file that lies elsewhere, is missing, a link, too short, or more than 1 GiB is asked for.
+        NetworkError: a file lies elsewhere, is missing, is a link or is too short, or more than 1 GiB is asked for.
     """
     room = LARGEST_FILE_BYTES
     for tensor in _tensors(model):
@@ -36,7 +36,7 @@ def fetch_external(model: ModelProto, path: Path) -> None:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor that is stored in a model, in weights and in attributes."""
+    """Yield every tensor that is stored in a model, in weights and in attributes."""
     yield from model.graph.initializer
     for node in model.graph.node:
         for given in node.attribute:

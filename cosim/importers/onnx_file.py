@@ -2,8 +2,8 @@
 
     file -> ModelProto, checked -> operators, each a torch module or function -> torch.fx graph
 
-A file is data from anywhere: it is read with the onnx library's parser and checker, nothing in it is run, and of other
-files that it names only those right beside it are read, for weights.
+A file may come from anywhere. It is read with the parser and checker of the onnx library, and nothing in it is run. Of
+other files that it names, only those in the same folder are read, for weights.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _read(path: Path) -> ModelProto:
 
 
 def _check(model: ModelProto, path: Path) -> None:
-    """Refuse what cannot be understood, each with a reason, and then what the onnx library's checker refuses."""
+    """Refuse models that cannot be understood, with reasons, then those that the onnx library's checker refuses."""
     if len(model.graph.node) > MOST_NODES:
         raise NetworkError(
             f"{path} has {len(model.graph.node)} nodes, expected at most {MOST_NODES}: take a smaller network"
@@ -135,7 +135,7 @@ def _names(model: ModelProto) -> Iterator[str | bytes]:
 
 
 def _input_shape(value: ValueInfoProto) -> tuple[int, int, int]:
-    """(channels, height, width) of the images that go in."""
+    """(channels, height, width) of the input images."""
     name, tensor = plain(value.name), value.type.tensor_type
     if tensor.elem_type != TensorProto.FLOAT:
         raise NetworkError(
@@ -160,7 +160,7 @@ class _Value:
 
 
 class _Builder:
-    """Walks the nodes of a checked model, which stand in an order of computation, and writes a torch.fx graph."""
+    """Walks the nodes of a checked model, which are in an order of computation, and writes a torch.fx graph."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model.graph
@@ -204,7 +204,7 @@ class _Builder:
         return value
 
     def _visit(self, proto: NodeProto) -> None:
-        """Find what the node's first output is; others are for training, and nothing may take them."""
+        """Compute the node's first output. Other outputs are for training, and no node may take them."""
         result = proto.output[0]
         if proto.op_type == "Constant":
             self.constants[result] = _constant(proto)
@@ -260,7 +260,7 @@ class _Builder:
         return self._module(node, MODULES[node.proto.op_type](node), values[0])
 
     def _leave_out(self, node: OnnxNode) -> None:
-        """A monotone function of the logits, at the very end."""
+        """Leave out a monotone function of the logits at the very end."""
         axis = node.attributes(axis=-1)["axis"]  # of (n, classes) the same as 1, the default before opset 13
         if node.proto.output[0] != self.model.output[0].name or len(node.shape) != 2 or axis not in (1, -1):
             raise node.wrong(
@@ -269,12 +269,12 @@ class _Builder:
         self.left_out.append(plain(node.proto.name or node.proto.op_type))
 
     def _is_product(self, value: _Value) -> bool:
-        """Whether a value is that of MatMul, which has no bias yet."""
+        """Whether a value is the result of a MatMul that has no bias yet."""
         layer = self.modules.get(str(value.node.target)) if value.node.op == "call_module" else None
         return isinstance(layer, nn.Linear) and layer.bias is None
 
     def _add_bias(self, node: OnnxNode, value: _Value) -> _Value:
-        """A linear layer with bias in place of a product and a constant; the product goes if nothing else needs it."""
+        """Put a linear layer with bias in place of a product and a constant. Remove the product if it is not needed."""
         layer = self.modules[str(value.node.target)]
         assert isinstance(layer, nn.Linear)
         place = 1 if node.proto.input[1] in self.constants else 0
@@ -302,7 +302,7 @@ class _Builder:
         return _Value(self.graph.create_node("call_function", function, arguments, name=self._name(node)), like)
 
     def _name(self, node: OnnxNode) -> str:
-        """The node's name as a Python name that is free."""
+        """The node's name as a Python name that is not in use yet."""
         kind = node.proto.op_type.lower()
         stem = re.sub(r"[^A-Za-z0-9_]+", "_", node.proto.name).strip("_")[:_LONGEST_NAME] or kind
         name = stem = f"{kind}_{stem}"[:_LONGEST_NAME] if stem[0].isdigit() else stem
@@ -315,7 +315,7 @@ class _Builder:
 
 
 def _constant(proto: NodeProto) -> TensorProto:
-    """What a Constant holds, as a stored tensor."""
+    """The value of a Constant node, as a stored tensor."""
     given = {entry.name: onnx.helper.get_attribute_value(entry) for entry in proto.attribute}
     match list(given.items()):
         case [("value", TensorProto() as tensor)]:

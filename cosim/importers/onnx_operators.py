@@ -1,4 +1,4 @@
-"""The ONNX operators that are a torch module each, with their attributes and weights checked.
+"""Turns ONNX operators into torch modules, and checks their attributes and weights.
 
 Source: the operator specifications of ONNX, https://onnx.ai/onnx/operators.
 """
@@ -21,13 +21,13 @@ _AS_FLOAT = "export the network in float32, in evaluation mode"
 
 
 def plain(text: object, longest: int = 80) -> str:
-    """Text from a file in one line that is safe to show."""
+    """Text from a file as one line that is safe to show."""
     line = " ".join(str(text).split())
     return "".join(letter if letter.isprintable() else "?" for letter in line[:longest])
 
 
 def type_name(number: int) -> str:
-    """What ONNX calls an element type."""
+    """ONNX's name for an element type."""
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"type {number}"
 
 
@@ -45,7 +45,7 @@ class OnnxNode:
 
     @property
     def where(self) -> str:
-        """What to call it in a message: its name, else that of its result, and its operator."""
+        """How a message names it: its name, or else that of its result, and its operator."""
         name = self.proto.name or next(iter(self.proto.output), "")
         domain = f"{self.proto.domain}." if self.proto.domain else ""
         return f"node {plain(name)!r} ({plain(domain + self.proto.op_type)})"
@@ -72,7 +72,7 @@ class OnnxNode:
         return {**defaults, **given}
 
     def has(self, place: int) -> bool:
-        """Whether it is given this input."""
+        """Whether the node has this input."""
         return len(self.proto.input) > place and self.proto.input[place] != ""
 
     def constant(self, place: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""A torch module becomes a graph of pure operations, each written in the one way that the export understands.
+"""Turns a torch module into a graph of pure operations, each in the one form that the export understands.
 
-module -> copy in evaluation mode, float32 -> torch.fx graph -> the same graph without in-place operations, without
-what does nothing in evaluation, its reshapes and means written as flatten and pooling
+The module is copied to float32 in evaluation mode, and traced to a torch.fx graph. The graph is then rewritten without
+in-place operations and without operations that do nothing in evaluation, and with flatten and pooling in place of
+reshapes and means.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Trace:
 
     Attributes:
         graph: its operations; its `meta` lists under `left_out` the nodes at the end that change no decision.
-        given: what the module itself gives for the images that it was traced with, (n, classes).
-        ending: what was left out at the end: `ending(graph(images))` should be `given`.
+        given: (n, classes), what the module itself gives for the images that it was traced with.
+        ending: the function that was left out at the end, such that `ending(graph(images))` should equal `given`.
     """
 
     graph: fx.GraphModule
@@ -72,7 +73,7 @@ def trace(module: nn.Module, images: Tensor) -> Trace:
 
 
 def called(node: fx.Node) -> str:
-    """What to call a node in a message: the path of a module, or a name and the path of the module that it is in."""
+    """How a message names a node: the path of its module, or its name and the path of the module that it is in."""
     if node.op == "call_module":
         return repr(node.target)
     inside = [*node.meta.get("nn_module_stack", {})]
@@ -123,7 +124,7 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
-    """Bring a graph into plain form; what is left out at its end comes back."""
+    """Bring a graph into plain form. Returns the function that is left out at its end."""
     graph, modules = traced.graph, dict(traced.named_modules(remove_duplicate=False))
     for node in list(graph.nodes):
         module = modules[str(node.target)] if node.op == "call_module" else None
@@ -149,7 +150,7 @@ def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
 
 
 def _take_by_position(node: fx.Node, module: nn.Module | None) -> None:
-    """Write what a node is applied to as its first argument, where it was given by name."""
+    """Write the operand of a node as its first argument if it was given by name."""
     if module is not None and node.kwargs:
         bound = inspect.signature(module.forward).bind(*node.args, **node.kwargs)
         node.args, node.kwargs = bound.args, bound.kwargs
@@ -168,7 +169,7 @@ def _does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _make_pure(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Let what comes behind an in-place operation take its result, and the operation leave its input as it is.
+    """Make in-place operations leave their inputs unchanged, and later operations take their results instead.
 
     Raises:
         NetworkError: the same memory is used afterwards under another name.
@@ -212,7 +213,7 @@ def _is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _leave_out_ending(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> Callable[[Tensor], Tensor]:
-    """Take a softmax of the logits away: it is monotone, so no decision changes."""
+    """Remove a softmax of the logits. It is monotone, so no decision changes."""
     (output,) = [node for node in traced.graph.nodes if node.op == "output"]
     node = output.args[0]
     module = modules[str(node.target)] if node.op == "call_module" else None
@@ -231,7 +232,7 @@ def _leave_out_ending(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> 
 
 
 def _argument(node: fx.Node, place: int, name: str) -> Any:
-    """An argument that is given by place or by name; None where it is not."""
+    """An argument that is given by place or by name, or None if it is not given."""
     return node.args[place] if len(node.args) > place else node.kwargs.get(name)
 
 

@@ -1,4 +1,4 @@
-"""A gain and an offset a channel, where no layer takes them in: input normalization, batch norm on its own."""
+"""A gain and an offset for each channel that belong to no layer: input normalization, or batch norm on its own."""
 
 from __future__ import annotations
 

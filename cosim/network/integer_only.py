@@ -1,8 +1,8 @@
-"""Networks of XNOR or shifts: from the first quantizer to the logits nothing but integers.
+"""Networks of XNOR or shifts, which compute with integers alone from the first quantizer to the logits.
 
-Where weights are odd integers, sums of +-2^j, a product of bits is an XNOR and a sum of products a population count;
-where they are zero or signed powers of two, a product is a shift. Between two layers a table of integers takes the
-place of scale, bias, activation function and quantizer, which are a function of an integer sum.
+If weights are odd integers, they are sums of +-2^j: a product of bits is an XNOR, and a sum of products a population
+count. If weights are zero or signed powers of two, a product is a shift. Scale, bias, activation function and quantizer
+between two layers are a function of an integer sum, so a table of integers replaces them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _ON_INTEGERS = ("max_pool2d", "flatten")
 
 
 class IntegerNetwork:
-    """A chain of layers whose sums are made of XNOR, population counts and shifts; equal to the network bit for bit.
+    """A chain of layers that computes with XNOR, population counts and shifts, bit for bit equal to the network.
 
     Raises:
-        NetworkError: a layer's weights are of neither kind, or a step between layers is no function of single values.
+        NetworkError: a layer's weights are of neither kind, or a step between layers does not work on single values.
     """
 
     def __init__(self, network: Network) -> None:
@@ -86,8 +86,11 @@ def bitwise_sums(layer: LayerSpec, activations: np.ndarray) -> np.ndarray:
 
 
 def _xnor_sums(rows: np.ndarray, weights: np.ndarray, bits: int) -> np.ndarray:
-    """With weights sum 2^j W_j, W_j = +-1, and bits a: sum W a = (sum W A + sum W) / 2 for A = 2 a - 1, and sum W A is
-    the number of rows less twice the number of differing ones."""
+    """Layer sums by XNOR and population counts.
+
+    A weight is the sum of 2^j W_j with W_j = +-1. For bits a and A = 2 a - 1, sum W a = (sum W A + sum W) / 2, and
+    sum W A is the number of rows less twice the number of rows in which W and A differ.
+    """
     depth = weights.shape[2]
     planes = max(1, int(np.abs(weights).max()).bit_length())
     places = (weights + 2**planes - 1) // 2
@@ -103,7 +106,7 @@ def _xnor_sums(rows: np.ndarray, weights: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _shift_sums(rows: np.ndarray, weights: np.ndarray, bits: int) -> np.ndarray:
-    """Activations are added and subtracted by the sign of the weights of one power, and the result is shifted."""
+    """Layer sums by shifts: for each power, activations are added or subtracted by sign, and the result is shifted."""
     sums = np.zeros((*rows.shape[:4], weights.shape[1]), np.int64)
     for power in range(int(np.abs(weights).max()).bit_length()):
         signs = np.sign(weights) * (np.abs(weights) == 1 << power)
@@ -113,7 +116,7 @@ def _shift_sums(rows: np.ndarray, weights: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _packed(bits: np.ndarray) -> np.ndarray:
-    """Zeros and ones along the last axis in words of 64 bits."""
+    """Pack zeros and ones along the last axis into words of 64 bits."""
     packed = np.packbits(bits.astype(np.uint8), axis=-1)
     missing = -packed.shape[-1] % 8
     return np.ascontiguousarray(np.pad(packed, [(0, 0)] * (packed.ndim - 1) + [(0, missing)])).view(np.uint64)
@@ -136,7 +139,7 @@ def _padded(layer: LayerSpec, activations: Tensor) -> Tensor:
 
 
 def _table(layer: LayerSpec, steps: list[SoftwareStep], behind: LayerSpec) -> tuple[int, np.ndarray]:
-    """The smallest sum of a layer, and from it on the activations behind: (outputs, sums)."""
+    """The smallest sum of a layer, and the activations behind it for every sum from there on: (outputs, sums)."""
     largest = 2**layer.activation_bits - 1
     low = largest * int(layer.weight.clamp(max=0).sum(dim=(1, 2, 3)).min())
     high = largest * int(layer.weight.clamp(min=0).sum(dim=(1, 2, 3)).max())
@@ -150,7 +153,7 @@ def _table(layer: LayerSpec, steps: list[SoftwareStep], behind: LayerSpec) -> tu
 
 
 def _steps_between(network: Network) -> list[list[SoftwareStep]]:
-    """The software steps behind each layer but the last."""
+    """The software steps behind each layer except the last."""
     between: list[list[SoftwareStep]] = []
     previous = network.steps[0].inputs
     for step in network.steps:

@@ -1,4 +1,4 @@
-"""The quantized network as the arrays see it: integer layers, and the software steps between them."""
+"""The quantized network: integer layers for the arrays, and the software steps between them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def check_name(name: object, what: str) -> None:
-    """Refuse a name that could mean something in a netlist or a path.
+    """Refuse a name that could have a meaning in a netlist or a path.
 
     Raises:
-        NetworkError: it holds more than letters, digits, `_`, `.` and `-`, starts with one of the last two, or is long.
+        NetworkError: the name holds more than letters, digits, `_`, `.` and `-`, starts with one of the last two, or is
+            too long.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise NetworkError(
@@ -32,13 +33,13 @@ def check_name(name: object, what: str) -> None:
 
 
 def step_name(path: str) -> str:
-    """The path of a module as a name that `check_name` takes, but for its length: other characters become `_`."""
+    """The path of a module as a name that `check_name` accepts, except for its length: other characters become `_`."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", path)
     return f"_{name}" if name.startswith((".", "-")) else name
 
 
 def _are_counts(values: object, length: int) -> bool:
-    """Whether `values` is a tuple of so many whole numbers."""
+    """Whether `values` is a tuple of `length` whole numbers."""
     return isinstance(values, tuple) and len(values) == length and all(type(value) is int for value in values)
 
 
@@ -51,17 +52,18 @@ class LayerSpec:
         y[o] = output_scale[o] * sum(weight[o] * a) + output_bias[o]
 
     so that everything between the activation quantizer and the output scale is exact in integers. Padding is
-    `input_zero_point`, which stands for a real zero; what it adds to the sums is in `output_bias`.
-    A linear layer is a 1x1 convolution of a 1x1 image.
+    `input_zero_point`, which stands for a real zero, and `output_bias` corrects what it adds to the sums. A linear
+    layer is a 1x1 convolution of a 1x1 image.
 
     Attributes:
         weight: (outputs, inputs / groups, kernel height, kernel width) signed integers.
         weight_bits: 1 to 8; a weight w of output o is stored as level w + zero_point[o] in 0..2^weight_bits - 1.
         zero_point: (outputs,) int32 levels that stand for weight 0.
-        activation_bits: 1 to 8, the bit planes a read is made of.
-        output_scale, output_bias: (outputs,) float32; batch norm, if any, is in them.
+        activation_bits: 1 to 8, the number of bit planes.
+        output_scale: (outputs,) float32; it includes batch norm, if any.
+        output_bias: (outputs,) float32; it includes batch norm, if any.
         input_zero_point: the activation that stands for a real zero, 0..2^activation_bits - 1.
-        partial_sums: how the arrays it was trained for digitize its sums, which software then does too; None for exact
+        partial_sums: how the arrays that it was trained for digitize its sums, and software as well; None for exact
             sums.
     """
 
@@ -163,11 +165,11 @@ class LayerSpec:
         return self.weight.to(torch.int32) + self.zero_point[:, None, None, None]
 
     def geometry(self) -> dict[str, Any]:
-        """How a kernel moves over activations that are padded already: keyword arguments of `conv2d`."""
+        """Keyword arguments of `conv2d` that say how a kernel moves over activations, which are padded already."""
         return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
 
     def quantize_input(self, x: Tensor) -> Tensor:
-        """Unsigned integer activations of x, padded, as a float32 image (n, inputs, height, width)."""
+        """Quantize x to unsigned integer activations: a padded float32 image (n, inputs, height, width)."""
         if self.kind == "linear":
             x = x[:, :, None, None]
         if x.ndim != 4 or x.shape[1] != self.inputs:
@@ -188,9 +190,10 @@ class LayerSpec:
 
 
 def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
-    """Sums of a layer in software, (n, outputs, height, width), held in float32: exact, or digitized as it was trained.
+    """Sums of a layer in software, (n, outputs, height, width) in float32: exact, or digitized as it was trained for.
 
     Args:
+        layer: the layer.
         activations: (n, inputs, height, width) unsigned integers, padded.
     """
     if layer.partial_sums is not None:
@@ -216,9 +219,12 @@ _SOFTWARE: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class SoftwareStep:
-    """A step that stays in software, with its arguments: relu, relu6, leaky_relu, flatten, max_pool2d, avg_pool2d,
-    adaptive_avg_pool2d as in torch, affine (a gain and an offset a channel, or one for all), add (two inputs) and
-    concat (of channels, any number of inputs)."""
+    """A step that stays in software, with its arguments.
+
+    The kinds relu, relu6, leaky_relu, flatten, max_pool2d, avg_pool2d and adaptive_avg_pool2d are as in torch. The kind
+    affine has a gain and an offset for each channel, or one for all. The kind add has two inputs, and concat, which
+    joins channels, any number of inputs.
+    """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -236,7 +242,7 @@ class SoftwareStep:
 
 @dataclass(frozen=True)
 class Step:
-    """An operation of a network, what it is called, and the steps whose results it takes (IMAGES: the images)."""
+    """An operation of a network, with its name, and the steps whose results it takes (IMAGES for the images)."""
 
     name: str
     operation: LayerSpec | SoftwareStep
@@ -247,7 +253,7 @@ IMAGES = "images"
 
 
 def chain(operations: Iterable[LayerSpec | SoftwareStep]) -> list[Step]:
-    """Steps that each take the result of the one before; software steps are named by kind and number."""
+    """Steps that each take the result of the step before. Software steps are named by kind and number."""
     steps: list[Step] = []
     for number, operation in enumerate(operations, 1):
         name = operation.name if isinstance(operation, LayerSpec) else f"{operation.name}.{number}"
@@ -256,15 +262,15 @@ def chain(operations: Iterable[LayerSpec | SoftwareStep]) -> list[Step]:
 
 
 class Network(nn.Module):
-    """A quantized classifier: integer layers and software steps, each taking the results of earlier ones.
+    """A quantized classifier: integer layers and software steps, each of which takes the results of earlier ones.
 
     Attributes:
-        name: what the network is called in decks and results.
+        name: name of the network in decks and results.
         input_shape: (channels, height, width) of an image with values in 0..1.
-        steps: in an order in which each finds its inputs; the last gives the logits. A plain list of LayerSpec and
-            SoftwareStep is a chain.
-        float_weights: layer name to (weight, bias) of the float network it was quantized from, or None.
-        card: free facts about it (recipe, seed, data, accuracies).
+        steps: the steps, each after those that it takes its inputs from; the last one gives the logits. A plain list of
+            LayerSpec and SoftwareStep is a chain.
+        float_weights: layer name -> (weight, bias) of the float network that it was quantized from, or None.
+        card: any facts that its author noted about it (recipe, seed, data, accuracies).
         source: what `load_network` was given, or the name.
     """
 
@@ -342,7 +348,7 @@ class Network(nn.Module):
             return self._run(images.float(), compute)
 
     def _run(self, images: Tensor, compute: Callable[[LayerSpec, Tensor], Tensor]) -> Tensor:
-        """The last step's result, with `compute` for the layers; results are dropped after their last use."""
+        """The result of the last step. `compute` computes the layers, and results are dropped after their last use."""
         last_use = {needed: number for number, step in enumerate(self.steps) for needed in step.inputs}
         results = {IMAGES: images}
         for number, step in enumerate(self.steps):
@@ -375,6 +381,6 @@ class Network(nn.Module):
 
 
 def _steps(given: Sequence[Step | LayerSpec | SoftwareStep]) -> list[Step]:
-    """Steps as given, or a chain of operations."""
+    """The given steps, or a chain if operations are given."""
     steps = [step for step in given if isinstance(step, Step)]
     return steps if steps else chain(operation for operation in given if not isinstance(operation, Step))

@@ -33,7 +33,7 @@ _NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.u
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a weights file lies."""
+    """The path of the card that belongs to a weights file."""
     return path.with_suffix(".json")
 
 
@@ -43,11 +43,11 @@ def shipped_networks() -> list[str]:
 
 
 def load_network(name: str | Path) -> Network:
-    """A network by the name of a shipped one, or by the path of its safetensors file.
+    """Load a network by the name of a shipped network, or by the path of its safetensors file.
 
     Raises:
-        NetworkError: no such network, a file that is not safetensors, a card that does not fit the weights,
-            weights that are NaN, infinite or beyond the levels.
+        NetworkError: there is no such network, the file is not safetensors, the card does not fit the weights, or
+            weights are NaN, infinite or beyond the levels.
     """
     path = Path(name)
     if path.suffix != ".safetensors" and not is_file(path):
@@ -102,16 +102,18 @@ def load_network(name: str | Path) -> Network:
 
 
 def check_weights_path(path: Path) -> None:
-    """Raise NetworkError unless a path is one that networks are written to."""
+    """Raise NetworkError unless networks can be written to a path, by its name."""
     if path.suffix != ".safetensors":
         raise NetworkError(f"networks are written as .safetensors, found {path.name!r}: rename it")
 
 
 def save_network(network: Network, path: str | Path, *, force: bool = False) -> None:
-    """Write `path` (.safetensors) and its card beside it (.json); each is written whole.
+    """Write `path` (.safetensors) and its card beside it (.json), such that no reader sees a part of either.
 
     Args:
-        force: replace whatever lies there; else only weights in safetensors and the card of a network are replaced.
+        network: the network.
+        path: the path of the weights.
+        force: whether to replace any files; otherwise only weights in safetensors and cards of networks are replaced.
 
     Raises:
         NetworkError: `path` does not end in .safetensors.
@@ -150,7 +152,7 @@ def save_network(network: Network, path: str | Path, *, force: bool = False) -> 
 
 
 def _check_replaceable(path: Path) -> None:
-    """Raise OutputError where weights, or their card, would replace something else."""
+    """Raise OutputError if the weights or their card would replace something else."""
     remedy = "choose another name, or pass force=True to replace it"
     if os.path.lexists(path):
         try:
@@ -251,7 +253,7 @@ def _float_weights(names: list[str], tensors: dict[str, Tensor], path: Path) -> 
 
 
 def _try(network: Network) -> None:
-    """Raise NetworkError unless a blank image goes through the network, and through its float twin, to logits."""
+    """Raise NetworkError unless the network and its float version turn a blank image into logits."""
     if math.prod(network.input_shape) > _LARGEST_IMAGE:  # a damaged card must not fill the memory
         raise NetworkError(
             f"network {network.name!r} takes images of shape {tuple(network.input_shape)}, expected at most "

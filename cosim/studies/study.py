@@ -1,4 +1,4 @@
-"""What a study is, and how its trials are run: side by side, each result kept, the table and the plot made of them."""
+"""A study, and how its trials are run: side by side, with each result kept, and a table and a plot at the end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class Study:
     """A question and the trainings that answer it.
 
     Attributes:
-        name, question: what it is called, and asks.
-        trials: the trainings for so many seeds.
-        seeds: how many there are if nothing else is asked.
-        table: results -> rows of text, headings first.
+        name: name of the study.
+        question: the question that it answers.
+        trials: number of seeds -> the trainings.
+        seeds: default number of seeds.
+        table: results -> rows of text, with the headings first.
         draw: results -> plot.
     """
 
@@ -51,11 +52,11 @@ def run_study(
     workers: int | None = None,
     device: str = "auto",
 ) -> Rows:
-    """Run what has no result yet, then write `table.md`, `results.json` and `plot.png` into `folder`.
+    """Run the trials that have no result yet, then write `table.md`, `results.json` and `plot.png` into `folder`.
 
     Args:
         seeds: trainings of each kind; None for the study's own number.
-        workers: trainings side by side; None for one a core.
+        workers: number of trainings side by side; None for one for each core.
 
     Returns:
         the results, in the order of the trials.
@@ -92,7 +93,7 @@ def _side_by_side(
     device: str,
     workers: int,
 ) -> None:
-    """Call `work` on every trial, in processes of their own where there are several."""
+    """Call `work` on every trial. If there are several trials, they run in processes of their own."""
     with progress.progress_bar(title, len(trials), lines=False) as advance:
         if workers == 1 or len(trials) < 2:
             for trial in trials:
@@ -120,7 +121,7 @@ def _side_by_side(
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """A table; the first row is the heading."""
+    """A table in Markdown. The first row is the heading."""
     head, *body = rows
     lines = [head, ["---"] * len(head), *body]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""One training of a study: what it is, and its result, kept on disk."""
+"""One training of a study, and its result, which is kept on disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Trial:
     """A network trained with quantizers from a float network, and tested.
 
     Attributes:
-        label: what tells the trials of a study apart; a file name.
+        label: name of the trial, which is unique in the study, and a file name.
         recipe: name of the recipe.
         options: of `Quantization`, without arrays.
         arrays: configuration overrides of the arrays that digitize partial sums; none for exact sums.
@@ -84,7 +84,7 @@ class Trial:
 
 
 def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> None:
-    """Train the float network a trial begins with, or find it trained."""
+    """Train the float network that a trial begins with, unless it has been trained already."""
     plan = trial.plan()
     stem = trial.float_stem(folder)
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> N
 
 
 def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dict[str, Any]:
-    """Train and test; the result and the network are written below `folder`, and returned."""
+    """Train and test. The result and the network are written below `folder`, and returned."""
     started, plan, how = time.monotonic(), trial.plan(), trial.quantization()
     images = load_dataset(plan.dataset, "train", data)
     test = load_dataset(plan.dataset, "test", data)
@@ -126,7 +126,7 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
 
 
 def _noisy(prepared: torch.fx.GraphModule, trial: Trial) -> Callable[[Tensor], Tensor]:
-    """The module with noise before every code, and nothing else of training."""
+    """The module with noise before every code, but otherwise in evaluation mode."""
     torch.manual_seed(trial.seed)
     for module in prepared.modules():
         if isinstance(module, PartialSumQuantizer):
@@ -136,7 +136,7 @@ def _noisy(prepared: torch.fx.GraphModule, trial: Trial) -> Callable[[Tensor], T
 
 
 def _differing(network: Network, test: Dataset) -> int:
-    """Logits that integers alone give otherwise."""
+    """Number of logits that differ if they are computed with integers alone."""
     integers, batch = IntegerNetwork(network), 250
     with torch.no_grad():
         return sum(

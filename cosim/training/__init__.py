@@ -1,4 +1,4 @@
-"""How a network is made: quantizers, fitting, the quantization of a trained module, recipes."""
+"""Makes networks: quantizers, the training loop, quantization of trained modules, and recipes."""
 
 from cosim.training.quantize import Quantization, finetune, quantize
 

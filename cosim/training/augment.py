@@ -12,12 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image, each by its own random amount.
+    """How training images are distorted, each by a random amount of its own.
 
     Attributes:
-        rotate_degrees, zoom, shift_pixels: largest rotation, relative zoom and shift, interpolated.
-        crop_pixels: pad by so many zeros, then crop back at a random place.
-        flip: mirror every other image left to right.
+        rotate_degrees: largest rotation, with interpolation.
+        zoom: largest relative zoom, with interpolation.
+        shift_pixels: largest shift, with interpolation.
+        crop_pixels: number of zeros with which images are padded before they are cropped at a random place.
+        flip: whether to mirror half of the images left to right.
     """
 
     rotate_degrees: float = 0.0

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: everything that decides how it goes on, in one safetensors file. Nothing is unpickled."""
+"""Checkpoints of a training: one safetensors file holds all that decides how it continues. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def load_checkpoint(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     identity: dict[str, Any],
 ) -> list[dict[str, float]]:
-    """Put a training where its checkpoint was written, and return its history.
+    """Restore the state of a training from its checkpoint, and return its history.
 
     Raises:
-        NetworkError: no checkpoint, a damaged one, or that of another network or training.
+        NetworkError: the checkpoint is missing or damaged, or it belongs to another network or training.
     """
     remedy = f"remove {path} to begin anew, or write to another file"
     try:
@@ -97,7 +97,7 @@ def load_checkpoint(
 
 
 def digest_of(net: nn.Module) -> str:
-    """SHA-256 of a network's parameters and statistics, for the identity of what begins with them."""
+    """SHA-256 of a network's parameters and statistics, for the identity of trainings that begin with them."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""A traced module with quantizers becomes the steps of a network: integers, scales and software steps."""
+"""Exports a traced module with quantizers as the steps of a network: integers, scales and software steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class _Understood:
-    """A node as a software step: its kind, arguments, and nodes it takes."""
+    """A node that is a software step: its kind, its arguments, and the nodes that it takes."""
 
     kind: str
     arguments: dict[str, Any]
@@ -113,7 +113,7 @@ class Exporter:
         self.names[node] = step.name
 
     def _free_name(self, node: fx.Node) -> str:
-        """What a node's step is called: its module's path, or the node's own name; numbered where that is taken.
+        """The name of a node's step: its module's path, or the node's own name, with a number if that is taken.
 
         Raises:
             NetworkError: the name is too long.
@@ -128,7 +128,7 @@ class Exporter:
         return name
 
     def _norm_of(self, node: fx.Node) -> _Norm | None:
-        """The batch norm that alone uses a layer's result."""
+        """The batch norm that uses a layer's result, if nothing else does."""
         if not isinstance(self.modules.get(str(node.target)), QuantizedLayer) or len(node.users) != 1:
             return None
         (user,) = node.users
@@ -137,7 +137,7 @@ class Exporter:
 
 
 def check_understood(traced: fx.GraphModule) -> None:
-    """Raise NetworkError for the first node of a graph, with quantizers or yet without, that no step can be."""
+    """Raise NetworkError for the first node of a graph, with or without quantizers, that cannot become a step."""
     modules = dict(traced.named_modules(remove_duplicate=False))
     for node in traced.graph.nodes:
         module = modules[str(node.target)] if node.op == "call_module" else None
@@ -146,7 +146,7 @@ def check_understood(traced: fx.GraphModule) -> None:
 
 
 def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
-    """A node as a software step; raises NetworkError for what has none."""
+    """The software step of a node. Raises NetworkError if there is none."""
     tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
     match module:
         case nn.ReLU():
@@ -182,7 +182,7 @@ def _not_understood(node: fx.Node, module: nn.Module | None) -> NetworkError:
 
 
 def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Understood | None:
-    """A function or method call as a software step; None if any of its arguments says more than the step can."""
+    """The software step of a function or method call, or None if the step cannot express one of its arguments."""
     if name not in _CALLS:
         return None
     given = {**dict(zip(_CALLS[name], node.args[1:], strict=False)), **node.kwargs}
@@ -225,9 +225,9 @@ def _pooling(module: Any, also: str) -> dict[str, Any]:
 
 
 def layer_spec(name: str, module: QuantizedLayer, norm: _Norm | None) -> LayerSpec:
-    """The integers of a quantized layer, the batch norm behind it in scale and bias.
+    """The integers of a quantized layer. Its scale and bias include the batch norm behind it.
 
-    An input whose zero is not the integer 0 adds zero_point * sum(weight) to every sum; that goes to the bias.
+    An input whose zero is not the integer 0 adds zero_point * sum(weight) to every sum, which the bias corrects.
     """
     layer, weight, activation = module.layer, module.weight_quantizer, module.input_quantizer
     gain, offset = fold_norm(layer, norm)
@@ -252,7 +252,7 @@ def layer_spec(name: str, module: QuantizedLayer, norm: _Norm | None) -> LayerSp
 
 
 def fold_norm(layer: nn.Conv2d | nn.Linear, norm: _Norm | None) -> tuple[Tensor, Tensor]:
-    """Per-output gain and offset of a layer's bias and of the batch norm behind it, on its running statistics."""
+    """Gain and offset of each output, from a layer's bias and the running statistics of the batch norm behind it."""
     outputs = layer.weight.shape[0]
     bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(outputs)
     if norm is None:

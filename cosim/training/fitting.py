@@ -33,17 +33,18 @@ class Course:
     """How a network is fitted.
 
     Attributes:
-        title: what the progress bar says.
-        epochs, rate: of the one-cycle schedule; the rate is the largest. Momentum goes from 0.95 to 0.85 and back.
-        batch: images a step.
+        title: title of the progress bar.
+        epochs: number of epochs of the one-cycle schedule. Momentum goes from 0.95 to 0.85 and back.
+        rate: largest learning rate of the schedule.
+        batch: number of images in a step.
         optimizer: "adam", or "sgd" with Nesterov momentum.
-        weight_decay: L2 on the weights of layers and on trained clips, on nothing else; on clips at least
-            `CLIP_DECAY`, without which they never shrink.
-        precision: of the convolutions.
-        norm: whether batch norm takes statistics of the batch: "train" does until the last tenth of the epochs, at
-            least the last, "keep" never.
-        checkpoint: file to continue from and to save every epoch in, or None.
-        identity: what a checkpoint must agree on to be continued.
+        weight_decay: L2 decay of the weights of layers and of trained clips, and of nothing else. For clips it is at
+            least `CLIP_DECAY`, without which they never shrink.
+        precision: number format of the convolutions.
+        norm: whether batch norm uses the statistics of the batch. With "train" it does, except in the last tenth of the
+            epochs, or at least the last epoch. With "keep" it never does.
+        checkpoint: file to continue from, and to save every epoch in; None for neither.
+        identity: facts that a checkpoint must agree with to be continued.
     """
 
     title: str
@@ -69,7 +70,7 @@ class Epoch:
 
 @contextmanager
 def repeatable(seed: int, threads: int = 1) -> Iterator[None]:
-    """Random numbers from a seed, and sums in the order of so many threads, however many cores there are."""
+    """Make random numbers depend on a seed, and sums on a number of threads, but not on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -81,10 +82,10 @@ def repeatable(seed: int, threads: int = 1) -> Iterator[None]:
 
 
 def pick_device(asked: str) -> torch.device:
-    """The device asked for; "auto" is the GPU where there is one.
+    """The device that was asked for. "auto" is the GPU if there is one.
 
     Raises:
-        MachineError: it is not there.
+        MachineError: there is no such device.
     """
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -173,14 +174,14 @@ def _kept(course: Course) -> str:
 
 
 def _check_ranges(net: nn.Module, place: str, what: str) -> None:
-    """Refuse quantizers whose range is nothing, or no number."""
+    """Refuse quantizers whose range is empty, or not finite."""
     for name, module in net.named_modules():
         if isinstance(module, Quantizer) and not module.is_sound():
             raise NetworkError(f"{place}: the range of {name!r} {what}")
 
 
 def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
-    """Training mode; batch norm as the course says; quantizers as narrow as the epoch asks."""
+    """Set training mode, batch norm as the course says, and the quantizers' annealing for the epoch."""
     resting = epoch >= course.epochs - max(1, course.epochs // 10)
     net.train()
     for module in net.modules():
@@ -192,7 +193,7 @@ def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
 
 
 def _optimizer(net: nn.Module, course: Course) -> torch.optim.Optimizer:
-    """Weights of layers and trained clips decay, nothing else does."""
+    """Make the optimizer. Only weights of layers and trained clips decay."""
     weights = [module.weight for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     clips = [module.clip for module in net.modules() if isinstance(module, ClippedQuantizer)]
     known = {id(parameter) for parameter in (*weights, *clips)}

@@ -49,15 +49,17 @@ class Quantization:
     """How a module is quantized.
 
     Attributes:
-        weight_bits, activation_bits: 1 to 8; weights of more bits than a cell holds take several cells.
+        weight_bits: 1 to 8; weights with more bits than a cell take several cells.
+        activation_bits: 1 to 8.
         weight_quantizer: "step" and "threshold" are symmetric, "asymmetric" has a zero point; for 1 to 3 bits
             "expected" on odd integers (XNOR), "odd" on the same straight through, "power-of-two" (shift; 2 to 4 bits).
         activation_quantizer: "step", "clip" as of PACT, or "expected" for 1 to 3 bits. An input that is negative
             somewhere gets an asymmetric quantizer in any case.
-        per_channel: one range for each output's weights instead of one for all.
+        per_channel: whether the weights of each output have a range of their own, instead of one range for all.
         arrays: the configuration of arrays whose converters digitize the partial sums, or None for exact sums; its
             `run.layers` says which layers are on arrays.
-        rounding, noise_lsb: of `PartialSumQuantizer`, in training.
+        rounding: as in `PartialSumQuantizer`, for training.
+        noise_lsb: as in `PartialSumQuantizer`, for training.
     """
 
     weight_bits: int = 4
@@ -145,16 +147,20 @@ def finetune(
     circuit will use. The float weights beside the network are those before.
 
     Args:
-        module, options: as for `quantize`.
+        module: as for `quantize`.
         images: (n, channels, height, width) training images with values in 0..1.
         labels: (n,) classes, whole numbers from 0.
-        epochs, batch, rate, seed: of the training; rate > 0.
-        calibration_images: how many of the first images fit the ranges before.
-        checkpoint: file that keeps the last epoch and that an interrupted training goes on from, or None.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        epochs: number of epochs.
+        batch: number of images in a step.
+        rate: largest learning rate, > 0.
+        seed: seed of the training.
+        calibration_images: how many of the first images the ranges are fitted to before training.
+        checkpoint: file that keeps the last epoch, from which an interrupted training continues, or None.
+        device: "auto" (a GPU if there is one), "cpu" or "cuda".
+        options: as for `quantize`.
 
     Raises:
-        NetworkError: as for `quantize`; labels that are no classes of the module; or training diverged.
+        NetworkError: as for `quantize`; or labels are not classes of the module; or training diverged.
     """
     counts = (epochs, batch, calibration_images)
     if not all(isinstance(count, int) and count >= 1 for count in counts) or not 0 < rate < math.inf:
@@ -182,9 +188,9 @@ def finetune(
 
 
 def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) -> fx.GraphModule:
-    """The module's graph with quantizers around its layers, fitted to calibration images; the module stays as it is.
+    """Put quantizers around the layers of a module's graph, and fit them to calibration images.
 
-    What comes back can be exported, and its float network gives what the module gives.
+    The module itself is not changed. The result can be exported, and its float network gives what the module gives.
 
     Raises:
         NetworkError: as for `quantize`.
@@ -199,7 +205,7 @@ def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) ->
 
 
 def _check_same(network: Network, images: Tensor, traced: Trace) -> None:
-    """Refuse a network whose float twin is not the module: what its graph does not show is lost in tracing."""
+    """Refuse a network whose float version differs from the module, since tracing loses what a graph does not show."""
     with torch.no_grad():
         found = traced.ending(network.forward_float(images))
     difference, largest = math.inf, traced.given.abs().max().item()
@@ -214,7 +220,7 @@ def _check_same(network: Network, images: Tensor, traced: Trace) -> None:
 
 
 def to_network(prepared: fx.GraphModule, images: Tensor, name: str, facts: dict[str, Any]) -> Network:
-    """The integers of what `prepare` made, for images of that shape."""
+    """Turn the result of `prepare` into an integer network, for images of the given shape."""
     steps, float_weights = Exporter(prepared).steps()
     _, channels, height, width = images.shape
     network = Network(name, (channels, height, width), steps, float_weights=float_weights)
@@ -252,7 +258,7 @@ def _check_labels(labels: Tensor, images: int, classes: int) -> None:
 
 
 def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> None:
-    """Put quantizers around the layers of a traced module, each fitted to what those before it let through."""
+    """Put quantizers around the layers of a traced module. Each is fitted to the output of those before it."""
     layers = [(key, layer) for key, layer in traced.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     on_arrays = _on_arrays(layers, how)
     for key, layer in layers:

@@ -1,4 +1,4 @@
-"""A layer with quantizers, as it stands in a module that is being calibrated or trained."""
+"""A layer with quantizers, as a part of a module that is being calibrated or trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cosim.training.quantizers import Quantizer
 
 
 class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose input and weight, and if wanted its partial sums, pass through quantizers."""
+    """A Conv2d or Linear whose input and weight, and optionally its partial sums, pass through quantizers."""
 
     def __init__(
         self,

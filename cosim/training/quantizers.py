@@ -63,19 +63,19 @@ class _Grid(torch.autograd.Function):
 
 
 def sum_like(values: Tensor, like: Tensor) -> Tensor:
-    """Sum over what `like` is broadcast along, in float32 whatever the precision of the values."""
+    """Sum over the axes along which `like` is broadcast, in float32 for values of any precision."""
     if like.ndim == 0:
         return values.sum(dtype=torch.float32)
     return values.to(torch.float32).sum_to_size(like.shape)
 
 
 class Quantizer(nn.Module, ABC):
-    """What the quantizers share: integers low..high, and a range that starts from the first values seen.
+    """What all quantizers have in common: integers low..high, and a range that starts from the first values seen.
 
     Args:
-        bits: 1 to 8.
-        signed: integers -2^(b-1)..2^(b-1)-1, else 0..2^b-1.
-        channels: None for one range a layer, or the length of the first axis for one range a channel.
+        bits: number of bits b, 1 to 8.
+        signed: whether the integers are -2^(b-1)..2^(b-1)-1, instead of 0..2^b-1.
+        channels: None for one range for the layer, or the length of the first axis for one range for each channel.
 
     Raises:
         NetworkError: bits are out of range.

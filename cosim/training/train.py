@@ -1,4 +1,4 @@
-"""Training a recipe: a float network first, then the same network with quantizers, then its integers."""
+"""Trains a recipe: first a float network, then the same network with quantizers, and converts it to integers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ def train(
     """Train a recipe's network and return its integer form, with its float weights beside it.
 
     Args:
-        training: training images; the test images are never seen here.
-        how: the quantization; left out, that of `cosim.quantize`.
-        seed: fixes weights, order and distortions.
-        checkpoints: path without suffix of the files `.float.checkpoint` and `.quantized.checkpoint`, written every
-            epoch; where they exist training goes on from there, bit for bit on the same machine.
-        device: "cpu", "cuda", or "auto" for the GPU where there is one.
-        threads: of the sums on a CPU; another number rounds, and so ends, differently.
+        recipe: the recipe.
+        training: the training images; the test images are not used here.
+        how: the quantization; None for that of `cosim.quantize`.
+        seed: decides weights, order and distortions.
+        checkpoints: path without suffix of the files `.float.checkpoint` and `.quantized.checkpoint`, which are written
+            every epoch. If they exist, training continues from there, bit for bit on the same machine.
+        device: "cpu", "cuda", or "auto" for the GPU if there is one.
+        threads: number of threads for sums on a CPU; another number rounds differently, and gives another network.
 
     Raises:
         NetworkError: training diverged, or a checkpoint belongs to another training.
-        MachineError: the device is not there.
+        MachineError: there is no such device.
     """
     how = how or Quantization()
     started = time.monotonic()
@@ -119,7 +120,7 @@ def float_twin(float_net: nn.Module, training: Dataset) -> dict[str, tuple[Tenso
 
 
 def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, threads: int) -> dict[str, Any]:
-    """What two trainings must share for one to continue the other."""
+    """The facts that two trainings must have in common for one to continue the other."""
     return {
         "recipe": recipe.name,
         "schedule": asdict(schedule),
@@ -149,7 +150,7 @@ def _course(
 
 
 def checkpoint_path(stem: Path, phase: str) -> Path:
-    """Where a phase of a training, "float" or "quantized", keeps its checkpoint."""
+    """The path at which a phase of a training, "float" or "quantized", keeps its checkpoint."""
     return stem.with_name(f"{stem.name}.{phase}.checkpoint")
 
 

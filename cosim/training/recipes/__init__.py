@@ -1,4 +1,4 @@
-"""Recipes: what each network is made of and how it is trained, one file each."""
+"""Recipes: the structure of each network and how it is trained, each in a file of its own."""
 
 from cosim.errors import NetworkError, nearest
 from cosim.training.recipes import alexnet, digits, lenet5, mnist, resnet20, vgg

@@ -1,4 +1,4 @@
-"""What a recipe is: a network, the data it is for, and a schedule."""
+"""A recipe: a network, the data set that it is for, and a training schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cosim.training.augment import Augmentation
 
 @dataclass(frozen=True)
 class Schedule:
-    """A stretch of training: epochs on a one-cycle schedule with this largest learning rate."""
+    """A phase of training: its epochs, and the largest learning rate of its one-cycle schedule."""
 
     epochs: int
     rate: float
@@ -24,13 +24,14 @@ class Recipe:
     """A network and how it is trained: first in float, then with quantizers in place.
 
     Attributes:
-        name: what `cosim train` calls it.
+        name: its name for `cosim train`.
         dataset: name of the data set.
-        build: makes the float network, any module `cosim.quantize` understands.
-        float_schedule, quantized_schedule: before and after quantizers go in.
-        shortened: why the schedule is shorter than the network deserves, or nothing.
+        build: makes the float network, which may be any module that `cosim.quantize` understands.
+        float_schedule: schedule of the float network.
+        quantized_schedule: schedule after quantizers are put in place.
+        shortened: why the schedule is shorter than it should be, or an empty text.
         optimizer: "adam", or "sgd" with Nesterov momentum.
-        precision: of the convolutions in training; sums, weights and integers stay float32.
+        precision: number format of the convolutions in training; sums, weights and integers stay float32.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Recipe:
     def rescheduled(
         self, float_epochs: int | None = None, epochs: int | None = None, rate_factor: float = 1.0
     ) -> Recipe:
-        """The recipe with other epochs before and after quantizers go in, and with rates so many times as large."""
+        """The recipe with other numbers of epochs for the two schedules, and with learning rates times a factor."""
         before, after = self.float_schedule, self.quantized_schedule
         float_epochs, epochs = float_epochs or before.epochs, epochs or after.epochs
         longer = float_epochs > before.epochs or epochs > after.epochs
@@ -61,6 +62,6 @@ class Recipe:
 
     @property
     def schedule(self) -> str:
-        """The epochs in words, and why they are few: part of every result."""
+        """The epochs in words, and why they are few. It becomes a part of every result."""
         epochs = f"{self.float_schedule.epochs} + {self.quantized_schedule.epochs} epochs"
         return f"{epochs}, shortened {self.shortened}" if self.shortened else epochs
