@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the files that come with cosim."""
+"""Writes files either as a whole or not at all, and finds the files that come with cosim."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @functools.cache
 def source_digest(parts: tuple[str, ...], package: Path = _PACKAGE) -> str:
-    """SHA-256 of source files of cosim, so that nothing stored outlives the code that decided it.
+    """SHA-256 of source files of cosim, so that stored results are not used after the code that made them changes.
 
     Args:
-        parts: packages and files, as "netlist" and "experiments/bench.py"; those that are not there are left out.
+        parts: packages and files, such as "netlist" and "experiments/bench.py"; missing ones are left out.
+        package: folder of the package.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -81,7 +82,9 @@ def write_whole(path: Path, content: bytes | str, *, scratch: Path | None = None
     """Write `content` to `path` through a temporary file, so that no reader sees a part.
 
     Args:
-        scratch: where the temporary file lies, on the same disk; left out, beside `path`.
+        path: the file.
+        content: its content.
+        scratch: folder for the temporary file, on the same disk; None for the folder of `path`.
 
     Raises:
         MachineError: the disk is full.

@@ -1,7 +1,7 @@
-"""How a long job goes on: one bar on the terminal, with rate and time left; where there is none, a line now and then.
+"""Shows the progress of long jobs: one bar on the terminal, with rate and time left, or lines of a log without one.
 
-The first `progress_bar` that is opened owns the terminal. What is opened while it runs becomes a part of its note, so
-that each stretch of work can tell how it goes on without knowing who else does.
+The first `progress_bar` that is opened owns the terminal. Bars that are opened while it runs become a part of its note,
+so that each stretch of work can report its progress without knowing about the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-# Between lines where there is no terminal.
+# Seconds between lines of a log if there is no terminal.
 _LINE_S = 10.0
 # A time shorter than this is not told in a note.
 _SOON_S = 3.0
@@ -84,7 +84,7 @@ class _Bar:
 
 @dataclass
 class _Job:
-    """The bars that are open, outermost first, and where they are shown."""
+    """The open bars, the outermost first, and where they are shown."""
 
     bars: list[_Bar]
     shown: Progress
@@ -117,13 +117,13 @@ _job: _Job | None = None
 
 
 def quiet() -> None:
-    """Show nothing from here on: for worker processes, whose parent shows how the whole goes on."""
+    """Show nothing from here on. This is for worker processes, whose parent shows the progress of the whole job."""
     global _quiet
     _quiet = True
 
 
 def log(line: str) -> None:
-    """Say something for a log: printed to standard error where no bar is shown."""
+    """Print a line of a log to standard error, unless a bar is shown."""
     if not _console.is_terminal and not _quiet:
         print(line, file=sys.stderr, flush=True)
         if _job is not None:

@@ -45,7 +45,7 @@ _REMEDIES = {
     "DequantizeLinear": "export the float network, which cosim quantizes",
     "QuantizeLinear": "export the float network, which cosim quantizes",
 }
-# What a submodule, or a variable in the graph's forward, may not be called.
+# Names that neither a submodule nor a variable in the graph's forward may have.
 _RESERVED = {IMAGES, "self", *keyword.kwlist, *dir(fx.GraphModule({}, fx.Graph()))}
 _LONGEST_NAME = 56  # of the 64 letters of a layer's name; the rest is for a number
 

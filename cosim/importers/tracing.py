@@ -24,7 +24,7 @@ from cosim.importers.affine import arithmetic_as_affine, norm_as_affine
 from cosim.network.channel_affine import ChannelAffine
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-# What in-place functions are called without in-place; methods lose their last "_".
+# Names of in-place functions without their in-place form. Methods lose their last "_".
 _PURE: dict[str, Callable[..., Tensor]] = {
     "iadd": operator.add,
     "relu_": torch.relu,

@@ -14,7 +14,7 @@ from torch import Tensor
 from cosim.errors import NetworkError
 from cosim.network.layers import LayerSpec, Network, SoftwareStep
 
-# Functions of single values that do not fall: they may go into a table, and maxima may be taken behind it.
+# Functions of single values that never fall, so they can become a table, and maxima can be taken after it.
 _INTO_TABLE = ("relu", "relu6", "leaky_relu")
 _ON_INTEGERS = ("max_pool2d", "flatten")
 

@@ -25,7 +25,7 @@ from cosim.files import is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
 
 FORMAT = "cosim-network-1"
-# Numbers of an image.
+# Largest number of values in an image.
 _LARGEST_IMAGE = 1 << 24
 _GEOMETRY = ("stride", "padding", "dilation")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

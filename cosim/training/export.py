@@ -203,7 +203,7 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
     return _Understood(name, {key: value for key, value in given.items() if value is not None}, tensors[:1])
 
 
-# The arguments behind the first that are understood, in their order.
+# The arguments after the first that are understood, in order.
 _CALLS: dict[str, tuple[str, ...]] = {
     "relu": (),
     "relu6": (),

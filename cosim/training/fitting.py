@@ -19,12 +19,12 @@ from cosim.progress import log, progress_bar
 from cosim.training.checkpoint import load_checkpoint, save_checkpoint
 from cosim.training.quantizers import ClippedQuantizer, Quantizer
 
-# L2 that the loss of PACT has on its clips, where no other is asked for.
+# L2 decay of the clips in PACT's loss, if no other is given.
 CLIP_DECAY = 2e-4
 
 _LOWER = "lower the learning rate (`rate`, or --rate-factor of cosim train)"
 
-# Steps between looks at the loss: a look waits for the device.
+# Number of steps between reads of the loss, each of which waits for the device.
 _LOOK_EVERY = 10
 
 

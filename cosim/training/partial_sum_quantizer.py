@@ -31,8 +31,8 @@ _IMAGES_A_DRAW = 32
 class PartialSumQuantizer(nn.Module):
     """Digitizes the partial sums of a layer in the forward pass of training.
 
-    In evaluation mode codes are the nearest ones. In training the converter's noise is added, drawn anew for every
-    pattern and 32 images, and the gradient of a code by its sum is
+    In evaluation mode, sums are rounded to the nearest codes. In training, noise of the converter is added, which is
+    drawn anew for every pattern and every 32 images, and the gradient of a code by its sum is
 
         straight-through  1 (IMCQ)
         concrete          that of the sample (IMCAQ): a code g has the probability
@@ -40,9 +40,9 @@ class PartialSumQuantizer(nn.Module):
                           for a sum x in codes and logistic noise of width w; the sample is sum z g with
                           z = softmax((log p + Gumbel noise) / temperature), over the codes near x.
 
-    On average over all x the slope of a Concrete sample is 1. But sums are whole numbers of units, and a noise much
-    narrower than a unit gives them hardly a slope: with 0.1 codes and temperature 0.5 it is 0.28 on average, 1.1 in
-    standard deviation, where a code is two units wide, 0.006 where it is one.
+    On average over all x, the slope of a Concrete sample is 1. However, sums are whole numbers of units, and noise much
+    narrower than a unit gives them hardly any slope. With noise of 0.1 codes and temperature 0.5, the slope is 0.28 on
+    average, with a standard deviation of 1.1, if a code is two units wide, and 0.006 if it is one unit wide.
 
     A bit plane's share in the gradient of an activation of n bits is 1 / (2^n - 1) of what the plane counts.
 
@@ -101,7 +101,7 @@ class PartialSumQuantizer(nn.Module):
 def concrete_codes(
     lsb: Tensor, noise_lsb: float, temperature: float, highest: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless Concrete samples of the code of each sum, with their derivatives by the sum; shapes as `lsb`."""
+    """Yield endless Concrete samples of the code of each sum, with their derivatives by the sum, shaped as `lsb`."""
     width = noise_lsb * math.sqrt(3) / math.pi  # of a logistic distribution with this standard deviation
     reach = max(1, math.ceil(3 * noise_lsb))
     nearest = nearest_codes(lsb, highest).flatten()
@@ -133,12 +133,16 @@ def concrete_codes(
 
 @dataclass(frozen=True, eq=False)
 class LayerFacts:
-    """What a layer's quantizers and geometry are at the moment.
+    """The present state of a layer's quantizers, and its geometry.
 
     Attributes:
-        input_step, input_zero, input_bits: of the input quantizer.
-        weight_step, weight_zero: of the weight quantizer, for all outputs or (outputs, 1, 1, 1).
-        padding: of the convolution; geometry: its stride, dilation and groups.
+        input_step: step of the input quantizer.
+        input_zero: zero point of the input quantizer.
+        input_bits: bits of the input quantizer.
+        weight_step: step of the weight quantizer, one for all outputs, or (outputs, 1, 1, 1).
+        weight_zero: zero point of the weight quantizer, of the same shape.
+        padding: padding of the convolution.
+        geometry: stride, dilation and groups of the convolution.
     """
 
     input_step: Tensor

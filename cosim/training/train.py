@@ -18,7 +18,7 @@ from cosim.training.fitting import Course, Epoch, fit, pick_device, repeatable
 from cosim.training.quantize import Quantization, prepare, quantize, to_network
 from cosim.training.recipes import Recipe, Schedule
 
-# Undistorted training images from which quantizers take their first ranges.
+# Number of undistorted training images to which the first ranges of quantizers are fitted.
 _CALIBRATION = 1024
 _TEST_BATCH = 250
 
