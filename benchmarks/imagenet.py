@@ -16,30 +16,11 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import cosim
 from cosim.cli.shared import use_threads
-
-
-class Block(nn.Module):
-    """Two convolutions, and the input added to their result."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.reshapes = stride != 1 or inputs != outputs
-        if self.reshapes:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(y + (self.shortcut_norm(self.shortcut(x)) if self.reshapes else x))
+from cosim.training.recipes.resnet20 import Block
 
 
 def resnet18() -> nn.Module:

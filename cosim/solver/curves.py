@@ -63,13 +63,11 @@ class CellCurves:
             axis is 1 if sources are at 0 V.
         closed_s: (shifts,) conductance of a cell whose gate is at 0 V, its current at the bitline's voltage over that
             voltage [S].
-        levels: whether `shifts` are those of the levels, in order.
     """
 
     shifts: np.ndarray
     open: np.ndarray
     closed_s: np.ndarray
-    levels: bool
 
     def of_units(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (..., *units.shape) and conductances (*units.shape) of cells, given their units."""
@@ -136,7 +134,7 @@ class CurveSource:
             CardError: the current is not smooth, or does not rise with the drain's voltage.
         """
         held = self._level_shifts[self._config.cell.offset_units :]
-        return self._curves([self._level_shifts], float(held.min()), float(held.max()), levels=True)
+        return self._curves([self._level_shifts], float(held.min()), float(held.max()))
 
     def grid(self, lowest: float, highest: float) -> CellCurves:
         """Curves for all threshold shifts between two limits, and somewhat beyond [V]."""
@@ -145,10 +143,10 @@ class CurveSource:
             per_block = round(_BLOCK_V / GRID_V)
             first, last = int(np.floor(lowest / _BLOCK_V - 0.1)), int(np.ceil(highest / _BLOCK_V + 0.1))
             blocks = [GRID_V * np.arange(per_block * block, per_block * (block + 1)) for block in range(first, last)]
-            self._grid = held = self._curves(blocks, lowest, highest, levels=False)
+            self._grid = held = self._curves(blocks, lowest, highest)
         return held
 
-    def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float, *, levels: bool) -> CellCurves:
+    def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float) -> CellCurves:
         """Curves of blocks of threshold shifts, checked between the lowest and the highest shift that is used."""
         volts = self._config.read_at_corner.bitline_v
         drains, sources = self._points(volts)
@@ -157,7 +155,7 @@ class CurveSource:
         used = (shifts >= lowest - 1e-9) & (shifts <= highest + 1e-9)
         self._check_rising(shifts[used], currents[used])
         fitted = self._fitted(shifts, currents, volts - drains, sources, used)
-        return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts, levels)
+        return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts)
 
     def _simulated(self, blocks: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each block, currents of open cells (shifts, drains, sources) and of closed cells (shifts,) [A].
