@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 
 from cosim.config import Config, Corner
 from cosim.device import CURVE_SHIFTS, Card, CellVariation, load_card, program_levels
 from cosim.errors import CardError
+from cosim.files import source_digest
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
 from cosim.spice import Simulator
 
 # How many unit currents all cells of a bitline may draw together when they are closed.
 _LARGEST_LEAK = 0.1
-# Threshold shifts and closed cells of the last designs, which a process keeps.
-_KEPT: dict[tuple[str, ...], tuple[np.ndarray, ClosedCells]] = {}
-_MOST_KEPT = 64
+_FORMAT = "cosim-programmed-1"
+# The packages whose code decides how a cell is programmed.
+_DECIDING = ("config", "device", "netlist", "currents")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +47,35 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
         ConfigError: no two levels can be told apart on the configured chip.
     """
     card, variation = load_card(config.cell.card), None
-    # Chips of one design are programmed alike, so the results of the last designs are kept.
-    sections = (config.array, config.cell, config.read, config.corner)
-    texts = (card.at(process).text() for process in (Corner().process, config.corner.process))
-    # A store holds all that its results rest on, so another one is programmed anew.
-    place = str(simulator.store.root)
-    key = (*texts, *(section.model_dump_json() for section in sections), simulator.engine, place)
-    if key not in _KEPT:
-        shifts = program_cell(card, config, simulator)
-        _KEPT[key] = shifts, close_cells(card, shifts, config, simulator)
-    shifts, closed = _KEPT[key]
-    while len(_KEPT) > _MOST_KEPT:
-        del _KEPT[next(iter(_KEPT))]
+    shifts, closed = _programmed(card, config, simulator)
     if config.variation.threshold_error:
         relative = config.variation.program_sigma_rel > 0
         slopes = level_slopes(card, shifts, config, simulator) if relative else None
         variation = CellVariation(config, shifts, slopes)
     return ProgrammedCell(card, shifts, closed, variation)
+
+
+def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.ndarray, ClosedCells]:
+    """Threshold shifts and closed cells of a design, from the simulator's store if it was programmed before."""
+    sections = (config.array, config.cell, config.read, config.corner)
+    parts = (
+        _FORMAT,
+        *(card.at(process).text() for process in (Corner().process, config.corner.process)),
+        *(section.model_dump_json() for section in sections),
+        simulator.engine,
+        source_digest(_DECIDING),
+    )
+    identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    kept = simulator.store.load_answer(identity)
+    if kept is not None:
+        shifts, conductance_s, capacitance_f = np.load(BytesIO(kept), allow_pickle=False)
+        return shifts, ClosedCells(conductance_s, capacitance_f)
+    shifts = program_cell(card, config, simulator)
+    closed = close_cells(card, shifts, config, simulator)
+    content = BytesIO()
+    np.save(content, np.stack([shifts, closed.conductance_s, closed.capacitance_f]), allow_pickle=False)
+    simulator.store.save_answer(identity, content.getvalue())
+    return shifts, closed
 
 
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:

@@ -7,7 +7,6 @@ inverting the cell's own simulated current over threshold shift, and levels are 
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from cosim.config import Cell
 from cosim.errors import CardError
@@ -59,6 +58,8 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
         )
     targets = np.concatenate([[off], np.arange(1, cell.most_units + 1) * cell.unit_a])
     # The logarithm of the current is close to a straight line even if the current itself is not.
+    from scipy.interpolate import PchipInterpolator  # takes half a second, which runs from a store do without
+
     inverse = PchipInterpolator(logs[::-1], shifts[::-1])
     levels = inverse(np.log(targets))
     steps = -np.diff(levels)

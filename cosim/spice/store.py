@@ -3,7 +3,7 @@
     cosim-store             marks the folder as a store
     results/ab/ab12….npz    one accepted deck: its currents, checked by the archive's own checksums
     index/ab/ab12….txt      one group: which deck answers which reads (`cosim.spice.index`)
-    answers/ab12…           what a network made of images in software, behind its SHA-256
+    answers/ab12…           what was computed: logits in software, a programmed design; behind its SHA-256
     failures/ab12…/         one failed deck: deck, cards, log, reason.txt with a command that repeats it
     locks/, scratch/        who is simulating what, and where
 

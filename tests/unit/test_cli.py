@@ -62,7 +62,8 @@ def test_a_second_run_simulates_nothing_and_says_the_same(folder: Path) -> None:
     assert done.stderr == "", "no progress bars without a terminal"
     first, again = (json.loads((folder / name).read_text()) for name in ("run.json", "again.json"))
     assert again["decks"] == again["patterns_simulated"] == 0
-    assert again["patterns_reused"] == first["patterns_simulated"] + first["patterns_reused"]
+    # All but the four reads that programmed the cell: what came of them is kept as a whole.
+    assert again["patterns_reused"] == first["patterns_simulated"] + first["patterns_reused"] - 4
     assert again["layers"] == first["layers"]
 
 
