@@ -62,21 +62,16 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
     inputs = min(chunks.open_inputs, chunks.depth)
     planes = plane_count(kind, bits)
     lane = _lane_bits(inputs, planes)
-    per_word = 64 // lane
-    words = math.ceil(planes / per_word)
     spread = _spread(kind, bits, lane).to(activations.device)
     n, _, height, width = activations.shape
     # Channels last, so that the numbers to be added lie side by side.
     values = activations.permute(0, 2, 3, 1).to(torch.int32).reshape(-1)
-    out_height, out_width = out_size(chunks.kernel, (height, width), geometry)
-    found = torch.empty((n, out_height, out_width, chunks.streams, words), dtype=torch.int64, device=activations.device)
-    for word in range(words):
-        lanes = torch.index_select(spread[word], 0, values).view(n, height, width, chunks.groups, -1)
-        summed = _summed(lanes, chunks, geometry, (out_height, out_width))
-        if words == 1:
-            found = summed.flatten(3)[..., None]
-        else:
-            found[..., word] = summed.flatten(3)
+    size = out_size(chunks.kernel, (height, width), geometry)
+    summed = []
+    for word in spread:
+        lanes = torch.index_select(word, 0, values).view(n, height, width, chunks.groups, -1)
+        summed.append(_summed(lanes, chunks, geometry, size).flatten(3))
+    found = torch.stack(summed, -1) if len(summed) > 1 else summed[0][..., None]
     patterns = found.view(_LANE_TYPES[lane]) if lane < 64 else found
     return patterns[..., :planes]
 

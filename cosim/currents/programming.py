@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 
@@ -68,13 +67,11 @@ def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.nd
     identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     kept = simulator.store.load_answer(identity)
     if kept is not None:
-        shifts, conductance_s, capacitance_f = np.load(BytesIO(kept), allow_pickle=False)
+        shifts, conductance_s, capacitance_f = kept
         return shifts, ClosedCells(conductance_s, capacitance_f)
     shifts = program_cell(card, config, simulator)
     closed = close_cells(card, shifts, config, simulator)
-    content = BytesIO()
-    np.save(content, np.stack([shifts, closed.conductance_s, closed.capacitance_f]), allow_pickle=False)
-    simulator.store.save_answer(identity, content.getvalue())
+    simulator.store.save_answer(identity, np.stack([shifts, closed.conductance_s, closed.capacitance_f]))
     return shifts, closed
 
 

@@ -135,19 +135,23 @@ class Store:
         write_whole(path, content.getvalue(), scratch=self.scratch)
         shutil.rmtree(self.root / "failures" / identity, ignore_errors=True)
 
-    def load_answer(self, identity: str) -> bytes | None:
-        """What `save_answer` kept under an identity, or None if there is nothing, or it is damaged."""
+    def load_answer(self, identity: str) -> np.ndarray | None:
+        """The array that `save_answer` kept under an identity, or None if there is nothing, or it is damaged."""
         path = self.root / "answers" / identity
         try:
             content = path.read_bytes()
         except OSError:
             return None
         digest, answer = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        return answer if hashlib.sha256(answer).digest() == digest else None
+        if hashlib.sha256(answer).digest() != digest:
+            return None
+        return np.load(BytesIO(answer), allow_pickle=False)
 
-    def save_answer(self, identity: str, answer: bytes) -> None:
-        """Keep a result that was computed in software. Its SHA-256 goes before it."""
-        content = hashlib.sha256(answer).digest() + answer
+    def save_answer(self, identity: str, array: np.ndarray) -> None:
+        """Keep an array that was computed. Its SHA-256 goes before it."""
+        answer = BytesIO()
+        np.save(answer, array, allow_pickle=False)
+        content = hashlib.sha256(answer.getvalue()).digest() + answer.getvalue()
         path = self.root / "answers" / identity
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
