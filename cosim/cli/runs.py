@@ -52,13 +52,13 @@ def demo(
     Takes MNIST where it is found ($COSIM_DATA, data/mnist, shared/data/mnist), else the digits that come with
     scikit-learn.
     """
+    started = time.monotonic()
     import cosim
     from cosim.datasets import find_mnist
     from cosim.files import check_folder, new_folder
     from cosim.report import layer_table, summary_table, write_page
 
     check_folder(out or Path("runs"), force=force or out is None)
-    started = time.monotonic()
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
     network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [])
     test = cosim.load_dataset(dataset).head(images)
@@ -113,12 +113,12 @@ def infer(
     force: Force = False,
 ) -> None:
     """Classify test images with the network's array layers on simulated circuits."""
+    started = time.monotonic()  # importing is part of the time that a user waits
     import cosim
     from cosim.evaluate.plan import plan_run
     from cosim.files import check_outputs
     from cosim.report import layer_table, summary_table
 
-    started = time.monotonic()
     check_outputs(out, json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     overrides += ["run.keep_reads=true"] if keep_reads else []
