@@ -12,6 +12,7 @@ from cosim.device import chip_generator
 from cosim.errors import ConfigError
 from cosim.mapping import Group, TilePlan
 from cosim.readout.adc import Converter
+from cosim.readout.fit import Moments
 from cosim.readout.tables import ideal_sums
 
 # Share of open wordlines in calibration reads. Bit planes of activations behind a ReLU open few, so nearly all reads
@@ -60,12 +61,13 @@ def trim(
     The method "reference" finds one gain for each tile: the current of its reference column over the ideal current,
     averaged over the tile's groups. A calibration fits, by least squares,
 
-        measured sum = gain * ideal sum + a * open wordlines + offset
+        measured sum = gain * (ideal sum + common * open wordlines) + offset
 
-    with one gain and offset for the layer or for each bitline, and one `a` for the layer. The current `a`, which every
-    open cell conducts alike, is not corrected: the reference column has it too, and subtracting that column removes it
-    if the zero point is the reference level and a weight is one cell. A bitline whose ideal sums do not vary takes the
-    gain of its layer.
+    with one gain and offset for the layer or for each bitline, and one `common` for the layer. `common` is the part of
+    a current that every open cell conducts alike, at temperatures and supplies other than those of programming. A
+    converter's gain multiplies it like any other current. It is not corrected: the reference column has it too, and
+    subtracting that column removes it if gains are equal, the zero point is the reference level and a weight is one
+    cell. A bitline whose reads do not decide a gain takes that of its layer.
 
     Args:
         config: the configuration.
@@ -86,12 +88,12 @@ def trim(
         gains = [np.mean(measured[:, -1:] / ideal[:, -1:], axis=0) for measured, ideal, _ in sums]
         offsets = [np.zeros(1) for _ in gains]
     else:
-        gain, _, offset = _plane(*(np.concatenate([part[i].ravel() for part in sums]) for i in range(3)))
-        gains, offsets = [np.array([gain])] * len(sums), [np.array([offset])] * len(sums)
-        if config.trim.per == "bitline":
-            each_cell = _common(sums)
-            lines = [_lines(m - each_cell * opened, ideal, gain) for m, ideal, opened in sums]
-            gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
+        layer = Moments.of(*_pooled(sums))
+        moments = [Moments.of(*tile) for tile in sums] if config.trim.per == "bitline" else [layer] * len(sums)
+        common = Moments.joined(moments).common()
+        mean_gain = float(layer.line(common, 1.0)[0][0])
+        lines = [each.line(common, mean_gain) for each in moments]
+        gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
     for found in gains:
         if not (_SANE_GAIN[0] < found.min() and found.max() < _SANE_GAIN[1]):
             raise ConfigError(
@@ -112,39 +114,6 @@ def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarra
     return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 
-def _plane(measured: np.ndarray, ideal: np.ndarray, opened: np.ndarray) -> tuple[float, float, float]:
-    """Fit the plane of `trim`: returns gain, `a` and offset."""
-    found = np.linalg.lstsq(np.stack([ideal, opened, np.ones_like(ideal)], axis=1), measured, rcond=None)[0]
-    return float(found[0]), float(found[1]), float(found[2])
-
-
-def _common(sums: Sequence[tuple[np.ndarray, ...]]) -> float:
-    """Fit the `a` of `trim` when each bitline has a gain and an offset of its own.
-
-    This is a regression in two steps (Frisch and Waugh, "Partial time regressions as compared with individual trends",
-    1933). First, measured sums and open wordlines are each fitted to the ideal sums, bitline by bitline. Then the
-    residuals of the measured sums are fitted to the residuals of the open wordlines.
-    """
-    product = square = 0.0
-    for measured, ideal, opened in sums:
-        left, unexplained = (values - _line_values(values, ideal) for values in (measured, opened))
-        product += float((left * unexplained).sum())
-        square += float((unexplained**2).sum())
-    return product / square if square > 1e-9 else 0.0
-
-
-def _line_values(values: np.ndarray, ideal: np.ndarray) -> np.ndarray:
-    gains, offsets = _lines(values, ideal, 0.0)
-    return gains * ideal + offsets
-
-
-def _lines(measured: np.ndarray, ideal: np.ndarray, gain: float) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a line to measured over ideal values (reads, columns): returns gains and offsets, (columns,).
-
-    A column whose ideal values are constant gets the given `gain`.
-    """
-    variance = ideal.var(axis=0)
-    varies = variance > 1e-9
-    covariance = ((ideal - ideal.mean(axis=0)) * measured).mean(axis=0)
-    gains = np.where(varies, covariance / np.where(varies, variance, 1), gain)
-    return gains, measured.mean(axis=0) - gains * ideal.mean(axis=0)
+def _pooled(sums: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """The sums of all bitlines of all tiles as those of a single bitline, (values, 1) each."""
+    return tuple(np.concatenate([tile[i].ravel() for tile in sums])[:, None] for i in range(3))

@@ -242,6 +242,18 @@ def test_calibration_leaves_to_the_reference_column_what_every_cell_adds() -> No
     assert circuit.arrays["conv1"].trim_offset_lsb == pytest.approx(0, abs=1e-9)
 
 
+def test_calibration_takes_out_unequal_gains_of_what_every_cell_adds() -> None:
+    """A hot array behind unequal converters: a converter's gain multiplies what all cells add alike, too."""
+    network, images = make_network(), random_images(8)
+    wrong = ("adc.gain_error=0.05", "adc.offset_lsb=1", "adc.bits=lossless")
+
+    def hot(request: ReadRequest) -> np.ndarray:
+        return 0.9 * ideal_units(request) + 2.5 * request.drive.sum(1, keepdims=True)
+
+    assert not torch.equal(answering(hot, *wrong, "trim.method=none")(images), network(images))
+    assert torch.equal(answering(hot, *wrong, "trim.method=calibration")(images), network(images))
+
+
 def test_trimming_refuses_currents_that_do_not_follow_the_sums() -> None:
     circuit = shrunk(0.01, "trim.method=reference")
     with pytest.raises(ConfigError, match=r"trimming found gains of 0\.01 .* expected 0\.05 to 20"):
