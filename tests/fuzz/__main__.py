@@ -1,0 +1,69 @@
+"""The command: tries mutated inputs of one kind, prints the counts, and ends with status 1 if anything was wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from tests.fuzz import kinds
+from tests.fuzz.frame import LIMIT_S, RIGHT, WRONG, Tally, Tried, fuzz
+
+_SHOWN = 3
+
+
+def main() -> int:
+    """Parse the command line, and run."""
+    known = sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("kind", choices=known)
+    parser.add_argument("--inputs", type=int, default=1000, help="how many inputs")
+    parser.add_argument("--first", type=int, default=0, help="number of the first: with --inputs 1, tries one again")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="folder for everything; left out, a temporary one")
+    parser.add_argument("--workers", type=int, default=1, help="inputs tried at a time")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that an input may take")
+    asked = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(dir=asked.scratch, prefix=f"{asked.kind}-")).absolute()
+    started = time.monotonic()
+    tally = fuzz(
+        importlib.import_module(f"tests.fuzz.kinds.{asked.kind}").KIND,
+        range(asked.first, asked.first + asked.inputs),
+        seed=asked.seed,
+        scratch=scratch,
+        workers=asked.workers,
+        limit_s=asked.limit,
+        told=_show_progress if sys.stderr.isatty() else lambda tally: None,
+    )
+    print(f"{asked.kind}, {asked.inputs} inputs from {asked.first}, seed {asked.seed}: ", end="")
+    print(", ".join(f"{tally.counts[verdict]} {verdict}" for verdict in (*RIGHT, *WRONG)), end="; ")
+    print(f"{time.monotonic() - started:.0f} s")
+    _show(tally.wrong, scratch)
+    return int(bool(tally.wrong))
+
+
+def _show_progress(tally: Tally) -> None:
+    done, wrong = tally.counts.total(), len(tally.wrong)
+    print(f"\r{done} inputs, {wrong} wrong", end="" if done % 10 else "\r", file=sys.stderr)
+
+
+def _show(wrong: list[Tried], scratch: Path) -> None:
+    """Print what was wrong, the most frequent cause first."""
+    causes: dict[tuple[str, str], list[Tried]] = defaultdict(list)
+    for tried in wrong:
+        causes[tried.verdict, tried.cause].append(tried)
+    for (verdict, cause), members in sorted(causes.items(), key=lambda item: -len(item[1])):
+        print(f"{len(members):6d}  {verdict}: {cause[:200]}")
+        for tried in members[:_SHOWN]:
+            print(f"          {tried.number}: {tried.mutation[:160]}")
+    if wrong:
+        print(f"the inputs are kept in {scratch / 'findings'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

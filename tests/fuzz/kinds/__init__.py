@@ -1,0 +1,1 @@
+"""The kinds of input, one a module, each with its `KIND`."""
