@@ -69,8 +69,9 @@ def check_relations(config: Config) -> None:
         )
     if config.run.fidelity == "ideal" and config.variation.threshold_error:
         raise ConfigError(
-            "variation.program_sigma_v, program_sigma_rel and retention_s move the thresholds of cells, which "
-            'run.fidelity = "ideal" has none of: choose "dc" or "tran", or set them to 0'
+            "variation.program_sigma_v, program_sigma_rel, gain_factor_sigma, coupling_sigma, tempco_sigma_v_per_k and "
+            'retention_s move the thresholds of cells, which run.fidelity = "ideal" has none of: choose "solved", "dc" '
+            'or "tran", or set them to 0'
         )
 
 

@@ -185,6 +185,12 @@ class Variation(Section):
     verify_band_v: float | None = Field(None, ge=1e-6, le=5)
     """Programming is repeated until the threshold lies within plus or minus this of its level's [V]; left out, it is
     not repeated and the sigmas are those of the finished cell."""
+    gain_factor_sigma: float = Field(0.0, ge=0, le=0.5)
+    """Sigma of a cell's gain factor, relative. Verify at the nominal corner hides it, other corners show it."""
+    coupling_sigma: float = Field(0.0, ge=0, le=0.2)
+    """Sigma of a cell's coupling ratio, relative; hidden at the wordline voltage of verify."""
+    tempco_sigma_v_per_k: float = Field(0.0, ge=0, le=1e-2)
+    """Sigma of the temperature coefficient of a cell's threshold [V/K]; hidden at 27 degrees C."""
     retention_s: float = Field(0.0, ge=0, le=1e10)
     """Time since programming [s]."""
     retention_temperature_c: float = Field(25.0, ge=-55, le=250)
@@ -218,9 +224,14 @@ class Variation(Section):
         return self.program_sigma_v > 0 or self.program_sigma_rel > 0
 
     @property
+    def mismatch(self) -> bool:
+        """Whether cells that were verified to the same current differ elsewhere."""
+        return self.gain_factor_sigma > 0 or self.coupling_sigma > 0 or self.tempco_sigma_v_per_k > 0
+
+    @property
     def threshold_error(self) -> bool:
         """Whether cells hold other thresholds than their levels'."""
-        return self.program_error or self.retention_s > 0
+        return self.program_error or self.mismatch or self.retention_s > 0
 
 
 class Run(Section):

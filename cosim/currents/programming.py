@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.config import Config, Corner
-from cosim.device import CURVE_SHIFTS, Card, CellVariation, load_card, program_levels
+from cosim.device import CURVE_SHIFTS, Card, CellCurve, CellCurves, CellVariation, load_card, program_levels
 from cosim.errors import CardError
 from cosim.files import source_digest
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
@@ -48,9 +48,8 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     card, variation = load_card(config.cell.card), None
     shifts, closed = _programmed(card, config, simulator)
     if config.variation.threshold_error:
-        relative = config.variation.program_sigma_rel > 0
-        slopes = level_slopes(card, shifts, config, simulator) if relative else None
-        variation = CellVariation(config, shifts, slopes)
+        needed = config.variation.program_sigma_rel > 0 or config.variation.mismatch
+        variation = CellVariation(config, shifts, cell_curves(card, config, simulator) if needed else None)
     return ProgrammedCell(card, shifts, closed, variation)
 
 
@@ -94,14 +93,15 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
     return programmed
 
 
-def level_slopes(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
-    """Relative change of each level's current with its threshold shift, d ln(I) / dV [1/V], which is negative."""
-    step = 1e-3
-    both = np.concatenate([shifts - step, shifts + step])
-    deck = curve_deck(card, both, np.full(len(both), config.read.bitline_v), config.at_corner(Corner()))
-    (reading,) = simulator.simulate([deck], "programming")
-    lower, higher = np.log(reading.currents[0]).reshape(2, -1)
-    return (higher - lower) / (2 * step)
+def cell_curves(card: Card, config: Config, simulator: Simulator) -> CellCurves:
+    """Currents of the card's cell over its threshold shift, where cells are verified and where they are read."""
+    conditions = [config.at_corner(Corner()), config]
+    volts = [np.full(len(CURVE_SHIFTS), each.read_at_corner.bitline_v) for each in conditions]
+    decks = [curve_deck(card, CURVE_SHIFTS, *each) for each in zip(volts, conditions, strict=True)]
+    verify, read = (
+        CellCurve.of(CURVE_SHIFTS, reading.currents[0]) for reading in simulator.simulate(decks, "programming")
+    )
+    return CellCurves(verify, read)
 
 
 def close_cells(card: Card, shifts: np.ndarray, config: Config, simulator: Simulator) -> ClosedCells:

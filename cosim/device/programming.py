@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.config import Cell
+from cosim.device.curve import falling_part
 from cosim.errors import CardError
 
 # The threshold shifts at which a cell is simulated to learn its curve [V].
@@ -40,10 +41,8 @@ def program_levels(shifts: np.ndarray, currents: np.ndarray, cell: Cell) -> np.n
             f"{shifts[0]:.3g} V and {currents[-1]:.3g} A at {shifts[-1]:.3g} V: check the sign of the shift parameter, "
             "that it is used, and that the ports are drain gate source body"
         )
-    # Numerical noise at either end of the curve is left out: each point that is kept lies below all points before it.
-    logs = np.log(np.maximum(currents, 1e-300))
-    kept = logs < np.minimum.accumulate(np.concatenate([[np.inf], logs[:-1]]))
-    shifts, currents, logs = shifts[kept], currents[kept], logs[kept]
+    shifts, logs = falling_part(shifts, currents)
+    currents = np.exp(logs)
     if len(currents) < 2 or currents[0] < cell.full_scale_a:
         reach = currents.max(initial=0.0)
         raise CardError(

@@ -1,18 +1,16 @@
-"""Variation: what makes one chip differ from the next, which is program error, loss of charge and traps of cells.
-
-Every random number belongs to a place (layer, tile, wordline, bitline). It depends only on run.seed, variation.chip,
-its purpose and that place. A cell is thus the same whatever else is drawn, and in whatever order.
-"""
+"""Variation: what makes the cells of one chip differ, which is program error, mismatch and loss of charge."""
 
 from __future__ import annotations
 
 import math
-import zlib
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from cosim.config import Config, Variation
+from cosim.device.curve import CellCurves
+from cosim.device.draws import cell_normals
+from cosim.device.mismatch import CellMismatch
 from cosim.errors import ConfigError
 from cosim.mapping import Group
 
@@ -21,27 +19,6 @@ _KELVIN = 273.15
 _REFERENCE_C = 25.0
 # At this distance of two levels in sigmas, 2.3 % of the cells of either level lie beyond the middle between them.
 _TOLD_APART = 4.0
-
-
-def chip_generator(config: Config, effect: str, *place: int) -> np.random.Generator:
-    """The generator of one effect at one place of a chip. Calls with equal arguments draw equal numbers."""
-    key = (config.variation.chip, zlib.crc32(effect.encode()), *place)
-    # SFC64 draws normal numbers fastest. The spawn key makes seeds and places of any length independent.
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.run.seed, spawn_key=key)))
-
-
-def cell_normals(config: Config, effect: str, layer: int, group: Group) -> np.ndarray:
-    """Draw a standard normal number for every cell of a group: (wordlines, bitlines), by position on the tile.
-
-    Args:
-        config: the configuration, for its seed and chip.
-        effect: what the numbers are for.
-        layer: number of the layer in its network.
-        group: the group.
-    """
-    wordlines, bitlines = group.units.shape
-    rows = range(group.first_input, group.first_input + wordlines)
-    return np.stack([chip_generator(config, effect, layer, group.tile, row).standard_normal(bitlines) for row in rows])
 
 
 def current_sigma(currents: np.ndarray, rel: float, saturation_a: float | None) -> np.ndarray:
@@ -91,13 +68,12 @@ def charge_loss(variation: Variation) -> float:
 
 
 class CellVariation:
-    """Threshold shifts of the cells of a chip, each with its own error and its own loss of charge.
+    """Threshold shifts of the cells of a chip, each with its own error, its own loss of charge and its own mismatch.
 
     Args:
         config: the configuration, for its variation, cell, seed and chip.
         shifts: (units,) threshold shift for each number of unit currents, falling [V].
-        log_slopes: (units,) relative change of each current with its shift, d ln(I) / dV [1/V], negative. It is needed
-            only with variation.program_sigma_rel.
+        curves: current of a cell over its shift; needed with variation.program_sigma_rel, and for mismatch.
 
     Attributes:
         loss: share of its charge that a cell has lost on average, 0..1.
@@ -107,17 +83,18 @@ class CellVariation:
         ConfigError: no two levels can be told apart, or no charge is left.
     """
 
-    def __init__(self, config: Config, shifts: np.ndarray, log_slopes: np.ndarray | None = None) -> None:
+    def __init__(self, config: Config, shifts: np.ndarray, curves: CellCurves | None = None) -> None:
         variation, cell = config.variation, config.cell
         self.config = config
         self.shifts = shifts
+        self._curves = curves
         self.loss = charge_loss(variation)
         self._sigma = np.full(len(shifts), variation.program_sigma_v)
         if variation.program_sigma_rel > 0:
-            assert log_slopes is not None
+            assert curves is not None
             currents = np.maximum(np.arange(cell.most_units + 1), 1e-4) * cell.unit_a
             relative = current_sigma(currents, variation.program_sigma_rel, variation.program_saturation_a) / currents
-            self._sigma = np.hypot(self._sigma, relative / np.abs(log_slopes))
+            self._sigma = np.hypot(self._sigma, relative / np.abs(curves.verify.log_slopes(shifts)))
         self.sigma_v = verified_sigma(self._sigma, variation.verify_band_v)
         if self.loss >= 1:
             raise ConfigError(
@@ -148,20 +125,37 @@ class CellVariation:
         return int((self.separation < _TOLD_APART).sum())
 
     def cell_shifts(self, layer: int, group: Group) -> np.ndarray:
-        """Threshold shift of every cell of a group of layer number `layer`: (wordlines, bitlines) [V]."""
+        """Threshold shift of every cell of a group of layer number `layer`: (wordlines, bitlines) [V].
+
+        It is the shift at which the card's own cell conducts, at the configured corner, what this cell conducts.
+        """
+        verified = self._verified(layer, group)
+        if not self.config.variation.mismatch:
+            return self._aged(verified, layer, group)
+        assert self._curves is not None
+        mismatch = CellMismatch.drawn(self.config, layer, group)
+        stored = mismatch.stored(verified, self._curves.verify)
+        return mismatch.seen(self._aged(stored, layer, group), self._curves.read)
+
+    def _verified(self, layer: int, group: Group) -> np.ndarray:
+        """Shifts at which the card's own cell conducts what the cells of a group were verified to conduct [V]."""
         variation = self.config.variation
         shifts = self.shifts[group.units]
-        if variation.program_error:
-            sigma = self._sigma[group.units]
-            normal = cell_normals(self.config, "program error", layer, group)
-            if variation.verify_band_v is not None:  # cells err to the same side as without verify
-                inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
-                normal = ndtri(1 - inside + ndtr(normal) * (2 * inside - 1))
-            shifts = shifts + sigma * normal
-        if self.loss > 0:
-            loss = np.full(shifts.shape, self.loss)
-            if variation.retention_spread > 0:
-                normal = cell_normals(self.config, "loss of charge", layer, group)
-                loss = np.clip(loss * (1 + variation.retention_spread * normal), 0, 1)
-            shifts = shifts - (shifts - variation.neutral_shift_v) * loss
-        return shifts
+        if not variation.program_error:
+            return shifts
+        sigma = self._sigma[group.units]
+        normal = cell_normals(self.config, "program error", layer, group)
+        if variation.verify_band_v is not None:  # cells err to the same side as without verify
+            inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
+            normal = ndtri(1 - inside + ndtr(normal) * (2 * inside - 1))
+        return shifts + sigma * normal
+
+    def _aged(self, shifts: np.ndarray, layer: int, group: Group) -> np.ndarray:
+        """What is left of the shifts that charges made after programming [V]."""
+        if self.loss == 0:
+            return shifts
+        variation, loss = self.config.variation, np.full(shifts.shape, self.loss)
+        if variation.retention_spread > 0:
+            normal = cell_normals(self.config, "loss of charge", layer, group)
+            loss = np.clip(loss * (1 + variation.retention_spread * normal), 0, 1)
+        return shifts - (shifts - variation.neutral_shift_v) * loss

@@ -12,7 +12,7 @@ from scipy.stats import kstest, truncnorm
 
 from cosim.config import Config
 from cosim.currents import SpiceSource
-from cosim.currents.programming import level_slopes, program_cell
+from cosim.currents.programming import cell_curves, program_cell
 from cosim.datasets import Dataset
 from cosim.device import CellVariation, cell_normals, charge_loss, current_sigma, load_card
 from cosim.device.variation import verified_sigma
@@ -73,7 +73,7 @@ def single_cell_currents(settings: Config, simulator: Simulator, level: int) -> 
     """Currents of 6 x 60 cells of one level read one at a time, and their deviations of threshold."""
     card = load_card(settings.cell.card)
     shifts = program_cell(card, settings, simulator)
-    cells = CellVariation(settings, shifts, level_slopes(card, shifts, settings, simulator))
+    cells = CellVariation(settings, shifts, cell_curves(card, settings, simulator))
     group = all_alike(level, wordlines=6, bitlines=60)
     drawn = cells.cell_shifts(0, group)
     deck = ArrayDecks(card, shifts, settings).deck(group, np.eye(6), shifts=drawn)
@@ -86,7 +86,7 @@ def test_sigma_of_currents_is_slope_times_sigma_of_thresholds(simulator: Simulat
     card = load_card("nor65")
     shifts = program_cell(card, settings, simulator)
     unit = settings.cell.unit_a
-    slope = 8 * unit * level_slopes(card, shifts, settings, simulator)[8]
+    slope = 8 * unit * cell_curves(card, settings, simulator).verify.log_slopes(shifts)[8]
     assert slope == pytest.approx(8 * unit / (shifts[12] - shifts[4]), rel=0.03)
     currents, drawn = single_cell_currents(settings, simulator, 8)
     np.testing.assert_allclose(currents - 8 * unit, slope * drawn, atol=0.01 * unit)
@@ -231,7 +231,10 @@ def test_a_cell_that_has_lost_everything_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["run.fidelity=ideal", "variation.program_sigma_v=0.02"], r"thresholds of cells.*choose \"dc\" or \"tran\""),
+        (
+            ["run.fidelity=ideal", "variation.program_sigma_v=0.02"],
+            r"thresholds of cells.*choose \"solved\", \"dc\" or \"tran\"",
+        ),
         (["run.fidelity=ideal", "variation.retention_s=1"], r"thresholds of cells.*choose"),
         (["variation.program_sigma_v=20"], r"variation\.program_sigma_v.*found 20"),
         (["variation.chip=-1"], r"variation\.chip"),
