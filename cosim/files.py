@@ -6,12 +6,23 @@ import errno
 import functools
 import hashlib
 import os
+import stat
+import sys
 import tempfile
 from pathlib import Path
 
 from cosim.errors import MachineError, OutputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -47,13 +58,32 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def check_outputs(*paths: Path | None, force: bool = False) -> None:
-    """Refuse early output paths that exist (unless `force`), lie in no directory, or are one file; None is none.
+def is_standard_output(path: Path | None) -> bool:
+    """Whether an output's name stands for standard output: `-`, `/dev/stdout` and the like."""
+    return path is not None and os.fspath(path) in _STANDARD_OUTPUT
+
+
+def _check_file(path: Path) -> None:
+    if is_standard_output(path):
+        raise OutputError(f"{path} is standard output, which takes only text: name a file")
+
+
+def check_outputs(*paths: Path | None, text: Path | None = None, force: bool = False) -> None:
+    """Refuse early output paths that cannot be written, or exist (unless `force`), or are one file; None is none.
+
+    Args:
+        paths: outputs that are files.
+        text: an output that may be standard output, since it is text.
+        force: whether regular files are replaced. Nothing else ever is: no link, pipe, device or directory.
 
     Raises:
         OutputError: what is wrong with the first that cannot be written.
     """
     named = [Path(path) for path in paths if path is not None]
+    for path in named:
+        _check_file(path)
+    if text is not None and not is_standard_output(text):
+        named.append(Path(text))
     for path in named:
         try:
             _check_output(path, force)
@@ -64,13 +94,27 @@ def check_outputs(*paths: Path | None, force: bool = False) -> None:
 
 
 def _check_output(path: Path, force: bool) -> None:
+    check_replaceable(path)
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists already: choose another name, or pass --force to replace it")
-    if path.is_dir():
-        raise OutputError(f"{path} is a directory, but a file is to be written there: choose another name")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path.absolute().parent} is no directory: create it, or choose another place")
     _check_writable(path.absolute().parent)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse a path at which there is something else than a regular file. A link is not followed, but refused as well.
+
+    Raises:
+        OutputError: what there is.
+        OSError: the path cannot be looked at.
+    """
+    try:
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if kind != stat.S_IFREG:
+        raise OutputError(f"{path} is {_KINDS[kind]}, and only regular files are replaced: choose another name")
 
 
 def _check_writable(folder: Path) -> None:
@@ -82,18 +126,26 @@ def write_whole(path: Path, content: bytes | str, *, scratch: Path | None = None
     """Write `content` to `path` through a temporary file, so that no reader sees a part.
 
     Args:
-        path: the file.
-        content: its content.
+        path: the file, which replaces a regular file of that name, and nothing else; for text, maybe `-` or
+            `/dev/stdout`.
+        content: its content; text is encoded as UTF-8.
         scratch: folder for the temporary file, on the same disk; None for the folder of `path`.
 
     Raises:
         MachineError: the disk is full.
-        OutputError: the directory cannot be written to.
+        OutputError: the directory cannot be written to, or there is something else than a regular file.
     """
+    if isinstance(content, str) and is_standard_output(path):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content.encode())
+        sys.stdout.flush()
+        return
     path = Path(path)
+    _check_file(path)
     data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
+        check_replaceable(path)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=scratch or path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -42,7 +42,7 @@ def info(
     from cosim.evaluate.plan import plan_run
     from cosim.files import check_outputs
 
-    check_outputs(json_file, force=force)
+    check_outputs(text=json_file, force=force)
     settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}))
     loaded = cosim.load_network(network)
     plan = plan_run(loaded, settings, images or len(load_test_images(loaded, dataset, data)))

@@ -19,6 +19,7 @@ from cosim.cli.shared import (
     JsonFile,
     NetworkName,
     Overrides,
+    PageFile,
     StoreFolder,
     app,
     check_memory,
@@ -119,7 +120,7 @@ def infer(
     from cosim.files import check_outputs
     from cosim.report import layer_table, summary_table
 
-    check_outputs(out, json_file, force=force)
+    check_outputs(out, text=json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     overrides += ["run.keep_reads=true"] if keep_reads else []
     settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
@@ -155,7 +156,7 @@ def compare(
     from cosim.files import check_outputs
     from cosim.report import disagreement_table, layer_table, summary_table
 
-    check_outputs(json_file, force=force)
+    check_outputs(text=json_file, force=force)
     record = RunRecord.load(run)
     comparison = compare_record(record)
     write_json(json_file, comparison)
@@ -169,7 +170,7 @@ def compare(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN.h5", help="What `cosim infer --out` wrote.")],
-    out: Annotated[Path, typer.Option("--out", metavar="report.html", help="The page to write.")],
+    out: PageFile,
     force: Force = False,
 ) -> None:
     """Write a finished run as one self-contained page."""
@@ -177,7 +178,7 @@ def report(
     from cosim.files import check_outputs
     from cosim.report import write_page
 
-    check_outputs(out, force=force)
+    check_outputs(text=out, force=force)
     write_page(RunRecord.load(run), out)
     console.print(f"wrote {out}", highlight=False)
 

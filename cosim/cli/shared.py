@@ -45,7 +45,28 @@ StoreFolder = Annotated[
     typer.Option("--store", metavar="DIR", help="Simulation results; else $COSIM_STORE, else the user's cache."),
 ]
 FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, solved, dc or tran.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")]
+
+
+def _leave_standard_output(path: Path | None) -> Path | None:
+    """Print tables to standard error if standard output is the place of what is written to `path`."""
+    from cosim.files import is_standard_output
+
+    console.stderr = is_standard_output(path)
+    return path
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", callback=_leave_standard_output, help="Write the figures as JSON; - for stdout."
+    ),
+]
+PageFile = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="report.html", callback=_leave_standard_output, help="The page to write; - for stdout."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take, as `cosim info` does.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cosim.arithmetic.partial_sums import PartialSums
 from cosim.errors import NetworkError, OutputError, nearest
-from cosim.files import is_file, shipped, write_whole
+from cosim.files import check_replaceable, is_file, shipped, write_whole
 from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
 
 FORMAT = "cosim-network-1"
@@ -122,8 +122,10 @@ def save_network(network: Network, path: str | Path, *, force: bool = False) -> 
     """
     path = Path(path)
     check_weights_path(path)
+    check_replaceable(path)
+    check_replaceable(card_path(path))
     if not force:
-        _check_replaceable(path)
+        _check_same_kind(path)
     tensors: dict[str, Tensor] = {}
     for layer in network.layers:
         narrow = layer.weight.to(torch.int8)  # asymmetric 8-bit weights reach -255..255
@@ -151,7 +153,7 @@ def save_network(network: Network, path: str | Path, *, force: bool = False) -> 
     write_whole(card_path(path), json.dumps(card, indent=2) + "\n")
 
 
-def _check_replaceable(path: Path) -> None:
+def _check_same_kind(path: Path) -> None:
     """Raise OutputError if the weights or their card would replace something else."""
     remedy = "choose another name, or pass force=True to replace it"
     if os.path.lexists(path):

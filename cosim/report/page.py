@@ -31,12 +31,12 @@ def write_page(record: RunRecord, path: Path) -> None:
 
     Args:
         record: the run.
-        path: an .html file, which is replaced if it exists.
+        path: an .html file, which is replaced if it exists, or `-`.
 
     Raises:
         OutputError, MachineError: it cannot be written.
     """
-    write_whole(path, render_page(record).encode("utf-8", "replace"))
+    write_whole(path, render_page(record).encode("utf-8", "replace").decode())
 
 
 def render_page(record: RunRecord) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cosim import progress
 from cosim.datasets import load_dataset
 from cosim.files import check_folder, new_folder, write_whole
+from cosim.report.figures import write_png
 from cosim.studies.trial import Trial, run_trial, train_float
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run_study(
     results = [found for trial in trials if (found := trial.result(folder)) is not None]
     write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_whole(folder / "table.md", markdown(study.table(results)))
-    study.draw(results).savefig(folder / "plot.png", dpi=110)
+    write_png(study.draw(results), folder / "plot.png")
     return results
 
 
