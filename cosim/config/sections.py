@@ -203,6 +203,10 @@ class Variation(Section):
     """Activation energy by which temperature shortens time [eV]."""
     retention_spread: float = Field(0.0, ge=0, le=1)
     """Sigma of a cell's loss of charge, relative to the mean loss."""
+    retention_tail_share: float = Field(0.0, ge=0, le=0.5)
+    """Share of the cells that lose more, through paths of traps in their oxide."""
+    retention_tail: float = Field(5.0, ge=0, le=1e3)
+    """What these lose in addition, on average, in multiples of the mean loss; distributed exponentially."""
     neutral_shift_v: float = Field(0.0, ge=-20, le=20)
     """Threshold shift of a cell without charge [V]."""
     read_sigma_rel: float = Field(0.0, ge=0, le=1)

@@ -6,7 +6,8 @@ from cosim.device.draws import cell_normals, chip_generator
 from cosim.device.mismatch import CellMismatch
 from cosim.device.parser import load_card, shipped_cards
 from cosim.device.programming import CURVE_SHIFTS, program_levels
-from cosim.device.variation import CellVariation, charge_loss, current_sigma
+from cosim.device.retention import charge_loss
+from cosim.device.variation import CellVariation, current_sigma
 
 __all__ = [
     "CURVE_SHIFTS",

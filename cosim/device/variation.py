@@ -7,16 +7,14 @@ import math
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from cosim.config import Config, Variation
+from cosim.config import Config
 from cosim.device.curve import CellCurves
 from cosim.device.draws import cell_normals
 from cosim.device.mismatch import CellMismatch
+from cosim.device.retention import charge_loss, lost_shares
 from cosim.errors import ConfigError
 from cosim.mapping import Group
 
-_BOLTZMANN_EV = 8.617333262e-5  # [eV/K]
-_KELVIN = 273.15
-_REFERENCE_C = 25.0
 # At this distance of two levels in sigmas, 2.3 % of the cells of either level lie beyond the middle between them.
 _TOLD_APART = 4.0
 
@@ -48,23 +46,6 @@ def verified_sigma(sigma: np.ndarray, band_v: float | None) -> np.ndarray:
     density = np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
     normal = sigma * np.sqrt(1 - 2 * wide * density / (2 * ndtr(wide) - 1))
     return np.where(ratio < 0.05, band_v / math.sqrt(3), normal)  # in such a narrow band, all values are equally likely
-
-
-def charge_loss(variation: Variation) -> float:
-    """Share of its charge that a cell has lost on average, 0..1.
-
-        loss = rate * log10(1 + a t / t0),   a = exp(Ea / k * (1 / 298.15 K - 1 / T))
-
-    Source: logarithmic detrapping accelerated by Arrhenius' law, as in Mielke et al., "Recovery effects in the
-    distributed cycling of flash memories", IRPS 2006.
-    """
-    hot = variation.retention_temperature_c + _KELVIN
-    exponent = variation.retention_activation_ev / _BOLTZMANN_EV * (1 / (_REFERENCE_C + _KELVIN) - 1 / hot)
-    # Computed from logarithms, since the acceleration itself may be too large for a float.
-    if variation.retention_s == 0:
-        return 0.0
-    log_time = math.log(variation.retention_s / variation.retention_onset_s) + exponent
-    return float(variation.retention_loss_decade * np.logaddexp(0, log_time) / math.log(10))
 
 
 class CellVariation:
@@ -154,8 +135,5 @@ class CellVariation:
         """What is left of the shifts that charges made after programming [V]."""
         if self.loss == 0:
             return shifts
-        variation, loss = self.config.variation, np.full(shifts.shape, self.loss)
-        if variation.retention_spread > 0:
-            normal = cell_normals(self.config, "loss of charge", layer, group)
-            loss = np.clip(loss * (1 + variation.retention_spread * normal), 0, 1)
-        return shifts - (shifts - variation.neutral_shift_v) * loss
+        lost = lost_shares(self.config, layer, group)
+        return shifts - (shifts - self.config.variation.neutral_shift_v) * lost

@@ -135,6 +135,28 @@ def test_cells_lose_in_proportion_to_their_charge() -> None:
     assert np.all(spread <= 0)
 
 
+def test_a_small_share_of_the_cells_loses_much_more() -> None:
+    """The tail is exponential: among its cells, what is lost beyond the mean loss has a mean of `retention_tail`."""
+    age = ["variation.retention_s=16200", "variation.retention_loss_decade=0.01", "variation.retention_tail_share=0.2"]
+    lost = -deviations(all_alike(), *age, "variation.retention_tail=5").ravel() / SHIFTS[8] / 0.01
+    tail = lost[lost > 1 + 1e-9] - 1
+    assert len(tail) == pytest.approx(0.2 * lost.size, rel=0.1)
+    assert kstest(tail / 5, "expon").pvalue > 1e-3
+    np.testing.assert_allclose(lost[lost <= 1 + 1e-9], 1)
+    everything = deviations(all_alike(), *age, "variation.retention_tail=1000").ravel()
+    assert everything.min() == pytest.approx(-SHIFTS[8]), "no cell loses more than it has"
+
+
+def test_levels_of_electrons_rise_and_levels_of_holes_fall() -> None:
+    """Cells go towards the one without charge: of the default design, levels 0 to 10 rise and levels 11 to 15 fall."""
+    group = group_of(np.arange(16)[:, None].repeat(2, axis=1))
+    age = ["variation.retention_s=16200", "variation.retention_tail_share=0.5"]
+    shifts = np.array([*SHIFTS[:11], -0.1, -0.2, -0.3, -0.4, -0.5])
+    moved = CellVariation(config(*age), shifts).cell_shifts(0, group) - shifts[group.units]
+    assert np.all(moved[:11] < 0), "a lower threshold, more current"
+    assert np.all(moved[11:] > 0)
+
+
 def test_a_cell_is_drawn_by_its_place_alone() -> None:
     settings = config()
     whole = group_of(np.zeros((30, 8)), tile=2)
