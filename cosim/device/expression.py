@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(t|g|meg|k|m|u|n|p|f|a)?", re.IGNORECASE)
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.IGNORECASE)
-LARGEST_NUMBER = 1e30
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}", re.IGNORECASE | re.ASCII)
+
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,3})?)(t|g|meg|k|m|u|n|p|f|a)?", re.IGNORECASE | re.ASCII)
+_LONGEST_NUMBER = 64
+_LARGEST_NUMBER = 1e30
 
 _SUFFIXES = {"t": 1e12, "g": 1e9, "meg": 1e6, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15,
              "a": 1e-18}  # fmt: skip
@@ -30,13 +32,23 @@ _TOKEN = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LONGEST = 2000
+_LONGEST_REWRITTEN = 4000
 _DEEPEST = 40
 
 
 def number(text: str) -> float | None:
-    """The value of a number in SPICE's notation, such as 15.8n, or None if the text is not a number."""
-    written = NUMBER.fullmatch(text[:64])
-    return float(written[1]) * _SUFFIXES.get((written[2] or "").lower(), 1.0) if written else None
+    """The value of a number in SPICE's notation, such as 15.8n.
+
+    A text that has a value is safe to stand in a deck as it is.
+
+    Returns:
+        None if the text is anything else, is longer than 64 characters, or has a value beyond 1e30.
+    """
+    written = _NUMBER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
+    if written is None:
+        return None
+    value = float(written[1]) * _SUFFIXES.get((written[2] or "").lower(), 1.0)
+    return value if abs(value) <= _LARGEST_NUMBER else None
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def rewrite(
     Args:
         source: the expression.
         values: parameters that are replaced by their numbers.
-        names: parameters that stay.
+        names: parameters that stay, even if they are among `values`.
         nodes: checks and rewrites a node of v(...); None if voltages are not allowed.
 
     Returns:
@@ -148,14 +160,17 @@ class _Parser:
         if value is not None:
             return _Part(token, value)
         if not NAME.fullmatch(token):
-            raise ValueError(f"{token or 'the end'!r} in an expression where a number or a name is due")
+            raise ValueError(
+                f"{token[:20] or 'the end'!r} in an expression where a number or a name is due: numbers have at most "
+                f"{_LONGEST_NUMBER} characters and lie within {_LARGEST_NUMBER:g}"
+            )
         if self.next() == "(":
             return self.voltage() if token == "v" and self.nodes is not None else self.call(token)
+        if token in self.names:
+            return _Part(token, None)
         if token in self.values:
             text = self.values[token]
             return _Part(f"({text})" if text.startswith(("+", "-")) else text, number(text))
-        if token in self.names:
-            return _Part(token, None)
         raise ValueError(f"the unknown parameter {token!r}")
 
     def call(self, name: str) -> _Part:
@@ -187,6 +202,8 @@ class _Parser:
 
     def join(self, text: str, function: Callable[..., float], *parts: _Part) -> _Part:
         """A combination of parts, evaluated at once if all are constant."""
+        if len(text) > _LONGEST_REWRITTEN:
+            raise ValueError(f"an expression of more than {_LONGEST_REWRITTEN} characters with its parameters put in")
         arguments = [part.value for part in parts if part.value is not None]
         if len(arguments) < len(parts):
             return _Part(text, None)
@@ -194,7 +211,7 @@ class _Parser:
             value = function(*arguments)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"an expression without a value ({error})") from error
-        if not abs(value) <= LARGEST_NUMBER:
+        if not abs(value) <= _LARGEST_NUMBER:
             raise ValueError("an expression without a value")
         text = f"{value:.12g}"
         return _Part(text if value >= 0 else f"({text})", value)

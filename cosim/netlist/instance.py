@@ -74,4 +74,5 @@ class CellWriter:
         if self.shift is None:
             circuit.M(name, drain, gate, source, body, model=self.model, raw_spice=f"delvto={shift}", **given)
         else:
-            circuit.X(name, self.model, drain, gate, source, body, **{self.shift: shift}, **given)
+            # As an argument, a parameter could have the name of one of PySpice's own.
+            circuit.X(name, self.model, drain, gate, source, body).parameters = {self.shift: shift, **given}

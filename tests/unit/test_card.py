@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cosim.config import Config
@@ -11,7 +13,7 @@ from cosim.device import Model, Section, Subcircuit, load_card, shipped_cards
 from cosim.device.expression import rewrite
 from cosim.device.parser import parse_card
 from cosim.errors import CardError
-from cosim.netlist import CellWriter
+from cosim.netlist import CellWriter, curve_deck
 
 GOOD = "* a cell\n.MODEL Cell NMOS (LEVEL = 54, version=4.5\n+ vth0=2.3 toxe = 15.8n $ oxide\n+ u0=2.4e-2 ) ; end\n"
 
@@ -150,6 +152,18 @@ def test_anything_but_models_and_subcircuits_is_refused(smuggled: str) -> None:
         (".model cell nmos level=54 vth0=1e999\n", "expected parameter=number"),
         (".model cell nmos level=54 vth0=" + "1" * 10000 + "\n", "expected parameter=number"),
         (".model cell nmos level=54 vth0=1 VTH0=2\n", "given twice"),
+        (".model cell nmos level=54 vth0=0." + "0" * 64 + "{ shell touch x }\n", "expected parameter=number"),
+        (".model cell nmos level=54 vth0={2." + "0" * 64 + "e-9*1}\n", "numbers have at most 64 characters"),
+        (".model cell nmos level=54 vth0={1e300}\n", r"'1e300' in an expression .* lie within 1e\+30"),
+        (".model cell nmos level=54 vth0={1e999}\n", "'1e999' in an expression"),
+        (".model cell nmos level=54 vth0={-1e31}\n", "'1e31' in an expression"),
+        (".model cell nmos level=54 vth0={1e20**2}\n", "without a value"),
+        (".model cell nmos level=54 vth0=1e-9999\n", "expected parameter=number"),
+        (".model cell nmos level=54 vth0=\u0661\n", "expected parameter=number"),
+        (".model \u212aell nmos level=54\n", r"expected '\.model NAME TYPE"),
+        (".model cell nmos level=54 vth0=1}{\n", "braces in pairs"),
+        (".subckt a d g s b x=0\n.ends a b\n", "only a name after .ends"),
+        (".lib tt\n.endl tt shell\n", "only a name after .endl"),
         (".model cell nmos level=54\n.model cell nmos level=54\n", "is there twice"),
         (".model ce;ll nmos level=54\n", r"expected '\.model NAME TYPE"),
     ],
@@ -236,6 +250,62 @@ def test_cells_are_found_by_name() -> None:
     asked = Config.load(None, ["cell.subcircuit=A", "cell.shift_parameter=y"])
     writer = CellWriter.for_card(parse_card("user", two), asked)
     assert (writer.model, writer.shift, writer.geometry) == ("cosim_a", "y", (("w", 1e-7),))
+
+
+def test_what_a_number_is_in_the_file_it_is_in_the_deck() -> None:
+    text = ".model cell nmos a=0.1u b=+1.50 c={1.50} d={1e-9*2} e=1E30 f=" + "0" * 63 + "7\n"
+    assert tt("cell", text).models["cell"].parameters == {
+        "a": "0.1u", "b": "+1.50", "c": "1.50", "d": "2e-09", "e": "1e30", "f": "0" * 63 + "7",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["", "a\n.include b", "a b", "../a", "A", "a" * 65])
+def test_names_that_no_file_beside_a_deck_may_have(name: str) -> None:
+    with pytest.raises(CardError, match="a card is named with"):
+        parse_card(name, GOOD)
+
+
+@pytest.mark.parametrize("parameter", ["name", "self", "netlist", "subcircuit_name", "raw_spice"])
+def test_a_parameter_may_have_any_name(parameter: str) -> None:
+    card = parse_card("user", f".subckt mine d g s b {parameter}=0\nr1 d s 1k\n.ends\n")
+    deck = curve_deck(card, np.array([0.25]), np.array([0.1]), Config())
+    assert f"x0 d0 w 0 0 cosim_mine {parameter}=0.25" in deck.text()
+
+
+LONG = 1 << 18
+LARGE = {
+    "blanks before an equals sign": ".model q nmos level=54 k1" + " " * LONG + "=1\n",
+    "continuation lines": ".model q nmos level=54\n" + "+\n" * LONG + "+ k1=1\n",
+    "models, each looked up": "".join(f".model q{number} d\n" for number in range(LONG // 16))
+    + ".subckt c d g s b x=0\n" + "d1 d s q0\n" * (LONG // 16) + ".ends\n",
+    "parameters, each hidden or not": ".param " + " ".join(f"p{number}=1" for number in range(9000)) + "\n"
+    + "".join(f".subckt c{number} d g s b x=0\n.ends\n" for number in range(999)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LARGE.values(), ids=LARGE.keys())
+def test_a_large_card_is_read_in_a_moment(text: str) -> None:
+    started = time.process_time()
+    assert parse_card("large", text).at("tt").text()
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("".join(f".lib s{number}\n.endl\n" for number in range(65)), "65 sections, expected at most 64"),
+        ("".join(f".subckt c{number} d g s b\n.ends\n" for number in range(1001)), "1001 subcircuits in a section"),
+        (".param " + "".join(f"p{number}=1 " for number in range(10_001)), "more than 10000 parameters"),
+        (".subckt c d g s b " + "".join(f"p{number}=1 " for number in range(10_001)) + "\n.ends", "more than 10000"),
+        (".model q d " + "(" * 40_000 + "\n" + "".join(f".lib s{number}\n.endl\n" for number in range(60)),
+         "characters in its sections, each with the statements that belong to all, expected at most 2097152"),
+        (".param p=0." + "0" * 60 + "\n.subckt c d g s b x=0\nb1 d s v=x" + "+p" * 99 + "\n.ends",
+         "more than 4000 characters with its parameters put in"),
+    ],
+)  # fmt: skip
+def test_a_card_with_more_than_a_cell_needs(text: str, message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        parse_card("large", text)
 
 
 def test_files_that_are_no_cards(tmp_path: Path) -> None:
