@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cosim.errors import MachineError, OutputError
+from cosim.errors import InputError, MachineError, OutputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
@@ -56,6 +56,35 @@ def is_file(path: Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The content of a file that cosim or a program that it started has written. No link is followed.
+
+    Args:
+        path: the file.
+        most_bytes: how much it may hold.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        InputError: there is something else than a regular file, or it holds more.
+        MachineError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        if kind != stat.S_IFREG:
+            raise InputError(f"{path} is {_KINDS[kind]}, expected a regular file: remove it")
+        # Not even a pipe that was put there just now would keep the reader waiting.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most_bytes:
+                raise InputError(f"{path} holds {size:,} bytes, expected at most {most_bytes:,}: remove it")
+            return file.read(size)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MachineError(f"cannot read {path}: {error.strerror or error}; check the disk and permissions") from error
 
 
 def is_standard_output(path: Path | None) -> bool:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 
-from cosim.errors import NetworkError
-from cosim.importers.onnx_operators import plain
+from cosim.errors import NetworkError, plain
 
 LARGEST_FILE_BYTES = 1 << 30
 _ONE_FILE = "export the network as one file, with external_data=False"

@@ -22,10 +22,10 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from torch import Tensor, fx, nn
 
-from cosim.errors import NetworkError
+from cosim.errors import NetworkError, plain
 from cosim.files import is_file
 from cosim.importers.onnx_external import LARGEST_FILE_BYTES, fetch_external
-from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, plain, type_name
+from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, type_name
 from cosim.network.layers import IMAGES
 
 MOST_NODES = 10_000

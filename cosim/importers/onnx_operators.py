@@ -14,16 +14,10 @@ import torch
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from cosim.errors import NetworkError
+from cosim.errors import NetworkError, plain
 from cosim.importers.affine import Kind, affine_of, numbers_a_channel
 
 _AS_FLOAT = "export the network in float32, in evaluation mode"
-
-
-def plain(text: object, longest: int = 80) -> str:
-    """Text from a file as one line that is safe to show."""
-    line = " ".join(str(text).split())
-    return "".join(letter if letter.isprintable() else "?" for letter in line[:longest])
 
 
 def type_name(number: int) -> str:

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cosim.errors import CardError, CosimError, MachineError
+from cosim.errors import CardError, InputError, MachineError, plain
 from cosim.files import disk_error
 from cosim.netlist.deck import Deck
+from cosim.spice.processes import Processes
 from cosim.spice.raw import RawFile, read_raw
 
 OLDEST = 39
 _PLOTS = {"tran": "Transient Analysis", "dc": "DC transfer characteristic", "op": "Operating Point"}
 _BAD_LOG = re.compile(r"singular matrix|aborted|error|fatal|timestep too small", re.IGNORECASE)
-_UNKNOWN_PARAMETER = re.compile(r"unrecognized parameter \((\w+)\)")
+_UNKNOWN_PARAMETER = re.compile(r"unrecognized parameter \(([^)\n]*)")
 # A deck's answer takes a few MiB at most.
 _ROOM_NEEDED = 16 << 20
+# A log has a few lines, or some for each transistor of a tile if its model complains.
+_MOST_LOG = 16 << 20
+_VERSION_TIMEOUT_S, _MOST_VERSION = 30.0, 1 << 16
 
 
 class Rejected(Exception):
-    """ngspice ran, but its answer is not acceptable."""
+    """ngspice ran, but its answer is not acceptable.
+
+    Attributes:
+        reason: which rule it breaks.
+        log: what it wrote to standard output and standard error, 16 MiB at most.
+    """
 
     def __init__(self, reason: str, log: str) -> None:
         super().__init__(reason)
-        self.reason, self.log = reason, log
-
-
-class Interrupted(CosimError):
-    """The run was stopped while ngspice was running."""
+        self.reason, self.log = plain(reason, 400), log
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +78,14 @@ def find_ngspice(program: str) -> tuple[str, str]:
             "Fedora: dnf install ngspice), or name it with --set run.ngspice=PATH"
         )
     path = str(Path(found).absolute())
+    again = "install the package ngspice again, or set run.ngspice to an ngspice program"
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, timeout=30, stdin=subprocess.DEVNULL).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MachineError(f"{path} does not run ({error}): install the package ngspice again") from error
-    version = re.search(r"ngspice-(\d+)(\S*)", answer.decode(errors="replace"))
+        answer = Processes().run([path, "--version"], timeout_s=_VERSION_TIMEOUT_S, most_output=_MOST_VERSION)
+    except OSError as error:
+        raise MachineError(f"{path} does not run ({error.strerror}): {again}") from error
+    if answer.stopped:
+        raise MachineError(f"{path} does not say its version ({answer.stopped}): {again}")
+    version = re.search(r"ngspice-(\d{1,9})([\w.+-]{0,32})", answer.output, re.ASCII)
     if version is None:
         raise MachineError(f"{path} does not say its version as ngspice does: set run.ngspice to an ngspice program")
     if int(version[1]) < OLDEST:
@@ -90,69 +93,6 @@ def find_ngspice(program: str) -> tuple[str, str]:
             f"{path} is {version[0]}, but ngspice-{OLDEST} or newer is needed: update the package ngspice"
         )
     return path, version[0]
-
-
-class Processes:
-    """The running simulator processes, which can be stopped together."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: set[int] = set()
-        self._stopped = False
-
-    def check(self) -> None:
-        """Raise Interrupted once the processes have been stopped."""
-        if self._stopped:
-            raise Interrupted("stopped")
-
-    def run(self, command: list[str], timeout_s: float, **arguments: Any) -> tuple[int | None, float]:
-        """Run a command in a session of its own.
-
-        Returns:
-            its exit status, or None if it was stopped after the time-out; and its CPU time [s].
-        """
-        with self._lock:
-            self.check()
-            process = subprocess.Popen(command, start_new_session=True, **arguments)
-            self._running.add(process.pid)
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self._kill(process.pid)
-
-        killer = threading.Timer(timeout_s, end)
-        killer.start()
-        try:
-            # The process stays waitable, and keeps its number, until it is no longer among those that may be killed.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            with self._lock:
-                self._running.discard(process.pid)
-            _, status, usage = os.wait4(process.pid, 0)
-        finally:
-            killer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.check()
-        killed = late.is_set() and process.returncode != 0
-        return (None if killed else process.returncode), usage.ru_utime + usage.ru_stime
-
-    def _kill(self, pid: int) -> None:
-        with self._lock:
-            if pid in self._running:
-                _kill_group(pid)
-
-    def stop(self) -> None:
-        """Kill all running processes with their children, and refuse to start others."""
-        with self._lock:
-            self._stopped = True
-            for pid in self._running:
-                _kill_group(pid)
-
-
-def _kill_group(pid: int) -> None:
-    # The group of a process that has ended, but has not been waited for yet, may be gone.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processes: Processes) -> Reading:
@@ -168,19 +108,16 @@ def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processe
     try:
         folder = Path(tempfile.mkdtemp(dir=scratch))
         write_deck(deck, folder)
-        log_path, raw_path = folder / "log.txt", folder / "out.raw"
         # The outer time-out ends a simulator whose own cosim was killed.
         command = ["timeout", "-s", "KILL", str(timeout_s + 10), program, "-n", "-b", "deck.cir"]
         environment = {"PATH": os.defpath, "HOME": str(folder), "LC_ALL": "C"}
-        with log_path.open("wb") as log:
-            status, seconds = processes.run(
-                command, timeout_s, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        text = log_path.read_text(errors="replace")
-        if status is None:
-            raise Rejected(f"no answer within {timeout_s:g} s", text)
-        raw = _accept(deck, status, text, raw_path)
-        return _sample(deck, raw, seconds)
+        ended = processes.run(
+            command, timeout_s=timeout_s, most_output=_MOST_LOG, folder=folder, environment=environment
+        )
+        if ended.stopped:
+            raise Rejected(ended.stopped, ended.output)
+        raw = _accept(deck, ended.status, ended.output, folder / "out.raw")
+        return _sample(deck, raw, ended.seconds)
     except Rejected:
         _check_room(folder)
         raise
@@ -199,9 +136,8 @@ def _check_room(folder: Path) -> None:
 
 def write_deck(deck: Deck, folder: Path) -> None:
     """Write a deck as deck.cir, and its cards, into a folder."""
-    (folder / "deck.cir").write_text(deck.text())
-    for name, text in deck.cards.items():
-        (folder / name).write_text(text)
+    for name, text in {"deck.cir": deck.text(), **deck.cards}.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
@@ -209,7 +145,7 @@ def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
     unknown = _UNKNOWN_PARAMETER.search(log)
     if unknown:
         raise CardError(
-            f"ngspice does not know the card's parameter {unknown[1]!r} and would ignore it: correct its name"
+            f"ngspice does not know the card's parameter {unknown[1][:64]!r} and would ignore it: correct its name"
         )
     bad = _BAD_LOG.search(log)
     if bad:
@@ -217,11 +153,11 @@ def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
         raise Rejected(f"the log says {line.strip()[:200]!r}", log)
     if status != 0:
         raise Rejected(f"exit status {status}, expected 0", log)
-    if not raw_path.is_file():
-        raise Rejected("no raw file was written", log)
     try:
         raw = read_raw(raw_path)
-    except (ValueError, KeyError, IndexError) as error:
+    except FileNotFoundError:
+        raise Rejected("no raw file was written", log) from None
+    except (InputError, ValueError) as error:
         raise Rejected(f"the raw file cannot be read: {error}", log) from error
     if raw.plotname != _PLOTS[deck.analysis]:
         raise Rejected(f"plot {raw.plotname!r}, expected {_PLOTS[deck.analysis]!r}", log)
@@ -233,8 +169,11 @@ def _accept(deck: Deck, status: int, log: str, raw_path: Path) -> RawFile:
         raise Rejected("the raw file holds values that are not finite", log)
     points = len(raw.values)
     if deck.analysis == "tran":
-        if points < deck.reads or raw.values[-1, 0] < deck.samples[-1] * (1 - 1e-9):
-            raise Rejected(f"{points} points up to {raw.values[-1:, 0]} s, expected up to {deck.samples[-1]} s", log)
+        time_s = raw.values[:, 0]
+        if points < deck.reads or time_s[-1] < deck.samples[-1] * (1 - 1e-9):
+            raise Rejected(f"{points} points up to {time_s[-1:]} s, expected up to {deck.samples[-1]} s", log)
+        if time_s[0] > deck.samples[0] or (np.diff(time_s) < 0).any():
+            raise Rejected("the points of time do not rise from the start", log)
     elif points != deck.reads:
         raise Rejected(f"{points} points, expected {deck.reads}", log)
     elif deck.analysis == "dc" and not np.allclose(raw.values[:, 0], deck.samples):

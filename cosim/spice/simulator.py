@@ -9,14 +9,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cosim.config import Run
-from cosim.errors import SimulationError
+from cosim.errors import SimulationError, plain
 from cosim.netlist.deck import Deck
 from cosim.progress import progress_bar
-from cosim.spice.ngspice import Processes, Reading, Rejected, find_ngspice, run_deck
+from cosim.spice.ngspice import Reading, Rejected, find_ngspice, run_deck
+from cosim.spice.processes import Processes
 from cosim.spice.store import Store
 
 # After this many failures, the remaining decks would most likely fail too.
 _ENOUGH_FAILURES = 3
+# Of a log, this much at its end is looked at for a message [characters].
+_SHOWN_LOG = 1 << 16
 
 
 @dataclass
@@ -168,7 +171,7 @@ class Simulator:
 
 
 def _explain(failure: Rejected, folder: Path, repeat: str) -> str:
-    tail = "\n".join("    " + line for line in failure.log.strip().splitlines()[-8:])
+    tail = "\n".join("    " + plain(line, 200) for line in failure.log[-_SHOWN_LOG:].strip().splitlines()[-8:])
     return (
         f"ngspice failed twice on a deck, the second time with tightened options: {failure.reason}\n"
         f"  end of its log:\n{tail}\n"

@@ -43,6 +43,8 @@ from cosim.spice.ngspice import Reading, Rejected, write_deck
 _MARK = "cosim-store"
 _ROOMS = ("results", "index", "answers", "failures", "locks", "scratch")
 _DIGEST_BYTES = hashlib.sha256().digest_size
+# Failures that are kept, and how much of each log: its end [bytes].
+_KEPT_FAILURES, _KEPT_LOG = 100, 1 << 20
 _SCRATCH_NAME = re.compile(r"run-[A-Za-z0-9_]{8}")
 
 
@@ -184,16 +186,28 @@ class Store:
             lock.release()
 
     def record_failure(self, identity: str, deck: Deck, failure: Rejected) -> tuple[Path, str]:
-        """Keep a failed deck with its log. Returns its folder and the command that repeats it."""
-        folder = self.root / "failures" / identity
+        """Keep a failed deck with the end of its log, and the last failures only.
+
+        Returns:
+            its folder, and the command that repeats it.
+        """
+        failures = self.root / "failures"
+        folder = failures / identity
         repeat = f"cd {shlex.quote(str(folder))} && ngspice -n -b deck.cir"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_deck(deck, folder)
-            (folder / "log.txt").write_text(failure.log)
-            (folder / "reason.txt").write_text(f"{failure.reason}\nrepeat: {repeat}\n")
+            new = Path(tempfile.mkdtemp(dir=self.scratch))
+            write_deck(deck, new)
+            (new / "log.txt").write_bytes(failure.log.encode()[-_KEPT_LOG:])
+            (new / "reason.txt").write_text(f"{failure.reason}\nrepeat: {repeat}\n", encoding="utf-8")
+            new.chmod(0o755)
+            failures.mkdir(exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            new.replace(folder)
+            oldest_last = sorted(failures.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
         except OSError as error:
             raise disk_error(error, folder) from error
+        for old in oldest_last[_KEPT_FAILURES:]:
+            shutil.rmtree(old, ignore_errors=True)
         return folder, repeat
 
     def size(self) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from cosim.netlist import Deck, curve_deck
 from cosim.spice import Simulator, Store
 from cosim.spice.ngspice import find_ngspice
 from cosim.spice.raw import read_raw
+from tests.spice.test_processes import ended
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +81,11 @@ def test_two_decks_keep_their_order_and_count_once(tmp_path: Path) -> None:
          "seek=$(($(stat -c %s out.raw) - 8)) 2>/dev/null", "not finite"),
         ("sleep 30", "no answer within"),
         ("kill -SEGV $$", "exit status -11"),
+        ("mkfifo out.raw", "out.raw is a pipe, expected a regular file"),
+        ("mkdir out.raw", "out.raw is a directory, expected a regular file"),
+        ("ln -s /dev/zero out.raw", "out.raw is a symbolic link, expected a regular file"),
+        ('ngspice "$@"; truncate -s 1T out.raw', "holds 1,099,511,627,776 bytes, expected at most"),
+        ("yes | head -c 300M", "it wrote more than 16,777,216 bytes of output"),
     ],
 )  # fmt: skip
 def test_an_answer_that_breaks_a_rule_is_rejected_and_recorded(script: str, reason: str, tmp_path: Path) -> None:
@@ -92,7 +98,8 @@ def test_an_answer_that_breaks_a_rule_is_rejected_and_recorded(script: str, reas
     assert reason in message
     (folder,) = (store / "failures").iterdir()
     assert str(folder) in message
-    assert {"deck.cir", "nor65.card", "log.txt", "reason.txt"} <= {file.name for file in folder.iterdir()}
+    assert {"deck.cir", "nor65.card", "log.txt", "reason.txt"} == {file.name for file in folder.iterdir()}
+    assert (folder / "log.txt").stat().st_size <= 1 << 20
     assert "repeat: cd " in (folder / "reason.txt").read_text()
     assert not [left for left in (store / "scratch").glob("run-*/*") if left.is_dir()]
 
@@ -110,6 +117,18 @@ def test_the_recorded_deck_can_be_repeated_by_hand(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "store" / "failures").iterdir()
     assert os.system(f"cd {folder} && ngspice -n -b deck.cir > /dev/null 2>&1") == 0
     assert read_raw(folder / "out.raw").values.shape == (1, 2)
+
+
+def test_the_last_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosim.spice.store._KEPT_FAILURES", 2)
+    simulator = simulator_with(program(tmp_path, "exit 1"), tmp_path / "store")
+    kept = []
+    for volts in (0.05, 0.06, 0.07, 0.06):
+        with pytest.raises(SimulationError):
+            simulator.simulate([small_deck(volts)])
+        kept.append(small_deck(volts).identity(simulator.engine))
+        os.utime(tmp_path / "store" / "failures" / kept[-1], (len(kept), len(kept)))
+    assert {folder.name for folder in (tmp_path / "store" / "failures").iterdir()} == set(kept[2:])
 
 
 def test_the_second_attempt_has_tightened_options(tmp_path: Path) -> None:
@@ -134,17 +153,7 @@ def test_a_time_out_ends_the_simulators_children_too(tmp_path: Path) -> None:
     script = f"sleep 300 & echo $! >> {tmp_path}/children; wait"
     with pytest.raises(SimulationError, match="no answer within"):
         simulator_with(program(tmp_path, script), tmp_path / "store", timeout_s=1).simulate([small_deck()])
-    children = (tmp_path / "children").read_text().split()
-    assert len(children) == 2
-    assert not [child for child in children if running(child)]
-
-
-def running(pid: str) -> bool:
-    """Whether a process lives and is no zombie."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
+    assert ended(tmp_path / "children") == 2
 
 
 def test_a_full_disk_is_no_failure_of_the_simulator(tmp_path: Path) -> None:
@@ -191,6 +200,43 @@ def test_a_users_spiceinit_and_environment_change_nothing(tmp_path: Path, monkey
 def test_missing_ngspice_names_the_package() -> None:
     with pytest.raises(MachineError, match="apt-get install ngspice"):
         find_ngspice("no-such-ngspice")
+
+
+def test_a_version_that_never_comes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "slow"
+    path.write_text(f"#!/bin/sh\nsleep 300 & echo $! >> {tmp_path}/children; wait\n")
+    path.chmod(0o755)
+    monkeypatch.setattr("cosim.spice.ngspice._VERSION_TIMEOUT_S", 0.5)
+    with pytest.raises(MachineError, match=r"does not say its version \(no answer within 0.5 s\): install"):
+        find_ngspice(str(path))
+    assert ended(tmp_path / "children") == 1
+
+
+def test_a_flood_instead_of_a_version_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "flood"
+    path.write_text("#!/bin/sh\nexec yes\n")
+    path.chmod(0o755)
+    with pytest.raises(MachineError, match=r"does not say its version \(it wrote more than 65,536 bytes of output\)"):
+        find_ngspice(str(path))
+
+
+def test_what_a_log_says_cannot_change_the_terminal(tmp_path: Path) -> None:
+    script = "printf '\\033[2J%050000d\\n' 7; exit 1"
+    with pytest.raises(SimulationError) as failure:
+        simulator_with(program(tmp_path, script), tmp_path / "store").simulate([small_deck()])
+    assert "\n    ?[2J000" in str(failure.value)
+    assert max(map(len, str(failure.value).splitlines())) < 500
+
+
+def test_time_that_does_not_rise_is_rejected(tmp_path: Path) -> None:
+    """ngspice's own points, of which two have changed places."""
+    script = (
+        'ngspice "$@"; python3 -c \'import struct; from pathlib import Path; path = Path("out.raw");'
+        'head, mark, body = path.read_bytes().partition(b"Binary:\\n");'
+        "path.write_bytes(head + mark + body[:16] + body[32:48] + body[16:32] + body[48:])'"
+    )
+    with pytest.raises(SimulationError, match="the points of time do not rise from the start"):
+        simulator_with(program(tmp_path, script), tmp_path / "store").simulate([rc_deck()])
 
 
 def test_an_old_ngspice_is_refused(tmp_path: Path) -> None:
