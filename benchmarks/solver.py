@@ -62,7 +62,7 @@ def compare(settings: list[str], store: Path, layers: tuple[str, ...], reads: in
             inputs = array.plan.groups[index].inputs
             every = pattern_bits(np.arange(2**inputs), inputs) if reads is None else None
             drive = (rng.random((reads or 0, inputs)) < 0.25).astype(np.int64) if every is None else every
-            requests.append(array.request(index, drive))
+            requests.append(array.reader.request(index, drive))
     simulated.usage.take()
     expected = [found.currents for found in simulated.currents(requests, "dc")]
     spent = simulated.usage.ngspice_seconds

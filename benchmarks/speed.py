@@ -125,7 +125,7 @@ def bench_brute(data: Path | None, folder: Path, cold_seconds: float | None) -> 
             for index, group in enumerate(array.plan.groups):
                 reads = patterns[0, :, :, group.stream].flatten().numpy()
                 drive = array.scheme.drive(reads, group.inputs)
-                requests += [array.request(index, part) for part in np.array_split(drive, -(-len(drive) // 256))]
+                requests += [array.reader.request(index, part) for part in np.array_split(drive, -(-len(drive) // 256))]
         read = sum(len(found.currents) for found in source.currents(requests, "brute force"))
         usage, _ = circuit.take_usage()
         found.append((read, usage.ngspice_seconds))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import os
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +24,26 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (n, channels, height, width) as uint8, their largest value, and labels (n,) as int64."""
+    """Images and their classes.
+
+    Attributes:
+        name: name of the data set.
+        images: (n, channels, height, width) uint8.
+        full_scale: largest value of an image.
+        labels: (n,) int64.
+        digest: identifies the files that they come from.
+        folder: where these files lie; None if they were searched for, or come with a library.
+        training: (m, channels, height, width) images in 0..1 of the training set, which calibrations go by; None if
+            they are loaded by the name of the data set when they are needed.
+    """
 
     name: str
     images: Tensor
     full_scale: int
     labels: Tensor
     digest: str
+    folder: Path | None = None
+    training: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +54,7 @@ class Dataset:
             return self
         if not 1 <= count <= len(self):
             raise DatasetError(f"{self.name} has {len(self)} images here: ask for 1 to {len(self)}, not {count}")
-        return Dataset(self.name, self.images[:count], self.full_scale, self.labels[:count], self.digest)
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def real(self, start: int, stop: int) -> Tensor:
         """Images start..stop as float32 in 0..1."""
@@ -186,7 +200,39 @@ def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -
     """
     if name not in _LOADERS:
         raise DatasetError(f"unknown data set {name!r}: {nearest(name, _LOADERS)}")
-    return _LOADERS[name](split, folder)
+    return replace(_LOADERS[name](split, folder), folder=folder)
+
+
+@functools.lru_cache(maxsize=1)  # a sweep asks at each of its points
+def _last_training_images(name: str, folder: Path | None, count: int) -> Tensor:
+    train = load_dataset(name, "train", folder)
+    return train.real(max(0, len(train) - count), len(train))
+
+
+def training_images(dataset: Dataset, count: int) -> Tensor:
+    """The last images of the training set that belongs to a data set of test images.
+
+    Returns:
+        (count, channels, height, width) with values in 0..1.
+
+    Raises:
+        DatasetError: the data set has no training images here, or fewer.
+    """
+    if dataset.training is None and dataset.name not in _LOADERS:
+        raise DatasetError(
+            f"a calibration by training images needs those of data set {dataset.name!r}, found none: give it some as "
+            'Dataset(training=...), or choose adc.range = "cover" and trim.patterns = "random"'
+        )
+    if dataset.training is not None:
+        whole = dataset.training
+    else:
+        whole = _last_training_images(dataset.name, dataset.folder, count)
+    if count > len(whole):
+        raise DatasetError(
+            f"{dataset.name} has {len(whole)} training images, expected at least adc.calibration_images = {count}: "
+            "lower that"
+        )
+    return whole[len(whole) - count :]
 
 
 def find_mnist() -> Path | None:

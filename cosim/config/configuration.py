@@ -46,6 +46,23 @@ class Config(Section):
         volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
         return Read.model_construct(**{**dict(read), **volts})  # not checked, since ranges are for the nominal supply
 
+    @property
+    def at_calibration(self) -> Config:
+        """The same configuration where the array was last calibrated; this object if that is where it is read."""
+        trim, corner, retention_s = self.trim, self.corner, self.variation.retention_s
+        calibrated = Corner(
+            process=corner.process,
+            temperature_c=corner.temperature_c if trim.temperature_c is None else trim.temperature_c,
+            supply=corner.supply if trim.supply is None else trim.supply,
+        )
+        age_s = retention_s if trim.age_s is None else trim.age_s
+        if trim.interval_s is not None:
+            age_s += (retention_s - age_s) // trim.interval_s * trim.interval_s
+        if calibrated == corner and age_s == retention_s:
+            return self
+        variation = self.variation.model_copy(update={"retention_s": age_s})
+        return self.model_copy(update={"corner": calibrated, "variation": variation})
+
     def at_corner(self, corner: Corner) -> Config:
         """The same configuration at another corner."""
         return self.model_copy(update={"corner": corner})

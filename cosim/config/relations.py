@@ -62,16 +62,50 @@ def check_relations(config: Config) -> None:
         )
     if read.mode == "amplitude":
         _check_amplitude(array, config.sense)
-    if config.trim.method == "reference" and array.encoding == "differential":
-        raise ConfigError(
-            'trim.method = "reference" needs a reference column, which array.encoding = "differential" has not: '
-            'set trim.method to "calibration" or "none"'
-        )
+    _check_trim(config)
     if config.run.fidelity == "ideal" and config.variation.threshold_error:
         raise ConfigError(
             "variation.program_sigma_v, program_sigma_rel, gain_factor_sigma, coupling_sigma, tempco_sigma_v_per_k and "
             'retention_s move the thresholds of cells, which run.fidelity = "ideal" has none of: choose "solved", "dc" '
             'or "tran", or set them to 0'
+        )
+
+
+def _check_trim(config: Config) -> None:
+    trim, retention_s = config.trim, config.variation.retention_s
+    if trim.method == "reference" and config.array.encoding == "differential":
+        raise ConfigError(
+            'trim.method = "reference" needs a reference column, which array.encoding = "differential" has not: '
+            'set trim.method to "calibration" or "none"'
+        )
+    if trim.age_s is not None and trim.age_s > retention_s:
+        raise ConfigError(
+            f"trim.age_s = {trim.age_s:g} s after programming is later than images are read, expected at most "
+            f"variation.retention_s = {retention_s:g}: lower it, or leave it out to calibrate just before"
+        )
+    if trim.interval_s is not None and trim.age_s is None:
+        raise ConfigError(
+            f"trim.interval_s = {trim.interval_s:g} s counts from the first calibration, found no trim.age_s: set it, "
+            "or leave both out to calibrate just before images are read"
+        )
+    if trim.method == "reference":
+        for key in ("patterns", "through", "registers"):
+            found, default = getattr(trim, key), type(trim).model_fields[key].default
+            if found != default:
+                raise ConfigError(
+                    f'trim.{key} = "{found}" is of a calibration, found trim.method = "reference": set that to '
+                    f'"calibration", or leave trim.{key} out'
+                )
+    lines = "wordlines" if config.read.mode == "amplitude" else "bitlines"
+    if config.adc.reference == "replica" and 2 * config.adc.replica_columns > getattr(config.array, lines):
+        raise ConfigError(
+            f"adc.replica_columns = {config.adc.replica_columns} pairs do not fit array.{lines} = "
+            f"{getattr(config.array, lines)}: lower the one or raise the other"
+        )
+    if config.adc.bits == "lossless" and trim.registers in ("digital", "both"):
+        raise ConfigError(
+            f'trim.registers = "{trim.registers}" corrects codes, which adc.bits = "lossless" does not limit: set '
+            'adc.bits to 1..16, or trim.registers to "exact" or "analog"'
         )
 
 

@@ -148,7 +148,14 @@ class Adc(Section):
     """Current of the highest code in unit currents, instead of a range that is worked out; with read.mode "pulse-width"
     its charge is that current for all pulses."""
     calibration_images: int = Field(64, ge=1, le=65536)
-    """Sample images of a calibrated range: the first that the circuit is given."""
+    """Training images that a calibrated range and `trim.patterns` go by: the last of the training set."""
+    reference: Literal["fixed", "replica"] = "fixed"
+    """What decides the current of a code: a fixed source; or replica columns of cells at the highest level, less others
+    at level 0, which follow temperature and supply as the array does (docs/calibration.md)."""
+    replica_columns: int = Field(4, ge=1, le=256)
+    """Pairs of replica columns whose currents are averaged; a column has `array.open_wordlines` open cells."""
+    replica_per: Literal["tile", "chip"] = "tile"
+    """What has replica columns of its own."""
     offset_lsb: float = Field(0.0, ge=0, le=100)
     """Sigma of a converter's offset [LSB]."""
     gain_error: float = Field(0.0, ge=0, le=0.2)
@@ -160,7 +167,7 @@ class Adc(Section):
 
 
 class Trim(Section):
-    """How gain and offset of the converters are set on the finished chip."""
+    """How and when gain and offset of the converters are set on the finished chip (docs/calibration.md)."""
 
     method: Literal["none", "reference", "calibration"] = "calibration"
     """none; reference: a tile's LSB follows the current of its reference column with every wordline of a group open;
@@ -169,6 +176,35 @@ class Trim(Section):
     """What has a gain and an offset of its own in a calibration."""
     reads: int = Field(32, ge=4, le=4096)
     """Calibration reads of a group, at most."""
+    patterns: Literal["random", "images"] = "random"
+    """What calibration reads open: inputs at random, or what training images (`adc.calibration_images`) open."""
+    density: float = Field(0.25, gt=0, le=1)
+    """Share of the inputs that random calibration reads open."""
+    temperature_c: float | None = Field(None, ge=-40, le=125)
+    """Temperature at the calibration [C]; left out, that at which images are read, so that every corner has its own."""
+    supply: float | None = Field(None, ge=0.8, le=1.2)
+    """Supply at the calibration, as `corner.supply`; left out, that at which images are read."""
+    age_s: float | None = Field(None, ge=0, le=1e10)
+    """Time from programming to the first calibration [s]; left out, it is done just before images are read."""
+    interval_s: float | None = Field(None, gt=0, le=1e10)
+    """Time from one calibration to the next [s]; left out, the first is the only one."""
+    through: Literal["currents", "codes"] = "currents"
+    """What calibration sees: exact currents in front of the converters, or codes with noise and non-linearity."""
+    repeats: int = Field(16, ge=1, le=65536)
+    """How many codes of each calibration read are averaged."""
+    registers: Literal["exact", "analog", "digital", "both"] = "exact"
+    """Where the correction is made: exactly; by registers in front of the converter, which decide the current of a code
+    and where codes begin; on codes; or on codes for what registers in front leave."""
+    gain_bits: int = Field(8, ge=1, le=24)
+    """Bits of a gain register."""
+    gain_range: float = Field(0.25, gt=0, lt=1)
+    """A gain register corrects by a factor of 1 plus or minus this."""
+    offset_bits: int = Field(8, ge=1, le=24)
+    """Bits of an offset register."""
+    offset_range_lsb: float = Field(32.0, gt=0, le=65536)
+    """An offset register corrects by plus or minus this [LSB]."""
+    fraction_bits: int = Field(4, ge=0, le=12)
+    """Fraction bits of a code that is corrected digitally."""
 
 
 class Variation(Section):

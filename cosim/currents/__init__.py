@@ -1,6 +1,6 @@
 """Sources of currents: ideal arrays, solved arrays, or arrays in the circuit simulator."""
 
-from cosim.currents.factory import make_source, transients_of
+from cosim.currents.factory import calibrating_source, make_source, transients_of
 from cosim.currents.ideal import IdealSource
 from cosim.currents.programming import ProgrammedCell
 from cosim.currents.request import CurrentSource, GroupCurrents, ReadRequest
@@ -15,6 +15,7 @@ __all__ = [
     "ReadRequest",
     "SolvedSource",
     "SpiceSource",
+    "calibrating_source",
     "make_source",
     "transients_of",
 ]

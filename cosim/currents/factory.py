@@ -34,6 +34,14 @@ def make_source(config: Config, store: str | Path | None = None) -> CurrentSourc
     return (SolvedSource if config.run.fidelity == "solved" else SpiceSource)(config, cell, simulator)
 
 
+def calibrating_source(source: CurrentSource, config: Config) -> CurrentSource:
+    """Make the source of the same chip where it is calibrated; the source itself if that is where it is read."""
+    calibrated = config.at_calibration
+    if calibrated is config or not isinstance(source, SpiceSource | SolvedSource):
+        return source
+    return type(source)(calibrated, program(calibrated, source.simulator), source.simulator)
+
+
 def transients_of(source: CurrentSource) -> SpiceSource:
     """Make the reference for a source: it has the same cells on the same arrays, and simulates reads as transients.
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.arithmetic.patterns import pattern_bits
+from cosim.arithmetic.patterns import out_size, plane_count
 from cosim.config import Config
-from cosim.currents import CurrentSource, GroupCurrents, ReadRequest
+from cosim.currents import CurrentSource, GroupCurrents
+from cosim.device import chip_generator
+from cosim.evaluate.converters import layer_converters
+from cosim.evaluate.reader import LayerReader
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.mapping import ReadScheme, plan_tiles
 from cosim.network import LayerSpec
-from cosim.readout import Converter, KnownReads, LayerTable, ReadNoise, calibrated_lsb_units, known_states, trim
+from cosim.readout import Converter, LayerTable, ReadNoise, calibrated_lsb_units, random_states
 
 # How many bytes of memory a step's patterns, and the tensors made of them, may take.
 _STEP_BYTES = 64 << 20
+# For each distinct calibration read, how many reads of the training images are looked at: most are alike, or open no
+# input at all.
+_SAMPLED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +33,15 @@ class Chip:
 
     Attributes:
         config: the configuration.
-        source: the source of their currents.
+        source: the source of their currents where images are read.
+        calibrating: the source of the same arrays where they are calibrated; the same object if that is the same.
         network: the network's name, for comments in decks.
         stopwatch: measures how long their stages take.
     """
 
     config: Config
     source: CurrentSource
+    calibrating: CurrentSource
     network: str
     stopwatch: Stopwatch
 
@@ -52,8 +59,8 @@ class ArrayLayer:
         scheme: how the layer is read.
         reads: number of reads so far.
         largest_unsettled_lsb: largest movement of any current in the second half of its pulse [LSB].
-        trim_gain: gains that trimming found and corrected, empty without trimming.
-        trim_offset_lsb: offsets that trimming found and corrected [LSB], empty without trimming.
+        reader: asks the chip's source for reads.
+        converters: the converters, and what trimming found; set with the table.
     """
 
     def __init__(self, layer: LayerSpec, number: int, chip: Chip) -> None:
@@ -65,62 +72,66 @@ class ArrayLayer:
         self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_inputs()))
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
-        self.trim_gain, self.trim_offset_lsb = np.zeros(0), np.zeros(0)
+        self.reader = LayerReader(
+            chip.config, chip.network, number, self.plan, self.scheme, chip.source, chip.stopwatch
+        )
+        same = chip.calibrating is chip.source
+        self._calibrating = self.reader if same else replace(self.reader, source=chip.calibrating)
         self._lsb_units: dict[int, np.ndarray] = {}  # by tile, once a range has been calibrated
+        inputs = self.plan.stream_inputs()
+        self._known_states = [random_states(chip.config, count, stream) for stream, count in enumerate(inputs)]
 
     @cached_property
     def table(self) -> LayerTable:
-        """The pattern table with the converters of this chip; its first use simulates the reads for trimming."""
-        config, lines = self.chip.config, {group.tile: group.units.shape[1] for group in self.plan.groups}
-        converters = [
-            Converter.drawn(config, self.number, tile, lines[tile], self._lsb_units.get(tile), self.scheme.pulses)
-            for tile in range(self.plan.tiles)
-        ]
-        answers: list[tuple[int, np.ndarray, GroupCurrents]] = []
-        if config.trim.method != "none":
-            known, answers = self._known_reads()
-            converters, self.trim_gain, self.trim_offset_lsb = trim(config, converters, self.plan, known)
-        table = LayerTable(self.plan, self.scheme, converters, ReadNoise.of(config, self.number, self.plan.groups))
-        for index, slots, found in answers:  # so that they are not read again
+        """The pattern table with the converters of this chip; its first use makes the reads that trimming needs."""
+        noise = ReadNoise.of(self.chip.config, self.number, self.plan.groups)
+        self.converters = layer_converters(self.reader, self._calibrating, self._lsb_units, self._known_states, noise)
+        table = LayerTable(self.plan, self.scheme, self.converters.tiles, noise)
+        for index, slots, found in self.converters.answers:  # so that they are not read again
             self._enter(table, index, slots, found)
         return table
 
-    def _known_reads(self) -> tuple[list[KnownReads], list[tuple[int, np.ndarray, GroupCurrents]]]:
-        """The reads that trimming goes by and, if patterns are listed, every answer that the source gave for them."""
-        groups = self.plan.groups
-        states = [known_states(self.chip.config, group) for group in groups]
-        if not self.plan.enumerated:
-            requests = [self.request(index, opened) for index, opened in enumerate(states)]
-            with self.chip.stopwatch("currents"):
-                found = list(self.chip.source.currents(requests, "trimming reads"))
-            read = zip(groups, states, found, strict=True)
-            return [KnownReads(group, opened, each.currents) for group, opened, each in read], []
-        wanted = [self.scheme.full(opened @ (1 << np.arange(opened.shape[1]))) for opened in states]
-        known, answers = [], []
-        for index, reads, answer in self._asked(wanted, "trimming reads"):
-            chosen = np.isin(reads, wanted[index])
-            opened = pattern_bits(self.scheme.pattern(reads[chosen]), groups[index].inputs)
-            known.append(KnownReads(groups[index], opened, answer.currents[chosen]))
-            answers.append((index, reads, answer))
-        return known, answers
-
     def calibrate(self, activations: Tensor) -> None:
-        """Set the converters' range from sample activations (n, inputs, height, width). This discards all answers."""
+        """Prepare what the configuration wants to have from sample activations. This discards all answers.
+
+        Args:
+            activations: (n, inputs, height, width), of training images.
+        """
+        config = self.chip.config
+        self.__dict__.pop("table", None)
+        if config.adc.range != "cover":
+            opened = [self._opened(activations, stream) for stream in range(self.plan.streams)]
+            self._lsb_units = dict(enumerate(calibrated_lsb_units(config, self.plan, opened)))
+        if config.trim.patterns == "images":
+            self._known_states = [self._sampled(activations, stream) for stream in range(self.plan.streams)]
+
+    def _opened(self, activations: Tensor, stream: int) -> np.ndarray:
+        """Distinct conversions of a stream: (conversions, inputs), for how many pulses each input is open."""
         patterns = self.scheme.patterns(self.plan, activations)
         planes = patterns.shape[-1]
         together = 1 if self.scheme.mode == "bit-serial" else planes  # how many planes one conversion adds up
-        opened = []
-        for stream in range(self.plan.streams):
-            mine = patterns[..., stream, :].reshape(-1, together).numpy()
-            _, first = np.unique(mine, axis=0, return_index=True)
-            places = np.unravel_index(first * together, (*patterns.shape[:3], planes))
-            states = [
-                self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(np.stack(each, axis=1)))
-                for each in ((*places[:3], places[3] + plane) for plane in range(together))
-            ]
-            opened.append(torch.stack(states).sum(0).numpy())
-        self._lsb_units = dict(enumerate(calibrated_lsb_units(self.chip.config, self.plan, opened)))
-        self.__dict__.pop("table", None)
+        mine = patterns[..., stream, :].reshape(-1, together).numpy()
+        _, first = np.unique(mine, axis=0, return_index=True)
+        places = np.unravel_index(first * together, (*patterns.shape[:3], planes))
+        states = [
+            self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(np.stack(each, axis=1)))
+            for each in ((*places[:3], places[3] + plane) for plane in range(together))
+        ]
+        found: np.ndarray = torch.stack(states).sum(0).numpy()
+        return found
+
+    def _sampled(self, activations: Tensor, stream: int) -> np.ndarray:
+        """States (reads, inputs) of reads that the activations cause, drawn by how often they do; and one of none."""
+        config, (n, _, *size) = self.chip.config, activations.shape
+        bits, kernel = self.plan.layer.activation_bits, self.plan.chunks.kernel
+        height, width = out_size(kernel, (size[0], size[1]), self.plan.layer.geometry())
+        ends = (n, height, width, plane_count(self.scheme.kind, bits))
+        generator = chip_generator(config, "calibration reads", self.number, stream)
+        places = generator.integers(0, ends, (_SAMPLED * config.trim.reads, 4))
+        states = self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(places)).numpy()
+        states = np.vstack([np.zeros_like(states[:1]), states])
+        _, first = np.unique(states, axis=0, return_index=True)
+        return states[np.sort(first)[: config.trim.reads]].astype(np.int64)
 
     def __call__(self, activations: Tensor) -> Tensor:
         """Layer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
@@ -171,39 +182,13 @@ class ArrayLayer:
         groups, slots_of = self.plan.groups, self.table.slots
         needed = [missing[group.stream] for group in groups]
         if self.plan.enumerated:
-            answers = self._asked(needed, self.layer.name)
+            answers = self.reader.listed(needed, self.layer.name)
         else:
             wanted = [(index, slots) for index, slots in enumerate(needed) if len(slots)]
             drives = [slots_of.drive(groups[index].stream, slots) for index, slots in wanted]
-            answers = self._ask(wanted, drives, self.layer.name)
+            answers = self.reader.driven(wanted, drives, self.layer.name)
         for index, slots, found in answers:
             self._enter(self.table, index, slots, found)
-
-    def _asked(self, needed: list[np.ndarray], title: str) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Yield group, reads and currents for at least the needed reads of each group, if patterns are listed."""
-        source, groups = self.chip.source, self.plan.groups
-        wanted = [
-            (index, reads) for index, few in enumerate(needed) for reads in source.batches(few, groups[index].inputs)
-        ]
-        # Groups with the same reads share one array of drives.
-        drives: dict[tuple[int, bytes], np.ndarray] = {}
-        for index, reads in wanted:
-            inputs = groups[index].inputs
-            if (inputs, reads.tobytes()) not in drives:
-                drives[inputs, reads.tobytes()] = self.scheme.drive(reads, inputs)
-        return self._ask(wanted, [drives[groups[index].inputs, reads.tobytes()] for index, reads in wanted], title)
-
-    def _ask(
-        self, wanted: list[tuple[int, np.ndarray]], drives: list[np.ndarray], title: str
-    ) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Ask the source for the given drives. Yields the group, what `wanted` names for it, and its currents."""
-        with self.chip.stopwatch("currents"):
-            requests = [self.request(index, drive) for (index, _), drive in zip(wanted, drives, strict=True)]
-            answers = self.chip.source.currents(requests, title)
-        for index, reads in wanted:
-            with self.chip.stopwatch("currents"):
-                found = next(answers)
-            yield index, reads, found
 
     def _enter(self, table: LayerTable, index: int, slots: np.ndarray, found: GroupCurrents) -> None:
         """Put currents of group `index` into the table."""
@@ -222,40 +207,3 @@ class ArrayLayer:
         unsettled: np.ndarray = found.unsettled_a / converter.ampere_per_lsb.min()
         self.largest_unsettled_lsb = max(self.largest_unsettled_lsb, float(unsettled.max(initial=0)))
         return unsettled
-
-    def every_request(self) -> Iterator[tuple[int, ReadRequest]]:
-        """Yield requests that together answer every pattern of every group, each after its group's number."""
-        for index, group in enumerate(self.plan.groups):
-            for amplitude in range(self.scheme.amplitudes):
-                every = np.arange(2**group.inputs) + (amplitude << self.scheme.inputs)
-                for patterns in self.chip.source.batches(every, group.inputs):
-                    yield index, self.request(index, self.scheme.drive(patterns, group.inputs))
-
-    def request(self, index: int, drive: np.ndarray, *, careful: bool = False) -> ReadRequest:
-        """Make the request to a source for reads of group `index`.
-
-        Args:
-            index: number of the group in the plan.
-            drive: (reads, inputs) share of its full voltage that each input has, as `ReadScheme.drive` gives it.
-            careful: whether to follow every edge, as audits and certificates do.
-        """
-        group, cell = self.plan.groups[index], self.chip.source.cell
-        first, last = group.outputs
-        comments = (
-            f"network {self.chip.network}, layer {self.layer.name}, tile {group.tile}, group {index}",
-            f"weights: outputs {first}..{last - 1}, rows {group.rows[0]}..{group.rows[1] - 1} of the unrolled kernel "
-            "(input channel, row, column)",
-            self._encoding(),
-        )
-        cells = None
-        if cell is not None and cell.variation is not None:
-            cells = cell.variation.cell_shifts(self.number, group)
-        return ReadRequest(group, drive, cells, careful, comments)
-
-    def _encoding(self) -> str:
-        """Describes in words how weights lie on bitlines."""
-        line = "wordline" if self.scheme.mode == "amplitude" else "bitline"
-        places = f"a weight takes {len(self.plan.places)} {line}(s), most significant first"
-        if self.plan.reference_units is None:
-            return f"{places}, each slice a pair for positive and negative weights"
-        return f"the last {line} is the reference column, of level {self.plan.reference_units}; {places}"

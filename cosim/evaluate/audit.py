@@ -65,4 +65,4 @@ def _in_image_order(array: ArrayLayer, activations: Tensor, rng: np.random.Gener
     spans = [slice(start, start + count) for start in starts.tolist()]
     chosen = max(spans, key=lambda span: len(np.unique(in_order[span], axis=0)))
     held = np.tensordot(weights, array.table.lookup(index, terms[chosen].T), 1)
-    return Question(array, index, array.request(index, in_order[chosen], careful=True), held)
+    return Question(array, index, array.reader.request(index, in_order[chosen], careful=True), held)

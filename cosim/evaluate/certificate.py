@@ -120,7 +120,7 @@ def _drawn(arrays: Sequence[ArrayLayer], count: int, per_deck: int, seed: int) -
         for start in range(0, len(order), per_deck):
             few = order[start : start + per_deck]
             chosen = reads[distinct[few]]
-            request = array.request(index, array.table.drive(index, chosen))
+            request = array.reader.request(index, array.table.drive(index, chosen))
             yield Question(array, index, request, array.table.lookup(index, chosen)), times[few]
 
 
@@ -143,7 +143,7 @@ def _adverse(array: ArrayLayer) -> Iterator[Question]:
         heaviest = units[:, units.sum(axis=0).argmax()]
         none, every, farthest = np.zeros(inputs), np.ones(inputs), np.arange(inputs) == inputs - 1
         reads = [none, every, none, farthest, every, heaviest >= heaviest.max() / 2]
-        yield Question(array, index, array.request(index, np.array(reads, float), careful=True))
+        yield Question(array, index, array.reader.request(index, np.array(reads, float), careful=True))
 
 
 def _summary(distances: Sequence[Distance], times: Sequence[np.ndarray]) -> Certificate:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cosim.arithmetic.partial_sums import check_digitized
 from cosim.config import Config
-from cosim.currents import CurrentSource, IdealSource, SpiceSource, make_source
+from cosim.currents import CurrentSource, IdealSource, SpiceSource, calibrating_source, make_source
 from cosim.errors import ConfigError, nearest
 from cosim.evaluate.array_layer import ArrayLayer, Chip
 from cosim.evaluate.audit import audit_circuit
@@ -34,6 +34,10 @@ class CircuitNetwork(nn.Module):
         config: the configuration; None for the default one.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
         source: where currents come from; None for the source of `run.fidelity`.
+        calibrating: where they come from at calibration; None for the same chip at the configured condition.
+
+    Attributes:
+        calibrated: whether the circuit has the training images that its configuration wants to have.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
@@ -50,6 +54,7 @@ class CircuitNetwork(nn.Module):
         *,
         store: str | Path | None = None,
         source: CurrentSource | None = None,
+        calibrating: CurrentSource | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -61,22 +66,23 @@ class CircuitNetwork(nn.Module):
             check_digitized(self.config)
         with self.stopwatch("programming"), progress_bar("programming cells", 1):
             self.source = source or make_source(self.config, store)
-        chip = Chip(self.config, self.source, network.name, self.stopwatch)
+            calibrating = calibrating or calibrating_source(self.source, self.config)
+        chip = Chip(self.config, self.source, calibrating, network.name, self.stopwatch)
         self.arrays = {
             layer.name: ArrayLayer(layer, number, chip)
             for number, layer in enumerate(network.layers)
             if layer.name in chosen
         }
-        self._calibrated = self.config.adc.range == "cover"
+        self.calibrated = self.config.adc.range == "cover" and self.config.trim.patterns == "random"
 
     def calibrate(self, images: Tensor) -> None:
-        """Set the range of the converters from the sums that sample images cause in the integer network.
+        """Prepare what the configuration wants to have from training images.
 
-        This is only needed with adc.range = "calibrated-layer" or "calibrated-column". Without it, `forward` calibrates
-        with the first images it is given.
+        With adc.range = "calibrated-layer" or "calibrated-column", that is the range of the converters, from the sums
+        that images cause in the integer network. With trim.patterns = "images", it is the calibration reads.
 
         Args:
-            images: (n, channels, height, width) with values in 0..1.
+            images: (n, channels, height, width) with values in 0..1, of the training set.
         """
 
         def mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
@@ -84,14 +90,21 @@ class CircuitNetwork(nn.Module):
                 self.arrays[layer.name].calibrate(activations)
             return integer_mvm(layer, activations)
 
-        with torch.no_grad(), self.stopwatch("range"):
+        with torch.no_grad(), self.stopwatch("training images"):
             self.network(images, mvm)
-        self._calibrated = True
+        self.calibrated = True
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes) of images (n, channels, height, width) with values in 0..1."""
-        if not self._calibrated:
-            self.calibrate(images[: self.config.adc.calibration_images])
+        """Logits (n, classes) of images (n, channels, height, width) with values in 0..1.
+
+        Raises:
+            ConfigError: the configuration wants training images, and `calibrate` was not called with any.
+        """
+        if not self.calibrated:
+            raise ConfigError(
+                f'adc.range = "{self.config.adc.range}" and trim.patterns = "{self.config.trim.patterns}" want '
+                "training images, found none: call calibrate(images) first, with images of the training set"
+            )
         numbers = {name: number for number, name in enumerate(self.arrays, 1)}
         with progress_bar("layers", len(numbers), covers=len(images)) as advance, torch.no_grad():
             started, before = time.perf_counter(), self._reads()

@@ -64,6 +64,7 @@ class LayerComparison:
         trim_gain: mean of the gains that trimming corrected.
         trim_gain_spread: largest less smallest of these gains.
         trim_offset_lsb: mean of the offsets that trimming corrected [LSB].
+        beyond_registers: number of bitlines that need a correction which no register reaches.
     """
 
     name: str
@@ -84,6 +85,7 @@ class LayerComparison:
     trim_gain: float
     trim_gain_spread: float
     trim_offset_lsb: float
+    beyond_registers: int
 
     @property
     def trimmed(self) -> bool:
@@ -194,4 +196,5 @@ def _compare_layer(layer: LayerRecord) -> LayerComparison:
         trim_gain=layer.trim_gain,
         trim_gain_spread=layer.trim_gain_spread,
         trim_offset_lsb=layer.trim_offset_lsb,
+        beyond_registers=layer.beyond_registers,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.datasets import Dataset
+from cosim.datasets import Dataset, training_images
 from cosim.errors import DatasetError
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
@@ -43,6 +43,7 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     if len(dataset) == 0:
         raise DatasetError("a run needs at least one image, found none")
     network.check_images(dataset.real(0, 1))
+    prepare(circuit, dataset)
     found: list[Tensor] = []
     with progress_bar("images", len(dataset)) as advance, torch.no_grad():
         for array in circuit.arrays.values():
@@ -88,8 +89,18 @@ def infer(circuit: CircuitNetwork, dataset: Dataset) -> RunRecord:
     )
 
 
+def prepare(circuit: CircuitNetwork, dataset: Dataset) -> None:
+    """Give a circuit the training images that it wants to have, if it was not given any.
+
+    Raises:
+        DatasetError: the data set has no training images.
+    """
+    if not circuit.calibrated:
+        circuit.calibrate(training_images(dataset, circuit.config.adc.calibration_images))
+
+
 def _layer_record(array: ArrayLayer) -> LayerRecord:
-    table, gain, offset = array.table, array.trim_gain, array.trim_offset_lsb
+    table, gain, offset = array.table, array.converters.gain, array.converters.offset_lsb
     groups, highest = array.plan.groups, table.converters[0].highest
     return LayerRecord(
         name=array.layer.name,
@@ -103,6 +114,7 @@ def _layer_record(array: ArrayLayer) -> LayerRecord:
         trim_gain=float(gain.mean()) if gain.size else 1.0,
         trim_gain_spread=float(np.ptp(gain)) if gain.size else 0.0,
         trim_offset_lsb=float(offset.mean()) if offset.size else 0.0,
+        beyond_registers=array.converters.beyond_registers,
         tile=np.array([group.tile for group in groups]),
         first_input=np.array([group.first_input for group in groups]),
         inputs=np.array([group.inputs for group in groups]),

@@ -47,7 +47,7 @@ def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: s
     with progress_bar("writing decks", groups) as advance:
         for array in arrays:
             last, part = -1, 0
-            for index, request in array.every_request():
+            for index, request in array.reader.every_request():
                 part = part + 1 if index == last else 0
                 advance(index != last)
                 last = index

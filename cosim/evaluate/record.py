@@ -19,7 +19,7 @@ from cosim.files import is_file, write_whole
 from cosim.network import LayerSpec
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-5"
+FORMAT = "cosim-run-6"
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class LayerRecord:
         trim_gain: mean of the gains that trimming corrected, 1 without trimming.
         trim_gain_spread: largest less smallest of these gains, 0 without trimming.
         trim_offset_lsb: mean of the offsets that trimming corrected [LSB], 0 without trimming.
+        beyond_registers: number of bitlines that need a correction which no register reaches.
         tile: (groups,) number of the array on which each group lies.
         first_input: (groups,) first input line of each group.
         inputs: (groups,) number of inputs of each group.
@@ -101,6 +102,7 @@ class LayerRecord:
     trim_gain: float
     trim_gain_spread: float
     trim_offset_lsb: float
+    beyond_registers: int
     tile: np.ndarray
     first_input: np.ndarray
     inputs: np.ndarray
@@ -310,7 +312,7 @@ _ARRAYS = (
 )
 # Attributes of a layer in the file: first its own, then those of its geometry and its summary.
 _OWN = ("name", "tiles", "reads", "lsb_units", "highest_code", "unsettled_lsb", "noise_lsb", "trim_gain",
-        "trim_gain_spread", "trim_offset_lsb")  # fmt: skip
+        "trim_gain_spread", "trim_offset_lsb", "beyond_registers")  # fmt: skip
 _FIGURES = (*_OWN, *(field.name for field in fields(Geometry)), "correlation")
 _PLACES = ("tile", "first_input", "inputs")
 

@@ -86,7 +86,7 @@ EFFECTS = (
             "variation.tempco_sigma_v_per_k": 0.0,
         },
     ),
-    Effect("trimming", {"trim.method": "none"}, of_cells=False),
+    Effect("trimming", {"trim.method": "none", "adc.reference": "fixed"}, of_cells=False),
 )
 
 

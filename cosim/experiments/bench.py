@@ -26,7 +26,7 @@ from cosim.device import chip_generator, load_card
 from cosim.errors import DatasetError
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
-from cosim.evaluate.inference import BATCH
+from cosim.evaluate.inference import BATCH, prepare
 from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.software import content_digest
 from cosim.files import source_digest
@@ -50,7 +50,7 @@ class Outcome:
         right: (images,) bool, whether each image is classified correctly.
         agreeing: (images,) bool, whether each image is decided as in software.
         code_error_rms: root mean square of the code error over all reads, noise included [unit currents]. The code
-            error is the code times its width, less the sum of an ideal array.
+            error is the corrected code times its width, less the sum of an ideal array.
         code_error_max: largest absolute value of the code error [unit currents].
         clipped_share: share of the codes that are lost because the current is beyond the converter's range.
         unsettled_lsb: largest movement of a current in the second half of its pulse [LSB].
@@ -163,8 +163,10 @@ class Bench:
 
     @cached_property
     def _digest(self) -> str:
-        """SHA-256 of network and images."""
-        return content_digest(self.network, self.dataset)
+        """SHA-256 of network and images, and of training images that came with them."""
+        digest, training = content_digest(self.network, self.dataset), self.dataset.training
+        own = b"" if training is None else training.numpy().tobytes()
+        return digest + hashlib.sha256(own).hexdigest()
 
     def identity(self, config: Config) -> str:
         """SHA-256 of all that can change the outcome: configuration, card, network, images, code, versions.
@@ -200,6 +202,7 @@ class Bench:
         """
         software, started = self.software, time.perf_counter()
         circuit = CircuitNetwork(self.network, config, store=self.store)
+        prepare(circuit, self.dataset)
         decided = self._decisions(circuit, "images", covers=1.0)
         certificate = circuit.certify() if config.run.fidelity == "solved" else None
         errors = _CodeErrors()
@@ -244,7 +247,7 @@ class _CodeErrors:
                 lsb = lsb + np.sqrt(variance) * drawn
             used = table.slots.used(array.plan.groups[index].stream)
             ideal = table.ideal_sums(index, used) * converter.pulses
-            error = converter.codes(lsb) * converter.lsb_units - ideal
+            error = converter.corrected(converter.quantized(lsb)) * converter.lsb_units - ideal
             self.codes += float(reads.uses.sum()) * error.shape[1]
             self.squares += float(reads.uses @ (error**2).sum(axis=1))
             self.clipped += float(reads.uses @ reads.clipped(lsb, converter.highest).sum(axis=1))

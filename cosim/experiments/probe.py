@@ -19,7 +19,7 @@ from cosim.datasets import Dataset
 from cosim.errors import ConfigError, DatasetError, NetworkError, nearest
 from cosim.evaluate.array_layer import ArrayLayer
 from cosim.evaluate.circuit import CircuitNetwork
-from cosim.evaluate.inference import BATCH
+from cosim.evaluate.inference import prepare
 from cosim.evaluate.netlists import deck_name
 from cosim.evaluate.provenance import Provenance
 from cosim.netlist import Deck
@@ -163,7 +163,7 @@ def probe(
 
     Args:
         network: the quantized network.
-        dataset: the images of the run; its first images calibrate the converters if the configuration says so.
+        dataset: the images of the run.
         config: the configuration; None for the default one.
         image: number of the image, counted from 0.
         layer: name of the layer.
@@ -192,8 +192,7 @@ def probe(
     circuit = CircuitNetwork(network, config, store=store)
     if layer not in circuit.arrays:
         raise ConfigError(f"no layer {layer!r} is on arrays: {nearest(layer, circuit.arrays)}")
-    if config.adc.range != "cover":
-        circuit.calibrate(dataset.real(0, min(config.adc.calibration_images, BATCH)))
+    prepare(circuit, dataset)
     shown = dataset.real(image, image + 1)
     logits = circuit(shown)
     array, spec = circuit.arrays[layer], circuit.arrays[layer].layer
@@ -343,7 +342,7 @@ def _deck_of(array: ArrayLayer, decks: SpiceSource, index: int, pattern: int) ->
         return None, None
     inputs = array.plan.groups[index].inputs
     (patterns,) = decks.batches(np.array([pattern]), inputs)
-    deck = decks.deck(array.request(index, array.scheme.drive(patterns, inputs)))
+    deck = decks.deck(array.reader.request(index, array.scheme.drive(patterns, inputs)))
     return deck_name(array, index, pattern // len(patterns)), deck.identity(decks.identity)
 
 
@@ -351,7 +350,7 @@ def _waves(
     array: ArrayLayer, source: SpiceSource, in_order: dict[int, np.ndarray], channel: int
 ) -> tuple[tuple[ProbedWave, ...], dict[tuple[int, int], np.ndarray]]:
     """The transient of each group's reads, and the currents sampled in it, by (group, bit plane)."""
-    requests = [array.request(index, drive, careful=True) for index, drive in in_order.items()]
+    requests = [array.reader.request(index, drive, careful=True) for index, drive in in_order.items()]
     waves, sampled = [], {}
     for index, request, found in zip(in_order, requests, source.currents(requests, "probe"), strict=True):
         columns, samples = _columns(array, index, channel), found.measurements["sample_s"]

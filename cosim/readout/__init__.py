@@ -3,8 +3,10 @@
 from cosim.readout.adc import Converter
 from cosim.readout.calibration import calibrated_lsb_units
 from cosim.readout.noise import ReadNoise
+from cosim.readout.registers import corrected
+from cosim.readout.replica import replica_group, unit_current
 from cosim.readout.tables import GroupReads, LayerTable, ideal_sums
-from cosim.readout.trim import KnownReads, known_states, trim
+from cosim.readout.trim import KnownReads, measured_lines, random_states
 
 __all__ = [
     "Converter",
@@ -13,7 +15,10 @@ __all__ = [
     "LayerTable",
     "ReadNoise",
     "calibrated_lsb_units",
+    "corrected",
     "ideal_sums",
-    "known_states",
-    "trim",
+    "measured_lines",
+    "random_states",
+    "replica_group",
+    "unit_current",
 ]

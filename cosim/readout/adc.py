@@ -30,6 +30,9 @@ class Converter:
         offset_lsb: their offset [LSB], of the same shape.
         weights: what each bit counts [LSB], (bitlines, bits), least significant first; None for 1, 2, 4, ...
         pulses: number of pulses whose charge one conversion adds up; 1 if it converts a current.
+        factor: what codes are multiplied by, (bitlines,) or (1,); None if codes are not corrected.
+        shift_lsb: what is then subtracted [LSB], of the same shape.
+        fraction_bits: number of fraction bits that the result keeps.
     """
 
     unit_a: float
@@ -39,19 +42,26 @@ class Converter:
     offset_lsb: np.ndarray
     weights: np.ndarray | None = None
     pulses: int = 1
+    factor: np.ndarray | None = None
+    shift_lsb: np.ndarray | None = None
+    fraction_bits: int = 0
 
     @classmethod
-    def from_config(cls, config: Config, lsb_units: np.ndarray | None = None, pulses: int = 1) -> Converter:
+    def from_config(
+        cls, config: Config, lsb_units: np.ndarray | None = None, pulses: int = 1, unit_a: float | None = None
+    ) -> Converter:
         """Make the converters of a configuration without their errors.
 
         Args:
             config: the configuration.
             lsb_units: widths of a code that a calibration found, (bitlines,) or (1,); None for those of `code_units`.
             pulses: number of pulses whose charge one conversion adds up.
+            unit_a: unit current that the reference gives [A]; None for that of the design.
         """
         found, highest = code_units(config, pulses)
         widths = np.array([found]) if lsb_units is None else lsb_units
-        return cls(config.cell.unit_a, widths, highest, np.ones(1), np.zeros(1), pulses=pulses)
+        unit = config.cell.unit_a if unit_a is None else unit_a
+        return cls(unit, widths, highest, np.ones(1), np.zeros(1), pulses=pulses)
 
     @classmethod
     def drawn(
@@ -62,6 +72,7 @@ class Converter:
         bitlines: int,
         lsb_units: np.ndarray | None = None,
         pulses: int = 1,
+        unit_a: float | None = None,
     ) -> Converter:
         """Make the converters and sense stages of one tile of a chip, with the errors drawn for that chip.
 
@@ -72,8 +83,9 @@ class Converter:
             bitlines: number of bitlines that the tile uses.
             lsb_units: as in `from_config`.
             pulses: as in `from_config`.
+            unit_a: as in `from_config`.
         """
-        adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units, pulses)
+        adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units, pulses, unit_a)
 
         def errors(effect: str, sigma: float) -> np.ndarray:
             return (
@@ -138,6 +150,19 @@ class Converter:
     def trimmed(self, gain: np.ndarray, offset_lsb: np.ndarray) -> Converter:
         """These converters after correction of their measured gain and offset, each (bitlines,) or (1,)."""
         return replace(self, gain=self.gain / gain, offset_lsb=(self.offset_lsb - offset_lsb) / gain)
+
+    def digitally_trimmed(self, factor: np.ndarray, shift_lsb: np.ndarray, fraction_bits: int) -> Converter:
+        """These converters with a correction behind them: codes times `factor` less `shift_lsb`."""
+        return replace(self, factor=factor, shift_lsb=shift_lsb, fraction_bits=fraction_bits)
+
+    def corrected(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (..., bitlines), as `quantized` returns them, after digital correction."""
+        if self.factor is None:
+            return codes
+        assert self.shift_lsb is not None
+        # That codes of an even width begin half a unit lower is not an offset of the converter.
+        exact = (codes - self.decision_lsb) * self.factor - self.shift_lsb + self.decision_lsb
+        return (np.rint(np.ldexp(exact, self.fraction_bits)) / 2**self.fraction_bits).astype(codes.dtype)
 
 
 def bit_weights(bits: int, sigma: float, bitlines: int, generator: np.random.Generator) -> np.ndarray:

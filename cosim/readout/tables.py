@@ -126,7 +126,8 @@ class LayerTable:
         self._lsb[index][slots] = lsb
         self.slots.known[group.stream, slots] = True
         first = group.outputs[0] % self.columns
-        partial = torch.from_numpy(self.partial_sums(group, converter.quantized(lsb) * converter.lsb_units))
+        codes = converter.corrected(converter.quantized(lsb))
+        partial = torch.from_numpy(self.partial_sums(group, codes * converter.lsb_units))
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
     def partial_sums(self, group: Group, units: np.ndarray) -> np.ndarray:
@@ -185,7 +186,8 @@ class LayerTable:
             images = rows[first : first + step]
             for index, codes in self._noisy_codes(images, noise, sigmas):
                 group, converter = self.plan.groups[index], self.converter(index)
-                summed = np.matmul(weights, codes.reshape(len(codes), bits, -1)).reshape(-1, codes.shape[2])
+                by_plane = converter.corrected(codes).reshape(len(codes), bits, -1)
+                summed = np.matmul(weights, by_plane).reshape(-1, codes.shape[2])
                 partial = self.partial_sums(group, summed * converter.lsb_units)
                 sums[first : first + step, :, slice(*group.outputs)] += partial.reshape(len(codes), height * width, -1)
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
@@ -251,8 +253,8 @@ class LayerTable:
         outputs = self.plan.layer.outputs
         sums = np.zeros((n, height * width, outputs), np.float32)
         for index, codes in self._weighted_codes(rows, weights):
-            group = self.plan.groups[index]
-            units = (codes * self.converter(index).lsb_units).reshape(n * height * width, -1)
+            group, converter = self.plan.groups[index], self.converter(index)
+            units = (converter.corrected(codes) * converter.lsb_units).reshape(n * height * width, -1)
             sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 

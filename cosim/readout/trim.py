@@ -1,4 +1,7 @@
-"""Trimming: finds gain and offset of the converters from reads whose answers are known."""
+"""Trimming: finds gain and offset of the converters from reads whose answers are known.
+
+What is found is corrected by registers (`cosim.readout.registers`).
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from cosim.errors import ConfigError
 from cosim.mapping import Group, TilePlan
 from cosim.readout.adc import Converter
 from cosim.readout.fit import Moments
+from cosim.readout.noise import ReadNoise
 from cosim.readout.tables import ideal_sums
 
-# Share of open wordlines in calibration reads. Bit planes of activations behind a ReLU open few, so nearly all reads
-# give small sums. If wires compress large sums, a line fitted to those would miss the small ones.
-_CALIBRATION_DENSITY = 0.25
 # No corner explains a gain outside these bounds: the reads then do not follow the sums.
 _SANE_GAIN = (0.05, 20.0)
 
@@ -27,36 +28,46 @@ class KnownReads:
     """Reads of a group whose ideal answers are known.
 
     Attributes:
-        group: the group.
+        index: number of the group in its plan.
         states: (n, inputs) of 0 and 1; each open input is at its full voltage.
         currents: (n, lines) measured currents [A].
     """
 
-    group: Group
+    index: int
     states: np.ndarray
     currents: np.ndarray
 
 
-def known_states(config: Config, group: Group) -> np.ndarray:
+def random_states(config: Config, inputs: int, stream: int) -> np.ndarray:
     """Choose the reads of a group that trimming goes by.
 
     The method "reference" opens all inputs in a single read. A calibration reads once without any open input, and
     otherwise opens inputs at random.
 
+    Args:
+        config: the configuration.
+        inputs: number of inputs of the group.
+        stream: number of its stream.
+
     Returns:
         (reads, inputs) of 0 and 1, no two alike.
     """
     if config.trim.method == "reference":
-        return np.ones((1, group.inputs), np.int64)
-    generator = chip_generator(config, "calibration reads", group.stream)
-    opened = generator.random((config.trim.reads - 1, group.inputs)) < _CALIBRATION_DENSITY
-    return np.unique(np.vstack([np.zeros(group.inputs), opened]), axis=0).astype(np.int64)
+        return np.ones((1, inputs), np.int64)
+    generator = chip_generator(config, "calibration reads", stream)
+    opened = generator.random((config.trim.reads - 1, inputs)) < config.trim.density
+    return np.unique(np.vstack([np.zeros(inputs), opened]), axis=0).astype(np.int64)
 
 
-def trim(
-    config: Config, converters: Sequence[Converter], plan: TilePlan, reads: Sequence[KnownReads]
-) -> tuple[list[Converter], np.ndarray, np.ndarray]:
-    """Measure gain and offset from known reads, and correct the converters of a layer's tiles for them.
+def measured_lines(
+    config: Config,
+    layer: int,
+    converters: Sequence[Converter],
+    plan: TilePlan,
+    reads: Sequence[KnownReads],
+    noise: ReadNoise | None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Measure gain and offset of a layer's converters from known reads.
 
     The method "reference" finds one gain for each tile: the current of its reference column over the ideal current,
     averaged over the tile's groups. A calibration fits, by least squares,
@@ -71,27 +82,34 @@ def trim(
 
     Args:
         config: the configuration.
+        layer: number of the layer in its network.
         converters: the converters of each tile.
         plan: the tiles and groups of the layer.
         reads: known reads of the layer's groups.
+        noise: the layer's noise, which codes have; None for none.
 
     Returns:
-        the corrected converters, then the measured gains and offsets [LSB] of all tiles, one tile after the other.
+        for each tile, gains and offsets [LSB], (bitlines,) or (1,) each.
 
     Raises:
         ConfigError: a gain is outside of what any corner explains.
     """
-    tiles = [[_sums(read, converter) for read in reads if read.group.tile == tile]
-             for tile, converter in enumerate(converters)]  # fmt: skip
-    sums = [tuple(np.concatenate(parts) for parts in zip(*groups, strict=True)) for groups in tiles]
+    groups, sums = plan.groups, []
+    for tile, converter in enumerate(converters):
+        mine = [read for read in reads if groups[read.index].tile == tile]
+        each = [
+            (_measured(config, layer, read, converter, noise), *_expected(groups[read.index], read, converter))
+            for read in mine
+        ]
+        sums.append(tuple(np.concatenate(parts) for parts in zip(*each, strict=True)))
     if config.trim.method == "reference":
         gains = [np.mean(measured[:, -1:] / ideal[:, -1:], axis=0) for measured, ideal, _ in sums]
         offsets = [np.zeros(1) for _ in gains]
     else:
-        layer = Moments.of(*_pooled(sums))
-        moments = [Moments.of(*tile) for tile in sums] if config.trim.per == "bitline" else [layer] * len(sums)
+        whole = Moments.of(*_pooled(sums))
+        moments = [Moments.of(*tile) for tile in sums] if config.trim.per == "bitline" else [whole] * len(sums)
         common = Moments.joined(moments).common()
-        mean_gain = float(layer.line(common, 1.0)[0][0])
+        mean_gain = float(whole.line(common, 1.0)[0][0])
         lines = [each.line(common, mean_gain) for each in moments]
         gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
     for found in gains:
@@ -102,16 +120,31 @@ def trim(
                 'condition the cells are programmed at, or set trim.method = "none"'
             )
     # Rounded, so that a chip without errors is left exactly as it is.
-    gains, offsets = ([np.round(each, 9) for each in found] for found in (gains, offsets))
-    trimmed = [c.trimmed(g, o) for c, g, o in zip(converters, gains, offsets, strict=True)]
-    return trimmed, np.concatenate(gains), np.concatenate(offsets)
+    return [(np.round(gain, 9), np.round(offset, 9)) for gain, offset in zip(gains, offsets, strict=True)]
 
 
-def _sums(read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measured sums, ideal sums, and a unit current for each open wordline, all (reads, bitlines) [LSB]."""
+def _measured(
+    config: Config, layer: int, read: KnownReads, converter: Converter, noise: ReadNoise | None
+) -> np.ndarray:
+    """Positions of known reads, or the mean of their codes, (reads, bitlines) [LSB]."""
+    positions = converter.in_lsb(read.currents)
+    if config.trim.through == "currents":
+        return positions
+    sigma: np.ndarray | float = 0.0
+    if noise is not None:
+        sigma = np.sqrt(noise.variance(read.index, read.states, converter.gain / converter.lsb_units))
+    generator = chip_generator(config, "calibration noise", layer, read.index)
+    total = np.zeros_like(positions)
+    for _ in range(config.trim.repeats):
+        total += converter.quantized(positions + sigma * generator.standard_normal(positions.shape))
+    return total / config.trim.repeats - converter.decision_lsb
+
+
+def _expected(group: Group, read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray]:
+    """Ideal sums of known reads, and a unit current for each open wordline, (reads, bitlines) each [LSB]."""
     opened = read.states.sum(axis=1, keepdims=True)
-    ideal = converter.ideal_lsb(ideal_sums(read.group, read.states))
-    return converter.in_lsb(read.currents), ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
+    ideal = converter.ideal_lsb(ideal_sums(group, read.states))
+    return ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 
 def _pooled(sums: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:

@@ -40,6 +40,11 @@ def find_cautions(comparison: Comparison) -> list[str]:
                 "clipped: the current lies beyond the converter's range. Raise adc.full_scale_units or adc.bits, or "
                 "lower adc.offset_lsb or trim it."
             )
+        if layer.beyond_registers:
+            found.append(
+                f"Trimming cannot correct {layer.beyond_registers} bitlines of layer {layer.name}: no register reaches "
+                "their gain or offset. Raise trim.gain_range or trim.offset_range_lsb."
+            )
     chip = comparison.provenance.chip
     if chip.get("overlapping_levels"):
         found.append(

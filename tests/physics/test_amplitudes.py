@@ -199,11 +199,13 @@ def test_digits_are_recognized(fidelity: str, open_wordlines: int, shared_store:
 def test_a_run_with_audit_trimming_chip_and_noise(fidelity: str, shared_store: object) -> None:
     network, images = make_network(), random_images(6)
     settings = [*AMPLITUDES, f"run.fidelity={fidelity}", "array.open_wordlines=5", "adc.noise_lsb=0.2",
-                "trim.method=calibration", "adc.bits=11", "adc.range=calibrated-layer", "adc.offset_lsb=0.5",
+                "trim.method=calibration", "adc.bits=11", "adc.range=calibrated-layer", "adc.calibration_images=6",
+                "adc.offset_lsb=0.5",
                 "variation.sense_offset_sigma_a=1e-8"]  # fmt: skip
     if fidelity == "dc":
         settings += ["variation.program_sigma_v=0.01", "array.source_res_ohm=2"]
     circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
+    circuit.calibrate(images)
     record = infer(circuit, Dataset("noise", images, 1, torch.zeros(6, dtype=torch.int64), digest="none"))
     comparison = compare_record(record)
     assert record.layers[0].noise_lsb == pytest.approx(0.2)

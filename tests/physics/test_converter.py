@@ -152,7 +152,7 @@ def test_noise_far_below_a_code_changes_nothing(open_wordlines: int) -> None:
 
 def record_of(*settings: str) -> tuple:
     images = (random_images(40) * 255).to(torch.uint8)
-    dataset = Dataset("random", images, 255, torch.arange(40) % 3, "")
+    dataset = Dataset("random", images, 255, torch.arange(40) % 3, "", training=images / 255)
     circuit = CircuitNetwork(make_network(), config("array.open_wordlines=4", *settings))
     return circuit, infer(circuit, dataset)
 
@@ -180,6 +180,7 @@ def test_a_range_of_one_unit_loses_nothing() -> None:
     network, images = make_network(), random_images(8)
     for kind in ("calibrated-layer", "calibrated-column"):
         circuit = CircuitNetwork(network, config(f"adc.range={kind}"))
+        circuit.calibrate(images)
         assert torch.equal(circuit(images), network(images))
 
 
@@ -205,8 +206,8 @@ def test_calibration_takes_out_gain_and_offset(per: str) -> None:
     if per == "bitline":
         assert after == 0
         drawn = Converter.drawn(circuit.config, 0, 0, 4)
-        np.testing.assert_allclose(circuit.arrays["conv1"].trim_gain, drawn.gain, rtol=1e-6)
-        np.testing.assert_allclose(circuit.arrays["conv1"].trim_offset_lsb, drawn.offset_lsb, atol=1e-6)
+        np.testing.assert_allclose(circuit.arrays["conv1"].converters.gain, drawn.gain, rtol=1e-6)
+        np.testing.assert_allclose(circuit.arrays["conv1"].converters.offset_lsb, drawn.offset_lsb, atol=1e-6)
     else:
         assert 0 < after < before
 
@@ -227,7 +228,7 @@ def test_trimming_finds_the_gain_that_heat_leaves(method: str) -> None:
     network, images = make_network(), random_images(8)
     trimmed = shrunk(0.84, f"trim.method={method}")
     assert torch.equal(trimmed(images), network(images))
-    assert trimmed.arrays["conv1"].trim_gain == pytest.approx(0.84)
+    assert trimmed.arrays["conv1"].converters.gain == pytest.approx(0.84)
     assert not torch.equal(shrunk(0.84)(images), network(images))
 
 
@@ -238,8 +239,8 @@ def test_calibration_leaves_to_the_reference_column_what_every_cell_adds() -> No
         "trim.method=calibration",
     )
     circuit(random_images(8))
-    assert circuit.arrays["conv1"].trim_gain == pytest.approx(0.9)
-    assert circuit.arrays["conv1"].trim_offset_lsb == pytest.approx(0, abs=1e-9)
+    assert circuit.arrays["conv1"].converters.gain == pytest.approx(0.9)
+    assert circuit.arrays["conv1"].converters.offset_lsb == pytest.approx(0, abs=1e-9)
 
 
 def test_calibration_takes_out_unequal_gains_of_what_every_cell_adds() -> None:
@@ -292,7 +293,7 @@ def test_calibration_brings_a_hot_array_back(shared_store: Path) -> None:
         settings += [f"trim.method={method}"]
         circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
         errors[method] = float((circuit(images) - network(images)).abs().mean())
-        gains[method] = circuit.arrays["conv1"].trim_gain
+        gains[method] = circuit.arrays["conv1"].converters.gain
     assert errors["calibration"] < 0.75 * errors["none"]
     assert 0.75 < gains["calibration"].mean() < gains["reference"].mean() < 1
 

@@ -181,7 +181,7 @@ def chip_of(store: Path, *settings: str) -> CircuitNetwork:
 
 def deck_texts(circuit: CircuitNetwork, layer: str) -> list[str]:
     assert isinstance(circuit.source, SpiceSource)
-    return [circuit.source.deck(request).text() for _, request in circuit.arrays[layer].every_request()]
+    return [circuit.source.deck(request).text() for _, request in circuit.arrays[layer].reader.every_request()]
 
 
 def test_a_chip_is_the_same_however_it_is_simulated(shared_store: Path, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_chip_with_everything_that_can_be_wrong(shared_store: Path, tmp_path: 
         "adc.bits=6", "trim.method=calibration",
     ]  # fmt: skip
     images = (random_images(30) * 255).to(torch.uint8)
-    dataset = Dataset("random", images, 255, torch.arange(30) % 3, "")
+    dataset = Dataset("random", images, 255, torch.arange(30) % 3, "", training=(images / 255).repeat(3, 1, 1, 1))
     record, again = (infer(chip_of(shared_store, *settings), dataset) for _ in range(2))
     assert np.array_equal(record.logits_circuit, again.logits_circuit)
     assert record.audit is not None

@@ -141,7 +141,7 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
         RunRecord.load(path)
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "cosim-run-0"
-    with pytest.raises(InputError, match="expected 'cosim-run-5'"):
+    with pytest.raises(InputError, match="expected 'cosim-run-6'"):
         RunRecord.load(path)
 
 

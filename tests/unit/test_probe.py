@@ -28,11 +28,12 @@ AMPLITUDES = ["read.mode=amplitude", "array.source_line_wordlines=1"]
 @pytest.fixture(scope="module")
 def dataset() -> cosim.Dataset:
     images = (random_images(4) * 255).to(torch.uint8)
-    return cosim.Dataset("random", images, 255, torch.arange(4) % 3, "md5:0")
+    return cosim.Dataset("random", images, 255, torch.arange(4) % 3, "md5:0", training=random_images(4))
 
 
 def run_layer(circuit: cosim.CircuitNetwork, images: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums and outputs of a layer in a run of all images at once."""
+    circuit.calibrate(images)
     circuit(images)
     activations = circuit.activations(images, layer)
     array = circuit.arrays[layer]
@@ -46,7 +47,12 @@ def run_layer(circuit: cosim.CircuitNetwork, images: torch.Tensor, layer: str) -
         (["run.fidelity=dc"], "conv1", (1, 2), 2),
         (["run.fidelity=dc", *WRONG], "conv2", (0, 0), 3),
         (["run.fidelity=dc", *WRONG, "adc.noise_lsb=1", "variation.read_sigma_rel=0.05"], "conv1", (3, 0), 1),
-        (["run.fidelity=dc", "cell.bits=2", "adc.range=calibrated-column", "adc.bits=5"], "conv1", (2, 2), 1),
+        (
+            ["run.fidelity=dc", "cell.bits=2", "adc.range=calibrated-column", "adc.calibration_images=4", "adc.bits=5"],
+            "conv1",
+            (2, 2),
+            1,
+        ),
         (["run.layers=all", "array.open_wordlines=14"], "conv2", (0, 0), 0),
         (["run.fidelity=dc", "run.layers=all", "trim.method=calibration"], "linear3", (0, 0), 2),
         (["run.fidelity=dc", *AMPLITUDES, "adc.noise_lsb=1"], "conv1", (1, 2), 2),

@@ -1,0 +1,113 @@
+"""The converters of a layer: drawn for the chip, referred to replica cells, and trimmed by known reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.arithmetic.patterns import pattern_bits
+from cosim.currents import GroupCurrents
+from cosim.evaluate.reader import LayerReader
+from cosim.readout import Converter, KnownReads, ReadNoise, corrected, measured_lines, replica_group, unit_current
+from cosim.readout.replica import CHIP_LAYER
+
+# A layer's group, reads of it, and the source's answer.
+Answer = tuple[int, np.ndarray, GroupCurrents]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerConverters:
+    """The converters of a layer's tiles, and what trimming found.
+
+    Attributes:
+        tiles: the converters of each tile.
+        gain: measured gains of all tiles, one tile after the other; empty without trimming.
+        offset_lsb: measured offsets, of the same shape [LSB].
+        beyond_registers: number of bitlines whose correction no register reaches.
+        answers: answers to known reads that hold when images are read, too.
+    """
+
+    tiles: list[Converter]
+    gain: np.ndarray
+    offset_lsb: np.ndarray
+    beyond_registers: int
+    answers: list[Answer]
+
+
+def layer_converters(
+    reading: LayerReader,
+    calibrating: LayerReader,
+    lsb_units: dict[int, np.ndarray],
+    states: Sequence[np.ndarray],
+    noise: ReadNoise | None,
+) -> LayerConverters:
+    """Make the converters of a layer as they are when images are read.
+
+    Args:
+        reading: reads the arrays where images are read.
+        calibrating: reads them where they are calibrated; the same object if that is the same condition.
+        lsb_units: by tile, widths of a code that a calibration of the range found; empty otherwise.
+        states: for each stream, (reads, inputs) of the known reads; not used without trimming.
+        noise: the layer's noise, or None.
+
+    Raises:
+        ConfigError: known reads do not follow their ideal sums.
+    """
+    config, plan = reading.config, reading.plan
+    lines = {group.tile: group.units.shape[1] for group in plan.groups}
+
+    def drawn(reader: LayerReader) -> list[Converter]:
+        pulses = reader.scheme.pulses
+        return [
+            Converter.drawn(config, reader.number, tile, lines[tile], lsb_units.get(tile), pulses, unit_a)
+            for tile, unit_a in enumerate(_reference_units_a(reader))
+        ]
+
+    converters = drawn(reading)
+    if config.trim.method == "none":
+        return LayerConverters(converters, np.zeros(0), np.zeros(0), 0, [])
+    known, answers = _known_reads(calibrating, states)
+    at_calibration = converters if calibrating is reading else drawn(calibrating)
+    found = measured_lines(config, reading.number, at_calibration, plan, known, noise)
+    tiles, beyond = [], 0
+    for converter, (gain, offset) in zip(converters, found, strict=True):
+        tile, unreached = corrected(config.trim, converter, gain, offset)
+        tiles.append(tile)
+        beyond += int(unreached.sum())
+    gains, offsets = (np.concatenate(each) for each in zip(*found, strict=True))
+    return LayerConverters(tiles, gains, offsets, beyond, answers if calibrating is reading else [])
+
+
+def _reference_units_a(reader: LayerReader) -> list[float | None]:
+    """Unit current that the reference of each tile's converters gives [A]; None for that of the design."""
+    config, tiles = reader.config, reader.plan.tiles
+    if config.adc.reference == "fixed":
+        return [None] * tiles
+    shared = config.adc.replica_per == "chip"
+    number = CHIP_LAYER if shared else reader.number
+    groups = [replica_group(config, tile) for tile in ([0] if shared else range(tiles, 2 * tiles))]
+    requests = [reader.request_of(group, np.ones((1, group.inputs)), number) for group in groups]
+    with reader.stopwatch("currents"):
+        found = list(reader.source.currents(requests, "replica columns"))
+    units_a: list[float | None] = [unit_current(config, answer.currents[0]) for answer in found]
+    return units_a * tiles if shared else units_a
+
+
+def _known_reads(reader: LayerReader, states: Sequence[np.ndarray]) -> tuple[list[KnownReads], list[Answer]]:
+    """The known reads and, if patterns are listed, every answer that the source gave for them."""
+    groups, scheme = reader.plan.groups, reader.scheme
+    of_group = [states[group.stream] for group in groups]
+    if not reader.plan.enumerated:
+        wanted = [(index, opened) for index, opened in enumerate(of_group)]
+        found = reader.driven(wanted, [opened.astype(float) for opened in of_group], "trimming reads")
+        return [KnownReads(index, opened, answer.currents) for index, opened, answer in found], []
+    numbers = [scheme.full(opened @ (1 << np.arange(opened.shape[1]))) for opened in of_group]
+    known, answers = [], []
+    for index, reads, answer in reader.listed(numbers, "trimming reads"):
+        chosen = np.isin(reads, numbers[index])
+        opened = pattern_bits(scheme.pattern(reads[chosen]), groups[index].inputs)
+        known.append(KnownReads(index, opened, answer.currents[chosen]))
+        answers.append((index, reads, answer))
+    return known, answers
