@@ -44,10 +44,10 @@ def source_digest(parts: tuple[str, ...], package: Path = _PACKAGE) -> str:
     return digest.hexdigest()
 
 
-def shipped(*parts: str) -> Path:
-    """Path of a file under `models/`, in a checkout or in an installed wheel."""
-    installed = _PACKAGE / "models"
-    return (installed if installed.is_dir() else _PACKAGE.parent / "models").joinpath(*parts)
+def shipped(folder: str, *parts: str) -> Path:
+    """Path of a file under `models/` or `profiles/`, in a checkout or in an installed wheel."""
+    installed = _PACKAGE / folder
+    return (installed if installed.is_dir() else _PACKAGE.parent / folder).joinpath(*parts)
 
 
 def is_file(path: Path) -> bool:

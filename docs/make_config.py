@@ -11,8 +11,9 @@ from cosim.config import Config
 
 HEAD = """# Configuration
 
-A TOML file given with `--config`, and single keys with `--set section.key=value` (a value is TOML too; a bare word is a
-string). Unknown sections and keys are errors. The whole configuration is stored with every result.
+A [profile](../profiles.md) given with `--profile`, a TOML file with `--config`, and single keys with `--set
+section.key=value` (a value is TOML too; a bare word is a string; none leaves out a key without a default). Later ones
+go on top. Unknown sections and keys are errors. The whole configuration is stored with every result.
 
 ```toml
 [array]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cosim.cli.shared import ConfigFile, Force, Overrides, StoreFolder, app, console, with_named
+from cosim.cli.shared import ConfigFile, Force, Overrides, ProfileName, StoreFolder, app, console, with_named
 
 
 @app.command()
@@ -17,6 +17,7 @@ def characterize(
         str | None,
         typer.Option("--card", metavar="NAME|FILE", help="A shipped card's name, or a card file; else the configured."),
     ] = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -31,7 +32,7 @@ def characterize(
     from cosim.spice import Simulator, Store
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}))
+    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}), profile)
     measured = characterize(settings, Simulator(settings.run, Store(store)))
     folder = new_folder(out, out, force=force)
     written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, app, check_classes, console
+from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, ProfileName, app, check_classes, console
 from cosim.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def train(
         typer.Option(metavar="ROUNDING", help="Digitize partial sums as the arrays do: straight-through or concrete."),
     ] = None,
     noise_lsb: Annotated[float, typer.Option(metavar="CODES", help="Sense-amplifier noise for --partial-sums.")] = 0.0,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     float_epochs: Annotated[
@@ -79,10 +80,12 @@ def train(
         "per_channel": not per_layer,
     }
     if partial_sums is not None:
-        arrays = Config.load(config, overrides or [])
+        arrays = Config.load(config, overrides or [], profile)
         asked |= {"arrays": arrays, "rounding": partial_sums, "noise_lsb": noise_lsb}
-    elif noise_lsb or config or overrides:
-        raise ConfigError("--noise-lsb, --config and --set describe the arrays of --partial-sums: give that too")
+    elif noise_lsb or profile or config or overrides:
+        raise ConfigError(
+            "--noise-lsb, --profile, --config and --set describe the arrays of --partial-sums: give that too"
+        )
     how = Quantization(**asked)
     check_weights_path(out)
     check_outputs(out, card_path(out), force=force)
@@ -104,6 +107,7 @@ def train(
         "--threads": (threads, 1),
         "--partial-sums": (partial_sums, None),
         "--noise-lsb": (noise_lsb, 0.0),
+        "--profile": (profile, None),
         "--config": (config, None),
     }
     options = [f"{key} {value}" for key, (value, usual) in differing.items() if value != usual]

@@ -15,6 +15,7 @@ from cosim.cli.shared import (
     JsonFile,
     NetworkName,
     Overrides,
+    ProfileName,
     app,
     load_test_images,
     print_plan,
@@ -31,6 +32,7 @@ def info(
     images: Annotated[
         int | None, typer.Option(min=1, help="How many images; left out, all test images of the data set.")
     ] = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     fidelity: FidelityName = None,
@@ -43,7 +45,7 @@ def info(
     from cosim.files import check_outputs
 
     check_outputs(text=json_file, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}))
+    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
     loaded = cosim.load_network(network)
     plan = plan_run(loaded, settings, images or len(load_test_images(loaded, dataset, data)))
     write_json(json_file, plan)

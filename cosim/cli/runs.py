@@ -20,6 +20,7 @@ from cosim.cli.shared import (
     NetworkName,
     Overrides,
     PageFile,
+    ProfileName,
     StoreFolder,
     app,
     check_memory,
@@ -43,6 +44,7 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the results; left out, a new one below runs/.")
     ] = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -61,7 +63,7 @@ def demo(
 
     check_folder(out or Path("runs"), force=force or out is None)
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
-    network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [])
+    network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [], profile)
     test = cosim.load_dataset(dataset).head(images)
     check_memory(network, settings, len(test))
     use_threads(settings)
@@ -81,6 +83,7 @@ def demo(
 def netlist(
     network: NetworkName,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the decks.")],
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     fidelity: FidelityName = None,
@@ -89,7 +92,7 @@ def netlist(
 ) -> None:
     """Write every deck of a network, each runnable with `ngspice -b DECK`, and manifest.json."""
     overrides = with_named(overrides, {"run.fidelity": fidelity})
-    manifest = make_circuit(network, config, overrides, store).write_netlists(out, force=force)
+    manifest = make_circuit(network, profile, config, overrides, store).write_netlists(out, force=force)
     decks = len(json.loads(manifest.read_text())["decks"])
     console.print(f"wrote {decks} decks and {manifest}", highlight=False)
 
@@ -101,6 +104,7 @@ def infer(
     data: DataFolder = None,
     images: Annotated[int | None, typer.Option(help="How many test images; left out, all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     fidelity: FidelityName = None,
@@ -123,7 +127,7 @@ def infer(
     check_outputs(out, text=json_file, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     overrides += ["run.keep_reads=true"] if keep_reads else []
-    settings, loaded = cosim.Config.load(config, overrides), cosim.load_network(network)
+    settings, loaded = cosim.Config.load(config, overrides, profile), cosim.load_network(network)
     test = load_test_images(loaded, dataset, data).head(images)
     plan = plan_run(loaded, settings, len(test))
     if dry_run:
@@ -197,6 +201,7 @@ def probe(
     ] = None,
     dataset: DatasetName = None,
     data: DataFolder = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -213,11 +218,13 @@ def probe(
     place = _place(at)
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
-        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [])
+        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [], profile)
         test = load_test_images(network, dataset, data)
     else:
-        if config or overrides or dataset:
-            raise ConfigError("a run has its own configuration and data set: leave --config, --set and --dataset out")
+        if profile or config or overrides or dataset:
+            raise ConfigError(
+                "a run has its own configuration and data set: leave --profile, --config, --set and --dataset out"
+            )
         came = record.provenance
         network, settings = cosim.load_network(came.network_source), came.config
         test = cosim.load_dataset(came.dataset, "test", data).head(came.images)

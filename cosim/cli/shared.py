@@ -30,6 +30,10 @@ console = Console()
 NetworkName = Annotated[
     str, typer.Argument(metavar="NETWORK", help="A shipped network's name, or a .safetensors file.")
 ]
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="Where settings begin: nominal, optimistic, realistic or harsh."),
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Configuration in TOML.")]
 Overrides = Annotated[
     list[str] | None,
@@ -72,11 +76,11 @@ DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="
 
 
 def make_circuit(
-    network: str, config: Path | None, overrides: list[str] | None, store: Path | None
+    network: str, profile: str | None, config: Path | None, overrides: list[str] | None, store: Path | None
 ) -> cosim.CircuitNetwork:
     import cosim
 
-    settings = cosim.Config.load(config, overrides or [])
+    settings = cosim.Config.load(config, overrides or [], profile)
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
 
 

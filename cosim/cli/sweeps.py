@@ -16,6 +16,7 @@ from cosim.cli.shared import (
     Force,
     NetworkName,
     Overrides,
+    ProfileName,
     StoreFolder,
     app,
     check_memory,
@@ -46,6 +47,7 @@ def sweep(
     dataset: DatasetName = None,
     data: DataFolder = None,
     images: ImageCount = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -64,7 +66,7 @@ def sweep(
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
 
     check_folder(out, force=force or (out / "points").is_dir())
-    settings, axes = cosim.Config.load(config, overrides or []), _axes(over or [])
+    settings, axes = cosim.Config.load(config, overrides or [], profile), _axes(over or [])
     check_axes(axes, seeds)
     loaded, test = _loaded(network, dataset, data, images, settings)
     plans = plan_points(loaded, settings, axes, seeds, len(test))
@@ -96,6 +98,7 @@ def attribute(
     dataset: DatasetName = None,
     data: DataFolder = None,
     images: ImageCount = None,
+    profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     store: StoreFolder = None,
@@ -107,7 +110,7 @@ def attribute(
     from cosim.report.attribution_report import attribution_table, write_attribution
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, overrides or [])
+    settings = cosim.Config.load(config, overrides or [], profile)
     loaded, test = _loaded(network, dataset, data, images, settings)
     check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import ValidationError, model_validator
 
 from cosim.config.relations import check_relations
 from cosim.config.sections import Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
 from cosim.errors import ConfigError, nearest
+from cosim.files import shipped
 
 
 class Config(Section):
@@ -68,31 +69,38 @@ class Config(Section):
         return self.model_copy(update={"corner": corner})
 
     @classmethod
-    def load(cls, path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-        """Read a TOML file, then apply overrides in order.
+    def load(cls, path: str | Path | None = None, overrides: Iterable[str] = (), profile: str | None = None) -> Config:
+        """Take a profile, put the keys of a TOML file on top, then overrides in order.
 
         Args:
-            path: the file; None for the defaults.
+            path: the file; None for none.
             overrides: texts of the form `section.key=value`.
+            profile: name of a profile, as `Config.profile` takes it; None for the defaults.
 
         Raises:
-            ConfigError: there is no such file, it is not TOML, a key is unknown, or a value is out of range.
+            ConfigError: there is no such file or profile, it is not TOML, a key is unknown, a value is out of range, or
+                keys contradict each other.
         """
-        data: dict[str, Any] = {}
-        source = "configuration"
+        data: dict[str, Any] = {} if profile is None else _profile(profile)
+        source = "configuration" if profile is None else f"profile {profile}"
         if path is not None:
-            source = str(path)
-            try:
-                if Path(path).exists() and not Path(path).is_file():
-                    raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
-                data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            except OSError as error:
-                raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path} is not TOML: {error}") from error
+            given = _read_toml(Path(path))
+            _check_keys(given, str(path))
+            for section, values in given.items():
+                data.setdefault(section, {}).update(values)
+            source = str(path) if profile is None else f"{path} on profile {profile}"
         for override in overrides:
             _apply(data, override)
         return cls.from_dict(data, source)
+
+    @classmethod
+    def profile(cls, name: str) -> Config:
+        """A named profile: "nominal", "optimistic", "realistic" or "harsh" (docs/profiles.md).
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        return cls.from_dict(_profile(name), f"profile {name}")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], source: str = "configuration") -> Config:
@@ -115,6 +123,25 @@ class Config(Section):
         """The value of a key, named as section.key."""
         section, _, name = key.partition(".")
         return getattr(getattr(self, section), name)
+
+
+def _profile(name: str) -> dict[str, Any]:
+    """The keys of a shipped profile, by section."""
+    known = sorted(path.stem for path in shipped("profiles").glob("*.toml"))
+    if name not in known:
+        raise ConfigError(f"unknown profile {name!r}: {nearest(name, known)}")
+    return _read_toml(shipped("profiles", f"{name}.toml"))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def check_value(key: str, value: Any) -> Any:
@@ -153,13 +180,24 @@ def _section(name: str) -> type[Section]:
 
 
 def _parse(section: str, name: str, text: str) -> Any:
-    """Parse a key's value in TOML. A bare word is a string, and so is any value of a text key, such as layer 3.10."""
+    """Parse a key's value in TOML. A bare word is a string, and so is any value of a text key, such as layer 3.10.
+
+    The word none leaves a key out that may be left out.
+    """
+    if text.strip() == "none" and _may_be_left_out(section, name):
+        return None
     try:
         parsed = tomllib.loads(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):
         return text.strip()
     return value if isinstance(value, str) or not _takes_text(section, name) else text.strip()
+
+
+def _may_be_left_out(section: str, name: str) -> bool:
+    """Whether a key's value may be None."""
+    fields = _section(section).model_fields if section in Config.model_fields else {}
+    return name in fields and type(None) in get_args(fields[name].annotation)
 
 
 def _takes_text(section: str, name: str) -> bool:

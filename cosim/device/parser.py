@@ -43,7 +43,7 @@ _SOURCE = re.compile(r"(b\w*) (\S+) (\S+) ([vi]) ?= ?(.+)", re.IGNORECASE | re.A
 
 def shipped_cards() -> list[str]:
     """Names of the cards that come with cosim."""
-    return sorted(path.stem for path in shipped("cards").glob("*/*.card"))
+    return sorted(path.stem for path in shipped("models", "cards").glob("*/*.card"))
 
 
 def load_card(name: str | Path) -> Card:
@@ -54,7 +54,7 @@ def load_card(name: str | Path) -> Card:
     """
     path = Path(name)
     if str(name) in shipped_cards():
-        path = shipped("cards", str(name), f"{name}.card")
+        path = shipped("models", "cards", str(name), f"{name}.card")
     elif not is_file(path):
         raise CardError(f"no card {str(name)!r}: {nearest(str(name), shipped_cards())}; or give the path of a file")
     try:

@@ -39,7 +39,7 @@ def card_path(path: Path) -> Path:
 
 def shipped_networks() -> list[str]:
     """Names of the networks that come with cosim."""
-    return sorted(path.stem for path in shipped("networks").glob("*.safetensors"))
+    return sorted(path.stem for path in shipped("models", "networks").glob("*.safetensors"))
 
 
 def load_network(name: str | Path) -> Network:
@@ -56,7 +56,7 @@ def load_network(name: str | Path) -> Network:
                 f"unknown network {str(name)!r}: {nearest(str(name), shipped_networks())} "
                 "Otherwise give the path of a .safetensors file"
             )
-        path = shipped("networks", f"{name}.safetensors")
+        path = shipped("models", "networks", f"{name}.safetensors")
     if not is_file(path):
         raise NetworkError(f"no network file at {path}: check the path")
     card_file = card_path(path)

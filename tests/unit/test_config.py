@@ -153,3 +153,40 @@ def test_as_many_inputs_as_a_tile_has_lines_may_be_open() -> None:
         assert Config.load(None, [f"array.wordlines={wordlines}", f"array.open_wordlines={wordlines}"])
     with pytest.raises(ConfigError, match=r"array\.open_wordlines = 257 does not fit array\.wordlines = 256"):
         Config.load(None, ["array.open_wordlines=257"])
+
+
+PROFILES = ("nominal", "optimistic", "realistic", "harsh")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_is_a_whole_configuration(name: str) -> None:
+    assert Config.load(profile=name) == Config.profile(name)
+
+
+def test_profiles_get_worse_in_order() -> None:
+    for key in ("variation.program_sigma_v", "adc.noise_lsb", "array.source_res_ohm", "variation.gain_factor_sigma"):
+        values = [Config.profile(name).value(key) for name in PROFILES]
+        assert values == sorted(set(values))
+    assert Config.profile("nominal") == Config()
+
+
+def test_keys_go_on_top_of_a_profile(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[adc]\nnoise_lsb = 0.7\n[variation]\nchip = 3\n")
+    config = Config.load(tmp_path / "mine.toml", ["variation.chip=4", "trim.age_s=none"], "realistic")
+    assert (config.adc.noise_lsb, config.variation.chip, config.trim.age_s) == (0.7, 4, None)
+    assert config.adc.gain_error == Config.profile("realistic").adc.gain_error
+
+
+@pytest.mark.parametrize(
+    ("profile", "settings", "message"),
+    [
+        ("real", [], r"unknown profile 'real': did you mean 'realistic'"),
+        ("../cosim", [], r"unknown profile '\.\./cosim'"),
+        ("realistic", ["trim.method=reference"], r'trim\.patterns = "images" is of a calibration'),
+        ("realistic", ["adc.bits=none"], r"adc\.bits: .* found 'none'"),
+        ("harsh", ["variation.retention_s=0", "trim.age_s=5"], r"later than images are read"),
+    ],
+)
+def test_what_a_profile_refuses(profile: str, settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config.load(None, settings, profile)
