@@ -128,7 +128,7 @@ def _check_output(path: Path, force: bool) -> None:
         raise OutputError(f"{path} exists already: choose another name, or pass --force to replace it")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path.absolute().parent} is no directory: create it, or choose another place")
-    _check_writable(path.absolute().parent)
+    check_writable(path.absolute().parent)
 
 
 def check_replaceable(path: Path) -> None:
@@ -146,7 +146,8 @@ def check_replaceable(path: Path) -> None:
         raise OutputError(f"{path} is {_KINDS[kind]}, and only regular files are replaced: choose another name")
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """Raise OutputError unless files can be made in a folder."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder} cannot be written to: change its permissions, or choose another place")
 
@@ -193,52 +194,3 @@ def disk_error(error: OSError, path: Path) -> MachineError | OutputError:
     if error.errno in _NO_ROOM:
         return MachineError(f"no room to write {path}: the disk, quota or file size limit is reached; free some space")
     return OutputError(f"cannot write {path}: {error.strerror or error}; check the path and its permissions")
-
-
-def check_folder(path: Path | None, *, force: bool = False) -> None:
-    """Refuse early a folder that cannot be written into, or (unless `force`) holds something; None is none.
-
-    Raises:
-        OutputError: what is wrong with it.
-    """
-    if path is None:
-        return
-    try:
-        if os.path.lexists(path) and not path.is_dir():
-            raise OutputError(f"{path} is a file, but a folder is to be made there: choose another name")
-        if not force and _taken(path):
-            raise OutputError(
-                f"{path} exists and is not empty: choose another folder, or pass --force to write into it"
-            )
-        nearest = path.absolute()
-        while not os.path.lexists(nearest):
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise OutputError(f"{nearest} is a file, so that no folder can be made in it: choose another place")
-        _check_writable(nearest)
-    except OSError as error:
-        raise disk_error(error, path) from error
-
-
-def _taken(path: Path) -> bool:
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
-
-
-def new_folder(named: Path | None, otherwise: Path, *, force: bool = False) -> Path:
-    """An empty folder, made if need be: the one named, or the first of `otherwise`, `otherwise`-2, ... that is empty.
-
-    Raises:
-        OutputError: as `check_folder`, or the folder cannot be made.
-        MachineError: the disk is full.
-    """
-    number = 1
-    path = named or otherwise
-    while named is None and _taken(path):
-        number += 1
-        path = otherwise.with_name(f"{otherwise.name}-{number}")
-    check_folder(path, force=force)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    return path

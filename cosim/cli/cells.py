@@ -26,7 +26,7 @@ def characterize(
     """Measure a cell: curves, levels and their linearity, and what temperature, process and supply do to them."""
     import cosim
     from cosim.experiments.characterization import characterize
-    from cosim.files import check_folder, new_folder
+    from cosim.folders import check_folder, whole_folder
     from cosim.report.cell_plots import write_cell_plots
     from cosim.report.cell_tables import cell_corner_table, cell_table, write_cell_tables
     from cosim.spice import Simulator, Store
@@ -34,8 +34,8 @@ def characterize(
     check_folder(out, force=force)
     settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}), profile)
     measured = characterize(settings, Simulator(settings.run, Store(store)))
-    folder = new_folder(out, out, force=force)
-    written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]
+    with whole_folder(out, force=force) as folder:
+        written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]
     console.print(cell_table(measured))
     console.print(cell_corner_table(measured))
-    console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)
+    console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)

@@ -58,10 +58,11 @@ def demo(
     started = time.monotonic()
     import cosim
     from cosim.datasets import find_mnist
-    from cosim.files import check_folder, new_folder
+    from cosim.folders import check_folder, free_folder, whole_folder
     from cosim.report import layer_table, summary_table, write_page
 
-    check_folder(out or Path("runs"), force=force or out is None)
+    out = out or free_folder(Path("runs/demo"))
+    check_folder(out, force=force)
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
     network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [], profile)
     test = cosim.load_dataset(dataset).head(images)
@@ -69,9 +70,9 @@ def demo(
     use_threads(settings)
     record = cosim.infer(cosim.CircuitNetwork(network, settings, store=store), test)
     record = record.with_wall_seconds(time.monotonic() - started)
-    out = new_folder(out, Path("runs/demo"), force=force)
-    record.save(out / "run.h5")
-    write_page(record, out / "report.html")
+    with whole_folder(out, force=force) as folder:
+        record.save(folder / "run.h5")
+        write_page(record, folder / "report.html")
     comparison = cosim.compare_record(record)
     console.print(summary_table(comparison))
     console.print(layer_table(comparison))
@@ -91,6 +92,9 @@ def netlist(
     force: Force = False,
 ) -> None:
     """Write every deck of a network, each runnable with `ngspice -b DECK`, and manifest.json."""
+    from cosim.folders import check_folder
+
+    check_folder(out, force=force)
     overrides = with_named(overrides, {"run.fidelity": fidelity})
     manifest = make_circuit(network, profile, config, overrides, store).write_netlists(out, force=force)
     decks = len(json.loads(manifest.read_text())["decks"])
@@ -211,7 +215,7 @@ def probe(
     import cosim
     from cosim.evaluate import RunRecord
     from cosim.experiments.probe import probe
-    from cosim.files import check_folder, new_folder
+    from cosim.folders import check_folder, whole_folder
     from cosim.report.probe_report import probe_tables, write_probe
 
     check_folder(out, force=force)
@@ -236,8 +240,9 @@ def probe(
     if record is not None and not (found.logits == record.logits_circuit[image]).all():
         console.print(f"caution  {source} has other logits for this image: its network or cosim has changed since")
     if out is not None:
-        written = ", ".join(path.name for path in write_probe(found, new_folder(out, out, force=force)))
-        console.print(f"wrote {written} into {out}", highlight=False)
+        with whole_folder(out, force=force) as folder:
+            written = write_probe(found, folder)
+        console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)
 
 
 def _place(text: str) -> tuple[int, int]:

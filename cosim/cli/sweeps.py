@@ -60,12 +60,12 @@ def sweep(
     status is 3.
     """
     import cosim
-    from cosim.experiments.sweep import check_axes, plan_points
-    from cosim.files import check_folder, new_folder
+    from cosim.experiments.sweep import POINTS, check_axes, plan_points
+    from cosim.folders import check_folder, whole_folder
     from cosim.report.sweep_plots import write_sweep_plots
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
 
-    check_folder(out, force=force or (out / "points").is_dir())
+    check_folder(out, force=force or (out / POINTS).is_dir(), beside=[POINTS])
     settings, axes = cosim.Config.load(config, overrides or [], profile), _axes(over or [])
     check_axes(axes, seeds)
     loaded, test = _loaded(network, dataset, data, images, settings)
@@ -75,12 +75,13 @@ def sweep(
         return
     for plan in {id(plan): plan for plan in plans}.values():
         plan.check_memory()
-    folder = new_folder(out, out, force=True)
-    result = cosim.sweep(loaded, test, settings, over=axes, seeds=seeds, folder=folder, store=store, again=force)
-    result.save(folder / "sweep.h5")
-    written = [folder / "sweep.h5", write_sweep_table(result, folder / "table.md"), *write_sweep_plots(result, folder)]
+    result = cosim.sweep(loaded, test, settings, over=axes, seeds=seeds, folder=out, store=store, again=force)
+    with whole_folder(out, force=True, beside=[POINTS]) as folder:
+        result.save(folder / "sweep.h5")
+        written = [folder / "sweep.h5", write_sweep_table(result, folder / "table.md")]
+        written += write_sweep_plots(result, folder)
     console.print(sweep_table(result))
-    console.print(f"wrote {', '.join(path.name for path in written)} into {folder}", highlight=False)
+    console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)
     if result.failed:
         first = next(reason for reason in result.reasons.ravel() if reason)
         raise SimulationError(
@@ -106,7 +107,7 @@ def attribute(
 ) -> None:
     """Go from the ideal network to the configured circuit one effect at a time, each alone and cumulatively."""
     import cosim
-    from cosim.files import check_folder, new_folder
+    from cosim.folders import check_folder, whole_folder
     from cosim.report.attribution_report import attribution_table, write_attribution
 
     check_folder(out, force=force)
@@ -114,9 +115,10 @@ def attribute(
     loaded, test = _loaded(network, dataset, data, images, settings)
     check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)
-    written = [] if out is None else write_attribution(found, new_folder(out, out, force=force))
     console.print(attribution_table(found))
-    if written:
+    if out is not None:
+        with whole_folder(out, force=force) as folder:
+            written = write_attribution(found, folder)
         console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)
 
 

@@ -199,7 +199,7 @@ class CircuitNetwork(nn.Module):
 
         Args:
             folder: where the files go.
-            force: whether to write to a folder that is not empty.
+            force: whether to replace all files that cosim wrote there earlier; anything else there is refused.
 
         Returns:
             the path of the manifest.

@@ -22,6 +22,8 @@ from cosim.files import disk_error, write_whole
 from cosim.network import Network
 from cosim.progress import log, progress_bar
 
+# The folder, in that of a sweep, of what came of its points.
+POINTS = "points"
 # Errors that concern one point, and not the whole sweep.
 _OF_A_POINT = (ConfigError, CardError, NetworkError, SimulationError)
 
@@ -134,7 +136,7 @@ def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str
 
 
 def _points(folder: Path) -> Path:
-    points = folder / "points"
+    points = folder / POINTS
     try:
         points.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -30,8 +30,8 @@ from cosim.netlist.closed import ClosedCells, add_leakage
 from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.drivers import clocked_lines, pulsed_lines, swept_lines
 from cosim.netlist.elements import element_lines, number, numbers
-from cosim.netlist.instance import CellWriter, card_files
-from cosim.netlist.sense import SenseStage, periphery_files
+from cosim.netlist.instance import CellWriter
+from cosim.netlist.sense import SenseStage, deck_files
 from cosim.netlist.transposed import transposed_circuit
 from cosim.netlist.wires import GROUND, Wires
 
@@ -64,7 +64,7 @@ class ArrayDecks:
         self.config = config
         self._closed = closed if config.array.closed_wordlines == "lumped" else None
         self._writer = CellWriter.for_card(card, config)
-        self._cards = card_files(card, config) | periphery_files(config)
+        self._cards = deck_files(card, config)
         self._sense = SenseStage.of(config)
 
     @functools.cached_property

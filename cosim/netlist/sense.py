@@ -16,9 +16,11 @@ import numpy as np
 from PySpice.Spice.Netlist import Circuit
 
 from cosim.config import Config
-from cosim.device import load_card
+from cosim.device import Card, load_card
+from cosim.errors import CardError
 from cosim.netlist.deck import Deck, corner_options
 from cosim.netlist.elements import element_lines, number
+from cosim.netlist.instance import card_files
 from cosim.netlist.wires import GROUND
 
 PERIPHERY = "periph65"
@@ -111,6 +113,24 @@ class SenseStage:
             "skeep", _KEEPER_GATE, _KEEPER_GATE, GROUND, GROUND, model="cosim_nmos", width=_KEEPER[0],
             length=_KEEPER[1],
         )  # fmt: skip
+
+
+def deck_files(card: Card, config: Config) -> dict[str, str]:
+    """File name -> text of what a deck includes: the cell's card, and that of the sense stage.
+
+    Raises:
+        CardError: the two have the same name, or models of the same name, of which the simulator would take one.
+    """
+    files, periphery = card_files(card, config), periphery_files(config)
+    if periphery:
+        process = config.corner.process
+        same = sorted(card.at(process).models.keys() & load_card(PERIPHERY).at(process).models.keys())
+        if same or card.name == PERIPHERY:
+            raise CardError(
+                f"card {card.name!r} has {f'the model {same[0]!r}' if same else 'the name'} of the sense stage's card "
+                f'{PERIPHERY!r}, expected another with sense.stage = "transistor": rename it'
+            )
+    return files | periphery
 
 
 def periphery_files(config: Config) -> dict[str, str]:

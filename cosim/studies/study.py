@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from cosim import progress
 from cosim.datasets import load_dataset
-from cosim.files import check_folder, new_folder, write_whole
+from cosim.files import write_whole
+from cosim.folders import check_folder, whole_folder
 from cosim.report.figures import write_png
-from cosim.studies.trial import Trial, run_trial, train_float
+from cosim.studies.trial import FOLDERS, Trial, run_trial, train_float
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,22 +67,22 @@ def run_study(
         OutputError: the folder cannot be made or written into.
         DatasetError: a data set that is needed is not here; then the folder is not made.
     """
-    check_folder(folder, force=True)
+    check_folder(folder, force=True, beside=FOLDERS)
     trials = study.trials(seeds or study.seeds)
     missing = [trial for trial in trials if trial.result(folder) is None]
     for name in sorted({trial.plan().dataset for trial in missing}):
         load_dataset(name, "train", data)
         load_dataset(name, "test", data)
-    new_folder(folder, folder, force=True)
     first = {trial.float_stem(folder): trial for trial in missing}
     workers = workers or len(os.sched_getaffinity(0))
     # Float networks first: trials that share one would train it twice.
     _side_by_side(f"{study.name}: float networks", train_float, list(first.values()), folder, data, device, workers)
     _side_by_side(f"{study.name}: trials", run_trial, missing, folder, data, device, workers)
     results = [found for trial in trials if (found := trial.result(folder)) is not None]
-    write_whole(folder / "results.json", json.dumps(results, indent=2) + "\n")
-    write_whole(folder / "table.md", markdown(study.table(results)))
-    write_png(study.draw(results), folder / "plot.png")
+    with whole_folder(folder, force=True, beside=FOLDERS) as new:
+        write_whole(new / "results.json", json.dumps(results, indent=2) + "\n")
+        write_whole(new / "table.md", markdown(study.table(results)))
+        write_png(study.draw(results), new / "plot.png")
     return results
 
 

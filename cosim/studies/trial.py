@@ -24,6 +24,9 @@ from cosim.training.partial_sum_quantizer import PartialSumQuantizer
 from cosim.training.quantize import Quantization, to_network
 from cosim.training.recipes import Recipe, recipe_for
 
+# What a study keeps, so that it goes on after an interruption.
+FLOATS, NETWORKS, TRIALS = FOLDERS = ("float", "networks", "trials")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -66,7 +69,7 @@ class Trial:
     def float_stem(self, folder: Path) -> Path:
         """Where the float network's checkpoint lies, shared by all trials that begin with it."""
         schedule = json.dumps(asdict(self.plan().float_schedule), sort_keys=True)
-        return folder / "float" / f"{self.recipe}-s{self.seed}-{hashlib.sha256(schedule.encode()).hexdigest()[:8]}"
+        return folder / FLOATS / f"{self.recipe}-s{self.seed}-{hashlib.sha256(schedule.encode()).hexdigest()[:8]}"
 
     def identity(self) -> dict[str, Any]:
         """What tells a result of this trial: the trial, and the recipe as it stands, in JSON's types."""
@@ -76,7 +79,7 @@ class Trial:
 
     def result(self, folder: Path) -> dict[str, Any] | None:
         """The stored result, if this very trial was run before, under the recipe as it stands."""
-        path = folder / "trials" / f"{self.label}.json"
+        path = folder / TRIALS / f"{self.label}.json"
         if not path.is_file():
             return None
         stored = json.loads(path.read_text())
@@ -97,7 +100,7 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
     images = load_dataset(plan.dataset, "train", data)
     test = load_dataset(plan.dataset, "test", data)
     float_net, _ = training.fit_float(plan, images, trial.seed, trial.float_stem(folder), device=device)
-    stem = folder / "networks" / trial.label
+    stem = folder / NETWORKS / trial.label
     stem.parent.mkdir(parents=True, exist_ok=True)
     prepared, history = training.fit_quantized(float_net, plan, images, how, trial.seed, stem, device=device)
     network = to_network(prepared, images.real(0, 1), trial.label, {"dataset": plan.dataset, **how.facts()})
@@ -119,8 +122,8 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
         result["differing_logits"] = _differing(network, test)
     result["seconds"] = round(time.monotonic() - started)
     save_network(network, stem.with_name(f"{stem.name}.safetensors"))
-    (folder / "trials").mkdir(exist_ok=True)
-    write_whole(folder / "trials" / f"{trial.label}.json", json.dumps(result, indent=2) + "\n")
+    (folder / TRIALS).mkdir(exist_ok=True)
+    write_whole(folder / TRIALS / f"{trial.label}.json", json.dumps(result, indent=2) + "\n")
     training.checkpoint_path(stem, "quantized").unlink(missing_ok=True)
     return result
 

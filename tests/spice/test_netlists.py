@@ -56,8 +56,9 @@ def test_folders_and_configurations_that_cannot_be(shared_store: Path, tmp_path:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists and is not empty"):
         circuit_for(shared_store).write_netlists(tmp_path)
-    circuit_for(shared_store).write_netlists(tmp_path, force=True)
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    with pytest.raises(OutputError, match=r"holds mine\.txt, which cosim did not write there"):
+        circuit_for(shared_store).write_netlists(tmp_path, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(ConfigError, match="has no decks"):
         circuit_for(shared_store, "run.fidelity=ideal").write_netlists(tmp_path / "ideal")
     many = Config.load(None, ["array.open_wordlines=13"])
@@ -65,6 +66,18 @@ def test_folders_and_configurations_that_cannot_be(shared_store: Path, tmp_path:
     with pytest.raises(ConfigError, match="too many patterns"):
         wide.write_netlists(tmp_path / "many")
     assert not (tmp_path / "many").exists()
+
+
+def test_a_folder_holds_one_configuration(shared_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "decks"
+    circuit_for(shared_store, "array.open_wordlines=3", "corner.process=ff").write_netlists(out)
+    fast = (out / "nor65.card").read_text()
+    (out / "conv1_g0_0.raw").touch()  # what ngspice answered to a deck that is about to go
+    manifest = json.loads(circuit_for(shared_store).write_netlists(out, force=True).read_text())
+    assert manifest["config"]["corner"]["process"] == "tt"
+    assert (out / "nor65.card").read_text() != fast
+    kept = {path.name for path in out.iterdir()} - {".cosim-files"}
+    assert kept == {"manifest.json", "nor65.card", *(entry["file"] for entry in manifest["decks"])}
 
 
 @pytest.mark.parametrize("deck", sorted(path.name for path in EXAMPLES.glob("*.cir")))

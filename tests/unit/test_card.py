@@ -13,7 +13,7 @@ from cosim.device import Model, Section, Subcircuit, load_card, shipped_cards
 from cosim.device.expression import rewrite
 from cosim.device.parser import parse_card
 from cosim.errors import CardError
-from cosim.netlist import CellWriter, curve_deck
+from cosim.netlist import ArrayDecks, CellWriter, curve_deck
 
 GOOD = "* a cell\n.MODEL Cell NMOS (LEVEL = 54, version=4.5\n+ vth0=2.3 toxe = 15.8n $ oxide\n+ u0=2.4e-2 ) ; end\n"
 
@@ -263,6 +263,15 @@ def test_what_a_number_is_in_the_file_it_is_in_the_deck() -> None:
 def test_names_that_no_file_beside_a_deck_may_have(name: str) -> None:
     with pytest.raises(CardError, match="a card is named with"):
         parse_card(name, GOOD)
+
+
+@pytest.mark.parametrize(("name", "model"), [("mine", "nmos"), ("periph65", "q")])
+def test_a_card_that_would_take_the_place_of_the_sense_stages(name: str, model: str) -> None:
+    text = f".model {model} nmos level=1\n.subckt cell d g s b x=0\nm1 d g s b {model}\n.ends\n"
+    config = Config.load(None, ["sense.stage=transistor"])
+    with pytest.raises(CardError, match=f"card '{name}' has the .* of the sense stage's card 'periph65'"):
+        ArrayDecks(parse_card(name, text), np.zeros(24), config)
+    ArrayDecks(parse_card(name, text), np.zeros(24), Config())
 
 
 @pytest.mark.parametrize("parameter", ["name", "self", "netlist", "subcircuit_name", "raw_spice"])

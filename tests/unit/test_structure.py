@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cosim"
-SHARED = ["errors", "files", "progress", "config", "datasets"]
+SHARED = ["errors", "files", "folders", "progress", "config", "datasets"]
 # What becomes of a network, from its integers to its accuracy. `solver` and `currents` are being built.
 PIPELINE = ["arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
             "evaluate", "experiments", "report"]  # fmt: skip
