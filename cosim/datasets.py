@@ -32,6 +32,7 @@ class Dataset:
         full_scale: largest value of an image.
         labels: (n,) int64.
         digest: identifies the files that they come from.
+        split: whether they are test or training images.
         folder: where these files lie; None if they were searched for, or come with a library.
         training: (m, channels, height, width) images in 0..1 of the training set, which calibrations go by; None if
             they are loaded by the name of the data set when they are needed.
@@ -42,11 +43,17 @@ class Dataset:
     full_scale: int
     labels: Tensor
     digest: str
+    split: Split = "test"
     folder: Path | None = None
     training: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def title(self) -> str:
+        """What a result on these images names them."""
+        return self.name if self.split == "test" else f"{self.name}, training set"
 
     def head(self, count: int | None) -> Dataset:
         """The first `count` images, all of them for None."""
@@ -200,7 +207,7 @@ def load_dataset(name: str, split: Split = "test", folder: Path | None = None) -
     """
     if name not in _LOADERS:
         raise DatasetError(f"unknown data set {name!r}: {nearest(name, _LOADERS)}")
-    return replace(_LOADERS[name](split, folder), folder=folder)
+    return replace(_LOADERS[name](split, folder), split=split, folder=folder)
 
 
 @functools.lru_cache(maxsize=1)  # a sweep asks at each of its points

@@ -17,7 +17,7 @@ from cosim.cli.shared import (
     Overrides,
     ProfileName,
     app,
-    load_test_images,
+    load_images,
     print_plan,
     with_named,
     write_json,
@@ -47,6 +47,6 @@ def info(
     check_outputs(text=json_file, force=force)
     settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
     loaded = cosim.load_network(network)
-    plan = plan_run(loaded, settings, images or len(load_test_images(loaded, dataset, data)))
+    plan = plan_run(loaded, settings, images or len(load_images(loaded, dataset, data)))
     write_json(json_file, plan)
     print_plan([plan])

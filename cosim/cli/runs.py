@@ -21,11 +21,12 @@ from cosim.cli.shared import (
     Overrides,
     PageFile,
     ProfileName,
+    SplitName,
     StoreFolder,
     app,
     check_memory,
     console,
-    load_test_images,
+    load_images,
     make_circuit,
     print_plan,
     use_threads,
@@ -106,7 +107,8 @@ def infer(
     network: NetworkName,
     dataset: DatasetName = None,
     data: DataFolder = None,
-    images: Annotated[int | None, typer.Option(help="How many test images; left out, all.")] = None,
+    split: SplitName = "test",
+    images: Annotated[int | None, typer.Option(help="How many images; left out, all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
@@ -132,7 +134,7 @@ def infer(
     overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
     overrides += ["run.keep_reads=true"] if keep_reads else []
     settings, loaded = cosim.Config.load(config, overrides, profile), cosim.load_network(network)
-    test = load_test_images(loaded, dataset, data).head(images)
+    test = load_images(loaded, dataset, data, split).head(images)
     plan = plan_run(loaded, settings, len(test))
     if dry_run:
         write_json(json_file, plan)
@@ -223,7 +225,7 @@ def probe(
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
         network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [], profile)
-        test = load_test_images(network, dataset, data)
+        test = load_images(network, dataset, data)
     else:
         if profile or config or overrides or dataset:
             raise ConfigError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -42,6 +42,14 @@ Overrides = Annotated[
 DatasetName = Annotated[
     str | None,
     typer.Option("--dataset", metavar="NAME", help="mnist, digits or cifar10; left out, as the card or shape says."),
+]
+SplitName = Annotated[
+    Literal["test", "train"],
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="test, or train: images by which a design is chosen, never those it is shown on.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 StoreFolder = Annotated[
@@ -84,8 +92,10 @@ def make_circuit(
     return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
 
 
-def load_test_images(network: cosim.Network, dataset: str | None, data: Path | None) -> cosim.Dataset:
-    """The test images of the data set that the option names, or else the network's card.
+def load_images(
+    network: cosim.Network, dataset: str | None, data: Path | None, split: Literal["test", "train"] = "test"
+) -> cosim.Dataset:
+    """The images of the data set that the option names, or else the network's card.
 
     If neither names one, it is the only data set whose images have the shape that the network takes, and a message says
     so.
@@ -105,12 +115,12 @@ def load_test_images(network: cosim.Network, dataset: str | None, data: Path | N
             f"the card of network {network.name!r} names no data set, and those with images of its shape {takes} are: "
             f"{', '.join(fitting) or 'none'}; {remedy}"
         )
-    test = cosim.load_dataset(named or fitting[0], "test", data)
+    test = cosim.load_dataset(named or fitting[0], split, data)
     network.check_images(test.real(0, 1))
     check_classes(network(test.real(0, 1)).shape[1], test)
     if named is None:
         console.print(
-            f"caution  the card names no data set: test images of {test.name}, since they have the network's shape "
+            f"caution  the card names no data set: {split} images of {test.name}, since they have the network's shape "
             f"{takes}; --dataset names another",
             style="yellow",
             highlight=False,

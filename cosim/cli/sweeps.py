@@ -17,11 +17,12 @@ from cosim.cli.shared import (
     NetworkName,
     Overrides,
     ProfileName,
+    SplitName,
     StoreFolder,
     app,
     check_memory,
     console,
-    load_test_images,
+    load_images,
     print_plan,
     use_threads,
 )
@@ -30,7 +31,7 @@ from cosim.errors import ConfigError, SimulationError
 if TYPE_CHECKING:
     import cosim
 
-ImageCount = Annotated[int | None, typer.Option("--images", help="How many test images; left out, all.")]
+ImageCount = Annotated[int | None, typer.Option("--images", help="How many images; left out, all.")]
 
 
 @app.command()
@@ -46,6 +47,7 @@ def sweep(
     ] = None,
     dataset: DatasetName = None,
     data: DataFolder = None,
+    split: SplitName = "test",
     images: ImageCount = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
@@ -68,7 +70,7 @@ def sweep(
     check_folder(out, force=force or (out / POINTS).is_dir(), beside=[POINTS])
     settings, axes = cosim.Config.load(config, overrides or [], profile), _axes(over or [])
     check_axes(axes, seeds)
-    loaded, test = _loaded(network, dataset, data, images, settings)
+    loaded, test = _loaded(network, dataset, data, split, images, settings)
     plans = plan_points(loaded, settings, axes, seeds, len(test))
     if dry_run:
         print_plan(plans)
@@ -98,6 +100,7 @@ def attribute(
     ] = None,
     dataset: DatasetName = None,
     data: DataFolder = None,
+    split: SplitName = "test",
     images: ImageCount = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
@@ -112,7 +115,7 @@ def attribute(
 
     check_folder(out, force=force)
     settings = cosim.Config.load(config, overrides or [], profile)
-    loaded, test = _loaded(network, dataset, data, images, settings)
+    loaded, test = _loaded(network, dataset, data, split, images, settings)
     check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)
     console.print(attribution_table(found))
@@ -123,13 +126,13 @@ def attribute(
 
 
 def _loaded(
-    network: str, dataset: str | None, data: Path | None, images: int | None, settings: cosim.Config
+    network: str, dataset: str | None, data: Path | None, split: SplitName, images: int | None, settings: cosim.Config
 ) -> tuple[cosim.Network, cosim.Dataset]:
-    """A network and its test images."""
+    """A network and the images of a split."""
     import cosim
 
     loaded = cosim.load_network(network)
-    test = load_test_images(loaded, dataset, data).head(images)
+    test = load_images(loaded, dataset, data, split).head(images)
     use_threads(settings)
     return loaded, test
 

@@ -85,7 +85,7 @@ class Provenance:
             network=network.name,
             network_source=network.source,
             network_card=network.card,
-            dataset=dataset.name,
+            dataset=dataset.title,
             dataset_digest=dataset.digest,
             images=len(dataset),
             image_full_scale=dataset.full_scale,
