@@ -44,7 +44,8 @@ class Config(Section):
     def read_at_corner(self) -> Read:
         """The section read with the voltages at the corner's supply."""
         read, supply = self.read, self.corner.supply
-        volts = {"wordline_v": supply * read.wordline_v, "bitline_v": supply * read.bitline_v}
+        factor = supply if read.supply_share == 1 else 1 + read.supply_share * (supply - 1)
+        volts = {"wordline_v": factor * read.wordline_v, "bitline_v": factor * read.bitline_v}
         return Read.model_construct(**{**dict(read), **volts})  # not checked, since ranges are for the nominal supply
 
     @property

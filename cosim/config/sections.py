@@ -108,6 +108,9 @@ class Read(Section):
     """Voltage at which the sense clamp holds a bitline, or of the highest amplitude [V]."""
     pulse_s: float = Field(20e-9, ge=1e-12, le=1e-3)
     """Time a pattern is held: a bit plane's, or a unit pulse; the current is sampled at its end [s]."""
+    supply_share: float = Field(1.0, ge=0, le=1)
+    """Share of a change of the supply that reaches the read voltages of wordlines and bitlines: 1 without a regulator,
+    0.1 behind one that takes out nine tenths."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline, or of a bitline with amplitude reads [s]."""
 
@@ -132,7 +135,8 @@ class Corner(Section):
     temperature_c: float = Field(27.0, ge=-40, le=125)
     """Temperature of the circuit [C]."""
     supply: float = Field(1.0, ge=0.8, le=1.2)
-    """What the read voltages of wordlines and bitlines are multiplied by."""
+    """Supply voltage, relative to nominal. Read voltages of wordlines and bitlines follow it (`read.supply_share`), and
+    so does that of sense stages."""
 
 
 class Adc(Section):

@@ -190,3 +190,13 @@ def test_keys_go_on_top_of_a_profile(tmp_path: Path) -> None:
 def test_what_a_profile_refuses(profile: str, settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config.load(None, settings, profile)
+
+
+def test_a_regulator_keeps_the_supply_from_the_read_voltages() -> None:
+    def volts(*settings: str) -> tuple[float, float]:
+        config = Config.load(None, ["corner.supply=0.9", "read.wordline_v=4", "read.bitline_v=0.1", *settings])
+        return config.read_at_corner.wordline_v, config.read_at_corner.bitline_v
+
+    assert volts() == (0.9 * 4, 0.9 * 0.1)
+    assert volts("read.supply_share=0.1") == pytest.approx((0.99 * 4, 0.99 * 0.1))
+    assert volts("read.supply_share=0") == (4, 0.1)
