@@ -16,6 +16,7 @@ from cosim.errors import InputError, MachineError, OutputError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _STANDARD_OUTPUT = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 _KINDS = {
+    stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a pipe",
@@ -72,9 +73,9 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     path = Path(path)
     try:
-        kind = stat.S_IFMT(path.lstat().st_mode)
-        if kind != stat.S_IFREG:
-            raise InputError(f"{path} is {_KINDS[kind]}, expected a regular file: remove it")
+        kind = kind_of(path)
+        if kind not in (None, "a file"):
+            raise InputError(f"{path} is {kind}, expected a regular file: remove it")
         # Not even a pipe that was put there just now would keep the reader waiting.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -131,6 +132,18 @@ def _check_output(path: Path, force: bool) -> None:
     check_writable(path.absolute().parent)
 
 
+def kind_of(path: Path) -> str | None:
+    """What there is under a name: "a file", "a directory", "a symbolic link", ...; None for nothing.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        return _KINDS[stat.S_IFMT(os.lstat(path).st_mode)]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def check_replaceable(path: Path) -> None:
     """Refuse a path at which there is something else than a regular file. A link is not followed, but refused as well.
 
@@ -138,12 +151,9 @@ def check_replaceable(path: Path) -> None:
         OutputError: what there is.
         OSError: the path cannot be looked at.
     """
-    try:
-        kind = stat.S_IFMT(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if kind != stat.S_IFREG:
-        raise OutputError(f"{path} is {_KINDS[kind]}, and only regular files are replaced: choose another name")
+    kind = kind_of(path)
+    if kind not in (None, "a file"):
+        raise OutputError(f"{path} is {kind}, and only regular files are replaced: choose another name")
 
 
 def check_writable(folder: Path) -> None:

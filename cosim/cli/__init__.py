@@ -57,6 +57,9 @@ def main() -> None:
         status = end.code
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except MemoryError:
+        print("error: the memory is used up: take fewer images, or a machine with more memory", file=sys.stderr)
+        status = 2
     except OSError as error:
         if error.filename is None:  # standard output is full or closed
             print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)

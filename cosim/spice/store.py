@@ -8,40 +8,48 @@
     locks/, scratch/        who is simulating what, and where
 
 A result is written as a whole or not at all. Any number of processes may share a store. A process that needs a deck
-that another one is simulating waits for the result. A result that cannot be read is removed and simulated again.
+that another one is simulating waits for the result. A damaged result is simulated again, and the new one replaces it.
+What cannot be read for another reason ends the run, and nothing is removed. No link in a store is followed.
 """
 
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import os
 import re
 import shlex
 import shutil
+import stat
 import tempfile
 import weakref
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import platformdirs
 from filelock import FileLock, Timeout
 
 from cosim.errors import OutputError
-from cosim.files import disk_error, write_whole
+from cosim.files import disk_error, kind_of, read_regular, write_whole
 from cosim.netlist.deck import Deck
+from cosim.spice.archive import Damaged, packed, packed_array, unpacked, unpacked_array
 from cosim.spice.index import Index
 from cosim.spice.ngspice import Reading, Rejected, write_deck
 
 _MARK = "cosim-store"
 _ROOMS = ("results", "index", "answers", "failures", "locks", "scratch")
+# Names of the folders and files in each room that `clear` empties.
+_TWO, _IDENTITY = re.compile("[0-9a-f]{2}"), "[0-9a-f]{64}"
+_LAYOUT = {
+    "results": (_TWO, re.compile(_IDENTITY + r"\.npz")),
+    "index": (_TWO, re.compile(_IDENTITY + r"\.txt")),
+    "answers": (re.compile(_IDENTITY),),
+    "failures": (re.compile(_IDENTITY), re.compile(".+")),
+}
+# No result or answer comes near this size.
+_MOST_BYTES = 1 << 30
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # Failures that are kept, and how much of each log: its end [bytes].
 _KEPT_FAILURES, _KEPT_LOG = 100, 1 << 20
@@ -70,12 +78,8 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (Path(root) if root is not None else default_store()).absolute()
-        if not is_store(self.root) and self.root.is_dir() and any(self.root.iterdir()):
-            raise OutputError(f"{self.root} holds other things and is no store: name an empty folder, or a new one")
         try:
-            for room in _ROOMS:
-                (self.root / room).mkdir(parents=True, exist_ok=True)
-            (self.root / _MARK).touch()
+            self._make_rooms()
             self._sweep_scratch()
             self.scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.root / "scratch"))
             # The lock is held as long as this process lives, however it ends. A folder whose lock is free is thus that
@@ -87,18 +91,35 @@ class Store:
         weakref.finalize(self, _leave, self.scratch, alive)
         self.index = Index(self.root / "index")
 
+    def _make_rooms(self) -> None:
+        """Make what is missing, and refuse what is no store of cosim's."""
+        if not is_store(self.root):
+            if self.root.is_dir() and any(self.root.iterdir()):
+                raise OutputError(f"{self.root} holds other things and is no store: name an empty folder, or a new one")
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / _MARK).touch()
+        for room in _ROOMS:
+            if not os.path.lexists(self.root / room):
+                (self.root / room).mkdir(exist_ok=True)
+            _check_folder(self.root / room)
+        for room in ("results", "index"):
+            for entry in os.scandir(self.root / room):
+                if entry.is_symlink():
+                    _check_folder(Path(entry))
+
     def _sweep_scratch(self) -> None:
         """Remove the folders that dead processes left behind."""
-        for folder in (self.root / "scratch").iterdir():
-            if not _SCRATCH_NAME.fullmatch(folder.name):
+        for folder in os.scandir(self.root / "scratch"):
+            if not folder.is_dir(follow_symlinks=False) or not _SCRATCH_NAME.fullmatch(folder.name):
                 continue
             try:
-                alive = os.open(folder / "alive", os.O_WRONLY)
-            except FileNotFoundError:
-                continue  # being made just now
+                alive = os.open(Path(folder) / "alive", os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError:
+                continue  # being made just now, another user's, or none of cosim's
             try:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                if stat.S_ISREG(os.fstat(alive).st_mode):
+                    shutil.rmtree(folder, ignore_errors=True)
             except BlockingIOError:
                 pass
             finally:
@@ -108,58 +129,58 @@ class Store:
         return self.root / "results" / identity[:2] / f"{identity}.npz"
 
     def load(self, identity: str, reads: int, bitlines: int) -> Reading | None:
-        """The stored reading of a deck with the given reads and bitlines, or None if it is missing or damaged."""
-        path = self._path(identity)
+        """The stored reading of a deck with the given reads and bitlines, or None if it is missing or damaged.
+
+        Raises:
+            InputError: there is something else than a file of a result's size.
+            MachineError: it cannot be read.
+        """
         try:
-            content = _arrays(path.read_bytes())
-            if str(content.pop("identity")) == identity:
-                return _checked(content, reads, bitlines)
-        except FileNotFoundError:
+            return unpacked(read_regular(self._path(identity), _MOST_BYTES), identity, reads, bitlines)
+        except (FileNotFoundError, Damaged):
             return None
-        except Exception:  # a damaged result may raise anything
-            pass
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        return None
 
     def save(self, identity: str, reading: Reading) -> None:
         """Store a reading."""
-        content = BytesIO()
-        arrays: dict[str, Any] = {field.name: np.asarray(getattr(reading, field.name)) for field in fields(Reading)}
-        np.savez(content, allow_pickle=False, identity=np.asarray(identity), **arrays)
-        path = self._path(identity)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(error, path) from error
-        write_whole(path, content.getvalue(), scratch=self.scratch)
+        self._write(self._path(identity), packed(reading, identity))
         shutil.rmtree(self.root / "failures" / identity, ignore_errors=True)
 
-    def load_answer(self, identity: str) -> np.ndarray | None:
-        """The array that `save_answer` kept under an identity, or None if there is nothing, or it is damaged."""
-        path = self.root / "answers" / identity
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        digest, answer = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(answer).digest() != digest:
-            return None
-        return np.load(BytesIO(answer), allow_pickle=False)
-
-    def save_answer(self, identity: str, array: np.ndarray) -> None:
-        """Keep an array that was computed. Its SHA-256 goes before it."""
-        answer = BytesIO()
-        np.save(answer, array, allow_pickle=False)
-        content = hashlib.sha256(answer.getvalue()).digest() + answer.getvalue()
-        path = self.root / "answers" / identity
+    def _write(self, path: Path, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, path) from error
         write_whole(path, content, scratch=self.scratch)
+
+    def load_answer(self, identity: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
+        """The array that `save_answer` kept under an identity, or None if there is nothing, or it is damaged.
+
+        Args:
+            identity: what it was kept under.
+            shape: lengths of its axes; None for any.
+
+        Raises:
+            InputError: there is something else than a file of an answer's size.
+            MachineError: it cannot be read.
+        """
+        try:
+            content = read_regular(self.root / "answers" / identity, _MOST_BYTES)
+        except FileNotFoundError:
+            return None
+        digest, answer = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if _answer_digest(identity, answer) != digest:
+            return None
+        try:
+            array = unpacked_array(answer).copy()
+        except Damaged:
+            return None
+        fits = len(shape) == array.ndim and all(map(_fits, shape, array.shape))
+        return array if fits else None
+
+    def save_answer(self, identity: str, array: np.ndarray) -> None:
+        """Keep an array that was computed. SHA-256 of its identity and content goes before it."""
+        answer = packed_array(array)
+        self._write(self.root / "answers" / identity, _answer_digest(identity, answer) + answer)
 
     @contextmanager
     def claim(self, identity: str, keep_waiting: Callable[[], None]) -> Iterator[None]:
@@ -212,11 +233,26 @@ class Store:
 
     def size(self) -> tuple[int, int, int]:
         """Number of results, number of failures, and bytes of both, of the index and of answers."""
-        results = list((self.root / "results").glob("*/*.npz"))
-        failures = [folder for folder in (self.root / "failures").iterdir() if folder.is_dir()]
-        files = results + [file for folder in failures for file in folder.iterdir()]
-        files += [*(self.root / "index").glob("*/*.txt"), *(self.root / "answers").glob("*")]
-        return len(results), len(failures), sum(file.stat().st_size for file in files)
+        files = {room: self._entries(room)[0] for room in _LAYOUT}
+        failures = {Path(file).parent for file in files["failures"]}
+        sizes = (file.stat(follow_symlinks=False).st_size for found in files.values() for file in found)
+        return len(files["results"]), len(failures), sum(sizes)
+
+    def _entries(self, room: str) -> tuple[list[os.DirEntry[str]], list[Path]]:
+        """The files that cosim wrote into a room, and whatever else is there."""
+        own, strange = list(os.scandir(self.root / room)), []
+        for depth, name in enumerate(_LAYOUT[room], start=1):
+            last = depth == len(_LAYOUT[room])
+            entries, own = own, []
+            for entry in entries:
+                right = entry.is_file(follow_symlinks=False) if last else entry.is_dir(follow_symlinks=False)
+                if not right or not name.fullmatch(entry.name):
+                    strange.append(Path(entry))
+                elif last:
+                    own.append(entry)
+                else:
+                    own.extend(os.scandir(entry))
+        return own, strange
 
     def clear(self) -> None:
         """Remove every result, answer and failure, and the index, but nothing else.
@@ -224,61 +260,33 @@ class Store:
         Raises:
             OutputError: the directory holds things that do not belong to a store.
         """
-        strange = sorted({entry.name for entry in self.root.iterdir()} - {*_ROOMS, _MARK})
+        strange = [entry for entry in self.root.iterdir() if entry.name not in (*_ROOMS, _MARK)]
+        strange += [entry for room in _LAYOUT for entry in self._entries(room)[1]]
         if strange:
-            raise OutputError(f"{self.root} holds {strange[0]!r}, which is no part of a store: remove the rest by hand")
-        for room in ("results", "index", "answers", "failures"):
+            raise OutputError(f"{min(strange)} is no part of a store: move it away, or remove the rest by hand")
+        for room in _LAYOUT:
             shutil.rmtree(self.root / room, ignore_errors=True)
             (self.root / room).mkdir(exist_ok=True)
 
 
-def _arrays(archive: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, read-only. This does what `numpy.load` does, in a third of the time.
-
-    Raises:
-        Exception: of any kind, if the content is not such a file, or is damaged.
-    """
-    arrays = {}
-    with zipfile.ZipFile(BytesIO(archive)) as file:
-        for name in file.namelist():
-            member = file.read(name)
-            start = 10 + int.from_bytes(member[8:10], "little")
-            shape, fortran, dtype = _array_header(member[:start])
-            values = np.frombuffer(member, dtype, offset=start)
-            arrays[name.removesuffix(".npy")] = values.reshape(shape, order="F" if fortran else "C")
-    return arrays
+def _fits(wanted: int | None, found: int) -> bool:
+    return wanted is None or wanted == found
 
 
-@functools.lru_cache(maxsize=256)
-def _array_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and type of an array. Equal headers are parsed once, since parsing takes longer than reading."""
-    stream = BytesIO(header)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array of another version than 1.0")
-    return np.lib.format.read_array_header_1_0(stream)
+def _answer_digest(identity: str, answer: bytes) -> bytes:
+    return hashlib.sha256(identity.encode() + b"\0" + answer).digest()
 
 
-def _checked(content: dict[str, np.ndarray], reads: int, bitlines: int) -> Reading:
-    """Make a reading from stored arrays. Raises ValueError unless such a deck can have given them."""
-    points = len(content["wave_time"])
-    shapes = {
-        "currents": (reads, bitlines),
-        "unsettled": (reads,),
-        "wave_time": (points,),
-        "wave_currents": (points, bitlines),
-        "seconds": (),
-    }
-    for name, shape in shapes.items():
-        values = content[name]
-        if values.dtype != np.float64 or values.shape != shape or not np.isfinite(values).all():
-            raise ValueError(f"{name} is no finite float64 array of shape {shape}")
-    seconds, attempts = float(content.pop("seconds")), int(content.pop("attempts"))
-    return Reading(**content, seconds=seconds, attempts=attempts)
+def _check_folder(path: Path) -> None:
+    """Raise OutputError unless there is a folder, and no link to one."""
+    kind = kind_of(path)
+    if kind != "a directory":
+        raise OutputError(f"{path} is {kind}, expected a folder, since a store follows no links: put the folder there")
 
 
 def is_store(root: Path) -> bool:
     """Whether a folder is a store."""
-    return (root / _MARK).is_file()
+    return kind_of(root / _MARK) == "a file"
 
 
 def _leave(scratch: Path, alive: int) -> None:

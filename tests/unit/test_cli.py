@@ -237,6 +237,16 @@ def test_a_file_in_the_way_is_not_told_as_standard_output(
     )
 
 
+def test_memory_that_is_used_up_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cosim.cli.app", fail)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("error: the memory is used up: take fewer images")
+
+
 def test_a_failing_simulator_ends_with_status_3(folder: Path) -> None:
     done = cosim("infer", "digits-w4a4", "--images", 5, "--set", "run.timeout_s=0.001", "--store", "empty", cwd=folder)
     assert done.returncode == 3
