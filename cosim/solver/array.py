@@ -21,8 +21,9 @@ from cosim.spice import Simulator
 
 # How many bitlines are solved together: their tensors stay in the processor's cache (measured: docs/performance.md).
 _BITLINES = 256
-# How many numbers a tensor of given reads may hold.
+# How many numbers a tensor of given reads may hold; of coupled reads, one for a row of cells.
 _NUMBERS = 1 << 17
+_ROW_NUMBERS = 1 << 15
 
 
 class ArraySolver:
@@ -57,12 +58,13 @@ class ArraySolver:
         self._closed = None if config.array.closed_wordlines == "omitted" else closed
         self._grounds = config.read.mode == "amplitude"
         self._coupled = self._grounds or config.array.source_res_ohm > 0
-        self._kind = torch.float64 if self._coupled else torch.float32
-        self._curves = CurveSource(card, config, level_shifts, simulator, self.order, sources=self._coupled)
+        self._curves = CurveSource(
+            card, config, level_shifts, simulator, self.order, sources=self._coupled, backwards=self._grounds
+        )
         self._levels = self._curves.levels()
         most_a = 1.3 * config.array.open_wordlines * config.cell.full_scale_a
         stage = Stage.of(config, most_a, simulator)
-        self._stage = stage.to(self._kind, self.device)
+        self._stage = stage.to(torch.float32, self.device)
 
     @property
     def shares_patterns(self) -> bool:
@@ -104,19 +106,17 @@ class ArraySolver:
             drive: (reads, inputs) share of its full voltage, 0..1, that each input has.
             shifts: (inputs, outputs) threshold shifts of the cells [V], or None for those of the group's units.
         """
-        given = torch.from_numpy(np.ascontiguousarray(drive, dtype=np.float64)).to(self.device, self._kind)
-        columns = max(group.units.shape)
+        given, columns = self._tensor(drive), max(group.units.shape)
         if not self._coupled:
             ladders = self._ladders([(group, shifts)])
             parts = given.split(max(1, _NUMBERS // columns))
             return torch.cat([given_patterns(ladders, part, self._stage, self.order.points) for part in parts])
         bitlines, lines = self._bitlines(group, shifts), SourceLines.of(self.config, group, self._closed)
         found = []
-        for part in given.split(max(1, _NUMBERS // group.units.size)):
+        for part in given.tensor_split(1 + len(given) * columns // _ROW_NUMBERS):
             opened, driven = part, None
             if self._grounds:  # every gate is open, and inputs are the bitlines' voltages
-                opened, driven = torch.ones_like(part[:, :1]).expand(-1, columns), part * bitlines.volts
-                opened = opened[:, : group.units.shape[1]]
+                opened, driven = part.new_ones(len(part), group.units.shape[1]), part * bitlines.volts
             found.append(coupled_currents(bitlines, opened, driven, lines, self._stage))
         return torch.cat(found)
 
@@ -127,7 +127,7 @@ class ArraySolver:
         return self._curves.grid(float(shifts.min()), float(shifts.max())).of_shifts(shifts)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, self._kind)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, torch.float32)
 
     def _leakage(self, group: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Conductances of the tile's other cells at the group's near end, its far end and the clamp: (outputs,) [S]."""
@@ -167,6 +167,7 @@ class ArraySolver:
         volts = self.config.read_at_corner.bitline_v
         return Bitlines(
             self._tensor(coefficients),
+            self.order.drain + 1,
             self._tensor(closed_s),
             wire_ohm,
             wire_ohm * below,

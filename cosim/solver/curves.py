@@ -6,8 +6,12 @@ is below the bitline's voltage. If source lines have a resistance, it is a polyn
 
     I(w, s) = sum over d, m of c[d, m] * w^d * s^m
 
-There are more points than coefficients, so that the residual of the fit shows whether the curve is smooth enough for a
-polynomial. Levels are fitted at their own shifts. The cells of a chip, each of which has its own shift, use
+With amplitude reads, the drain of a cell whose input is at 0 V may be below its source. The cell then conducts
+backwards. Drift velocity saturates in both directions, so that the second derivative of the current jumps between them.
+Terms with u^2, u^3 and u^4 in place of w^d account for this, where u is how far the drain is below the source, or 0.
+
+There are more points than coefficients, so that the residual of the fit shows whether the curve is smooth enough for
+these terms. Levels are fitted at their own shifts. The cells of a chip, each of which has its own shift, use
 coefficients that are interpolated between shifts 10 mV apart.
 """
 
@@ -35,6 +39,8 @@ _KEPT: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
 _MOST_KEPT = 256
 # A source line may rise by this share of the bitline's voltage.
 SOURCE_SHARE = 0.4
+# Powers of the distance by which a drain is below its source.
+BACKWARD_POWERS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Order:
     """
 
     drain: int = 5
-    source: int = 3
+    source: int = 2
     points: int | None = None
 
 
@@ -59,8 +65,8 @@ class CellCurves:
 
     Attributes:
         shifts: (shifts,) threshold shifts [V], either rising in steps of GRID_V, or those of the levels.
-        open: (drain degree + 1, source degree + 1, shifts) coefficients for open cells [A, V]; the length of the second
-            axis is 1 if sources are at 0 V.
+        open: (drain terms, source degree + 1, shifts) coefficients for open cells [A, V]. Drain terms are the powers of
+            w and then, with amplitude reads, BACKWARD_POWERS; the length of the second axis is 1 if sources are at 0 V.
         closed_s: (shifts,) conductance of a cell whose gate is at 0 V, its current at the bitline's voltage over that
             voltage [S].
     """
@@ -101,6 +107,7 @@ class CurveSource:
         simulator: the simulator.
         order: how closely curves are followed.
         sources: whether sources can be above 0 V.
+        backwards: whether drains can then be below them.
     """
 
     def __init__(
@@ -112,10 +119,11 @@ class CurveSource:
         order: Order,
         *,
         sources: bool,
+        backwards: bool,
     ) -> None:
         self._card, self._config, self._simulator, self._order = card, config, simulator, order
         self._level_shifts = level_shifts
-        self._sources = sources
+        self._sources, self._backwards = sources, backwards
         self._grid: CellCurves | None = None
         read = (config.read_at_corner, config.cell, config.corner)
         self._condition = (
@@ -125,6 +133,7 @@ class CurveSource:
             str(simulator.store.root),  # which holds all that its results rest on
             order,
             sources,
+            backwards,
         )
 
     def levels(self) -> CellCurves:
@@ -149,53 +158,59 @@ class CurveSource:
     def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float) -> CellCurves:
         """Curves of blocks of threshold shifts, checked between the lowest and the highest shift that is used."""
         volts = self._config.read_at_corner.bitline_v
-        drains, sources = self._points(volts)
         currents, closed = (np.concatenate(parts) for parts in zip(*self._simulated(blocks), strict=True))
         shifts = np.concatenate(blocks)
         used = (shifts >= lowest - 1e-9) & (shifts <= highest + 1e-9)
         self._check_rising(shifts[used], currents[used])
-        fitted = self._fitted(shifts, currents, volts - drains, sources, used)
-        return CellCurves(shifts, fitted, np.maximum(closed, 1e-30) / volts)
+        return CellCurves(shifts, self._fitted(shifts, currents, used), np.maximum(closed, 1e-30) / volts)
 
     def _simulated(self, blocks: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each block, currents of open cells (shifts, drains, sources) and of closed cells (shifts,) [A].
+        """For each block, currents of open cells (shifts, points) and of closed cells (shifts,) [A].
 
         Chips of one design have the same curves, so the last blocks are kept.
         """
         keys = [(*self._condition, shifts.tobytes()) for shifts in blocks]
         missing = [number for number, key in enumerate(keys) if key not in _KEPT]
         volts = self._config.read_at_corner.bitline_v
-        drains, sources = self._points(volts)
+        between, source = self._points()
         decks = []
         for number in missing:
             shifts = blocks[number]
-            shift, drain, source = (axis.ravel() for axis in np.meshgrid(shifts, drains, sources, indexing="ij"))
-            source_v = source if self._sources else None
-            decks.append(curve_deck(self._card, shift, drain + source, self._config, source_v=source_v))
+            shift, drain_v, source_v = np.repeat(shifts, len(source)), between + source, source
+            drain_v, source_v = (np.tile(values, len(shifts)) for values in (drain_v, source_v))
+            sources = source_v if self._sources else None
+            decks.append(curve_deck(self._card, shift, drain_v, self._config, source_v=sources))
             still = np.full(len(shifts), volts)
             decks.append(curve_deck(self._card, shifts, still, self._config, wordline_v=0.0))
         readings = self._simulator.simulate(decks, "curves of the cell") if decks else []
         found = dict(_KEPT)
         for number, opened, closed in zip(missing, readings[::2], readings[1::2], strict=True):
-            currents = opened.currents[0].reshape(-1, len(drains), len(sources))
+            currents = opened.currents[0].reshape(-1, len(source))
             found[keys[number]] = _KEPT[keys[number]] = currents, np.abs(closed.currents[0])
         while len(_KEPT) > _MOST_KEPT:
             del _KEPT[next(iter(_KEPT))]
         return [found[key] for key in keys]
 
-    def _points(self, volts: float) -> tuple[np.ndarray, np.ndarray]:
-        """Voltages between drain and source, and voltages of the source, at which the cell is simulated [V].
+    def _points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Voltages between drain and source, and of the source, at which the cell is simulated: (points,) each [V].
 
-        There are twice as many of each as there are coefficients.
+        Along either there are twice as many as there are coefficients. Those of the lowest source come first.
         """
-        drains = _chebyshev(2 * (self._order.drain + 1)) * _DRAIN_BEYOND * volts
+        volts = self._config.read_at_corner.bitline_v
+        between = _chebyshev(2 * (self._order.drain + 1)) * _DRAIN_BEYOND * volts
         if not self._sources:
-            return drains, np.zeros(1)
-        return drains, _chebyshev(2 * (self._order.source + 1)) * SOURCE_SHARE * volts
+            return between, np.zeros_like(between)
+        sources = _chebyshev(2 * (self._order.source + 1)) * SOURCE_SHARE * volts
+        found = [np.stack(np.broadcast_arrays(between, source)) for source in sources]
+        if self._backwards:  # down to a drain at 0 V
+            shares = _chebyshev(2 * len(BACKWARD_POWERS))
+            found += [np.stack(np.broadcast_arrays(-source * shares, source)) for source in sources]
+        return tuple(np.concatenate(found, axis=1))
 
     def _check_rising(self, shifts: np.ndarray, currents: np.ndarray) -> None:
-        """Raise CardError if a current (shifts, drains, sources) falls while the drain's voltage rises."""
-        falling = np.diff(currents[:, :, 0], axis=1).min(axis=1) / self._config.cell.unit_a
+        """Raise CardError if a current (shifts, points) falls while the drain's voltage rises."""
+        rising = currents[:, : 2 * (self._order.drain + 1)]
+        falling = np.diff(rising, axis=1).min(axis=1) / self._config.cell.unit_a
         worst = int(np.argmin(falling))
         if falling[worst] < -_LARGEST_RESIDUE_UNITS:
             raise CardError(
@@ -204,18 +219,22 @@ class CurveSource:
                 'choose "dc" or "tran", or correct the card'
             )
 
-    def _fitted(
-        self, shifts: np.ndarray, currents: np.ndarray, w: np.ndarray, s: np.ndarray, used: np.ndarray
-    ) -> np.ndarray:
-        """Fit coefficients (degrees, degrees, shifts) to currents (shifts, drains, sources).
+    def _fitted(self, shifts: np.ndarray, currents: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Fit coefficients (drain terms, source degree + 1, shifts) to currents (shifts, points).
 
         Raises:
             CardError: the residual of the fit is too large at one of the shifts that are used.
         """
-        drain = _basis(w, self._order.drain)
-        source = _basis(s, self._order.source if self._sources else 0)
-        coefficients = np.einsum("di,nij,mj->dmn", np.linalg.pinv(drain), currents, np.linalg.pinv(source))
-        left = np.abs(np.einsum("id,jm,dmn->nij", drain, source, coefficients) - currents).max(axis=(1, 2))
+        between, source = self._points()
+        w = self._config.read_at_corner.bitline_v - between
+        drain = [w**power for power in range(self._order.drain + 1)]
+        if self._backwards:
+            drain += [np.maximum(-between, 0) ** power for power in BACKWARD_POWERS]
+        by_source = [source**power for power in range(self._order.source + 1 if self._sources else 1)]
+        terms = np.stack([one * other for one in drain for other in by_source], axis=1)
+        scale = np.abs(terms).max(axis=0)
+        coefficients = np.linalg.pinv(terms / scale) @ currents.T / scale[:, None]
+        left = np.abs(terms @ coefficients - currents.T).max(axis=0)
         residue = np.where(used, left, 0) / self._config.cell.unit_a
         worst = int(np.argmax(residue))
         if residue[worst] > _LARGEST_RESIDUE_UNITS:
@@ -224,14 +243,9 @@ class CurveSource:
                 f"degree {self._order.drain} by {residue[worst]:.2g} units, expected at "
                 f'most {_LARGEST_RESIDUE_UNITS:g}; run.fidelity = "solved" needs smooth curves: choose "dc" or "tran"'
             )
-        return coefficients
+        return coefficients.reshape(len(drain), len(by_source), len(shifts))
 
 
 def _chebyshev(count: int) -> np.ndarray:
     """Chebyshev points in 0..1, rising, closer together at the ends."""
     return (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2
-
-
-def _basis(points: np.ndarray, degree: int) -> np.ndarray:
-    """The powers 0..degree of points: (points, degree + 1)."""
-    return points[:, None] ** np.arange(degree + 1)

@@ -4,8 +4,10 @@ A source line runs along the wordlines, past every bitline. A strap connects it 
 after every `array.source_strap_cells` bitlines. With amplitude reads, the straps lead to the line's sense stage
 instead, which holds them at 0 V, or nearly at 0 V if there is a resistance before it.
 
-To the line, each cell is its Norton equivalent, a current source with a conductance in parallel. This leaves a
-tridiagonal system for each line. It is solved by elimination along the line, for all reads and lines at once (Thomas).
+To the line, each cell is its Norton equivalent, a current source with a conductance in parallel. Straps cut the line
+into sections, which are solved at once for all lines and reads: what lies between a strap and a place is one such
+equivalent as well, and follows from that of the place before. Everything added on this way is positive, so that single
+precision is enough.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosim.config import Array, Config
+from cosim.config import Config
 from cosim.mapping import Group
 from cosim.netlist import ClosedCells
 
@@ -27,114 +29,105 @@ class SourceLines:
     Attributes:
         line_of: (cells,) number of the line for the cells of each input or, with amplitude reads, of each output.
         columns: places of the group's cells along a line.
-        along_s: (places,) conductance to the place before, 0 behind a strap [S].
-        strap_s: (places,) conductances to straps [S]; empty if lines have no resistance.
-        held_s: (lines, places) other conductances to ground at each place, or (lines, 1) their sum if lines have no
-            resistance [S].
+        held_s: (lines, places) conductances to ground of what else is at each place [S].
+        wire_ohm: resistance between neighbouring places, and from a strap to the places beside it [ohm].
+        length: number of places between two straps, at most those of the array.
+        ends: (sections,) 1 for each section of a line that ends at a strap, 0 if it ends open at the array's edge.
         sense_ohm: resistance between the straps and 0 V [ohm].
     """
 
     line_of: Tensor
     columns: slice
-    along_s: Tensor
-    strap_s: Tensor
     held_s: Tensor
+    wire_ohm: float
+    length: int
+    ends: Tensor
     sense_ohm: float
 
     @classmethod
     def of(cls, config: Config, group: Group, closed: ClosedCells | None) -> SourceLines:
         """The source lines of a group of the configured array."""
-        array = config.array
-        sense_ohm = config.sense.clamp_ohm if config.sense.stage == "resistive" else 0.0
+        array, sense_ohm = config.array, 0.0
+        inputs, outputs = group.units.shape
         if config.read.mode != "amplitude":
             every = array.source_line_wordlines
-            line_of = (torch.arange(len(group.units)) + group.first_input % every) // every
-            lines, places = int(line_of[-1]) + 1, group.units.shape[1]
-            along_s, strap_s = _wire(array, places)
-            return cls(line_of, slice(0, places), along_s, strap_s, torch.zeros(lines, 1, dtype=torch.float64), 0.0)
-        line_of = torch.arange(group.units.shape[1])
-        tile = group.tile_units(array.bitlines)
-        first, last = group.first_input, group.first_input + len(group.units)
-        held_s = torch.zeros(group.units.shape[1], len(tile), dtype=torch.float64)
-        if closed is not None:
-            held_s = torch.from_numpy(closed.conductance_s[tile].T.copy())
-            held_s[:, first:last] = 0
-        if array.source_res_ohm == 0:
-            nothing = torch.zeros(0, dtype=torch.float64)
-            return cls(line_of, slice(0, len(group.units)), nothing, nothing, held_s.sum(1, keepdim=True), sense_ohm)
-        along_s, strap_s = _wire(array, len(tile))
-        return cls(line_of, slice(first, last), along_s, strap_s, held_s, sense_ohm)
+            line_of = (torch.arange(inputs) + group.first_input % every) // every
+            columns = slice(0, outputs)
+            held_s = torch.zeros(int(line_of[-1]) + 1, outputs, dtype=torch.float64)
+        else:
+            line_of = torch.arange(outputs)
+            columns = slice(group.first_input, group.first_input + inputs)
+            held_s = torch.zeros(outputs, array.bitlines, dtype=torch.float64)
+            if closed is not None:
+                held_s = torch.from_numpy(closed.conductance_s[group.tile_units(array.bitlines)].T.copy())
+                held_s[:, columns] = 0
+            if config.sense.stage == "resistive":
+                sense_ohm = config.sense.clamp_ohm
+        length = min(array.source_strap_cells, array.bitlines)
+        straps = array.source_strap_cells * torch.arange(1, 1 - held_s.shape[1] // -length)
+        ends = (straps <= array.bitlines).to(torch.float64)
+        return cls(line_of, columns, held_s, array.source_res_ohm, length, ends, sense_ohm)
 
-    def settle(self, drawn: Tensor, slopes: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    def settle(self, drawn: Tensor, siemens: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for the voltages of the lines at the group's cells, and the currents at the straps.
 
         Args:
-            drawn: (reads, cells, columns) currents out of the cells' sources at the voltages `before` [A].
-            slopes: (reads, cells, columns) how much these fall with the voltage of the source [S].
-            before: (reads, cells, columns) voltages of the sources at which both hold [V].
+            drawn: (cells, columns, reads) currents out of the cells' sources at the voltages `before` [A].
+            siemens: (cells, columns, reads) how much these fall with the voltage of the source [S].
+            before: (lines, columns, reads) voltages of the lines at which both hold [V].
 
         Returns:
-            (reads, cells, columns) voltages [V] and (reads, lines) currents [A].
+            (lines, columns, reads) voltages [V] and (lines, reads) currents [A].
         """
-        reads, _, columns = drawn.shape
         rows = self.line_of.to(drawn.device)
+        cells_s = torch.zeros_like(before).index_add_(0, rows, siemens)
+        known = (cells_s * before).index_add_(0, rows, drawn)
+        held = self.held_s.to(drawn)[:, :, None]
+        if self.wire_ohm == 0:
+            total_s, total = cells_s.sum(1) + held.sum(1), known.sum(1)
+            volts = self.sense_ohm * total / (1 + self.sense_ohm * total_s)
+            return volts[:, None].expand_as(before), total - volts * total_s
+        # Currents and conductances are multiplied by the wire's resistance.
+        ends = self.ends.to(drawn)[:, None]
+        own = drawn.new_zeros(len(held), len(ends) * self.length, drawn.shape[2])
+        sides = torch.zeros_like(own)
+        own[:, : held.shape[1]] = self.wire_ohm * held
+        own[:, self.columns] += self.wire_ohm * cells_s
+        sides[:, self.columns] = self.wire_ohm * known
+        own, sides = (values.unflatten(1, (-1, self.length)).movedim(2, 0) for values in (own, sides))
+        found = _along(own, sides, ends)
+        sensed = self._at_straps(found, ends)
+        if self.sense_ohm > 0:  # the straps rise with the current that they carry, and the whole line with them
+            less = _along(own, own, ends)
+            less_s = self._at_straps(less, ends)
+            strap_v = self.sense_ohm * sensed / (1 + self.sense_ohm * less_s)
+            found = found + strap_v[:, None] * (1 - less)
+            sensed = sensed - strap_v * less_s
+        return found.movedim(0, 2).flatten(1, 2)[:, self.columns], sensed
 
-        def by_line(values: Tensor) -> Tensor:
-            summed = torch.zeros(reads, len(self.held_s), columns, dtype=values.dtype, device=values.device)
-            return summed.index_add_(1, rows, values)
-
-        sources, beside = by_line(torch.addcmul(drawn, slopes, before)), by_line(slopes)
-        held = self.held_s.to(drawn)
-        if len(self.strap_s) == 0:
-            total_s = beside.sum(2) + held[:, 0]
-            volts = self.sense_ohm * sources.sum(2) / (1 + self.sense_ohm * total_s)
-            sensed = sources.sum(2) - volts * total_s
-            return volts[:, rows, None].expand_as(drawn), sensed
-        # Places are the first axis, since elimination goes from place to place, for all reads and lines at once.
-        strap, along = self.strap_s.to(drawn)[:, None, None], self.along_s.to(drawn)
-        known = drawn.new_zeros(len(strap), reads, len(held))
-        known[self.columns] = sources.permute(2, 0, 1)
-        diagonal = (strap + along[:, None, None] + _shifted(along)[:, None, None] + held.T[:, None]).expand_as(known)
-        diagonal = diagonal.clone()
-        diagonal[self.columns] += beside.permute(2, 0, 1)
-        found = _eliminate(diagonal, along.tolist(), known)
-        sensed = (found * strap).sum(0)
-        if self.sense_ohm > 0:  # the straps rise with the current that they carry
-            of_a_volt = _eliminate(diagonal, along.tolist(), strap.expand_as(known))
-            slope_s = (of_a_volt * strap).sum(0) - strap.sum()
-            strap_v = self.sense_ohm * sensed / (1 - self.sense_ohm * slope_s)
-            found, sensed = found + strap_v * of_a_volt, sensed + strap_v * slope_s
-        return found[self.columns][:, :, rows].permute(1, 2, 0), sensed
-
-
-def _wire(array: Array, places: int) -> tuple[Tensor, Tensor]:
-    """Conductances of each place of a line to the place before, and to straps: (places,) each [S]."""
-    conductance, every = 1 / array.source_res_ohm, array.source_strap_cells
-    place = torch.arange(places)
-    behind = place % every == 0
-    along = torch.where(behind, 0.0, conductance).to(torch.float64)
-    strap = torch.where(behind, conductance, 0.0).to(torch.float64)
-    strap += torch.where((place + 1) % every == 0, conductance, 0.0)
-    last = -(-places // every) * every  # the next strap beyond the last place, if there is one
-    if places % every and last <= array.bitlines:
-        strap[-1] += conductance / (last - places + 1)
-    return along, strap
+    def _at_straps(self, volts: Tensor, ends: Tensor) -> Tensor:
+        """Currents (lines, reads) into straps at 0 V, given the voltages (length, lines, sections, reads)."""
+        return (volts[0] + volts[-1] * ends).sum(1) / self.wire_ohm
 
 
-def _shifted(along: Tensor) -> Tensor:
-    """Conductances of each place to the place after it."""
-    return torch.cat([along[1:], torch.zeros_like(along[:1])])
+def _along(own: Tensor, sides: Tensor, ends: Tensor) -> Tensor:
+    """Solve for the voltages along sections, which begin at a strap.
 
+    Args:
+        own: (length, lines, sections, reads) conductances at each place, in units of that of the wire.
+        sides: (length, lines, sections, reads) currents into each place, times the resistance of the wire [V].
+        ends: (sections, 1) conductances from the last place to a strap, in the same units.
 
-def _eliminate(diagonal: Tensor, along: list[float], known: Tensor) -> Tensor:
-    """Solve symmetric tridiagonal systems (places, ...) whose off-diagonal elements are -`along`."""
-    places = len(along)
-    pivots, sides = [diagonal[0]], [known[0]]
-    for place in range(1, places):
-        share = along[place] / pivots[-1]
-        pivots.append(torch.sub(diagonal[place], share, alpha=along[place]))
-        sides.append(torch.addcmul(known[place], share, sides[-1]))
-    found = [sides[-1] / pivots[-1]]
-    for place in range(places - 2, -1, -1):
-        found.append(torch.add(sides[place], found[-1], alpha=along[place + 1]).div_(pivots[place]))
+    Returns:
+        (length, lines, sections, reads) voltages [V].
+    """
+    conductance, current, passed = own[0] + 1, sides[0], []
+    for place in range(1, len(own)):
+        share = (1 + conductance).reciprocal_()
+        passed.append((current, share))
+        conductance = torch.addcmul(own[place], conductance, share)
+        current = torch.addcmul(sides[place], current, share)
+    found = [current / (conductance + ends)]
+    for current, share in reversed(passed):
+        found.append((current + found[-1]).mul_(share))
     return torch.stack(found[::-1])

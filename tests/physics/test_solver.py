@@ -121,6 +121,9 @@ def test_more_open_wordlines_than_can_be_listed(count: int, simulator: Simulator
         ["array.source_res_ohm=5"],
         ["array.source_res_ohm=5", "array.bitline_res_ohm=5", "array.source_line_wordlines=1"],
         ["array.source_res_ohm=20", "array.source_strap_cells=9", "sense.stage=resistive"],
+        ["array.source_res_ohm=5", "array.bitline_res_ohm=20", "sense.stage=transistor"],
+        ["array.source_res_ohm=20", "array.bitlines=24"],  # the second section ends open at the array's edge
+        ["array.source_res_ohm=2", "array.source_strap_cells=100"],
     ],
 )
 def test_source_lines_with_resistance(settings: list[str], simulator: Simulator) -> None:
@@ -129,10 +132,20 @@ def test_source_lines_with_resistance(settings: list[str], simulator: Simulator)
     assert largest_error(settings, group, drive, simulator) < BOUND
 
 
-@pytest.mark.parametrize("settings", [[], ["array.source_res_ohm=5"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["array.source_res_ohm=5"],
+        ["sense.stage=resistive"],  # cells of inputs at 0 V conduct backwards
+        ["sense.stage=resistive", "sense.clamp_ohm=300", "corner.temperature_c=-40", "corner.supply=1.1"],
+        ["sense.stage=resistive", "array.source_res_ohm=5", "cell.card=sonos65"],
+    ],
+)
 def test_amplitudes_of_any_mixture(settings: list[str], simulator: Simulator) -> None:
     group = group_of(random_tile(inputs=64, lines=12), 9, 9)
-    drive = np.random.default_rng(0).integers(1, 16, (6, 9)) / 15
+    drive = np.random.default_rng(0).integers(0, 16, (12, 9)) / 15
+    drive[:2], drive[2, 1:] = [[0], [1]], 0
     given = ["read.mode=amplitude", "array.source_line_wordlines=1", *settings]
     assert largest_error(given, group, drive, simulator) < BOUND
 
@@ -171,6 +184,7 @@ def linear_bitlines(siemens: Tensor, volts: float, ohm: float) -> Bitlines:
     none = torch.zeros(siemens.shape[1], dtype=torch.float64)
     return Bitlines(
         torch.stack([volts * siemens, -siemens])[:, None],
+        2,
         torch.zeros_like(siemens),
         ohm,
         ohm,
