@@ -214,7 +214,10 @@ def probe(
     force: Force = False,
 ) -> None:
     """Take one output value apart: patch, patterns, cells, waveform, codes, partial sums, and what software has."""
+    import numpy as np
+
     import cosim
+    from cosim.config import MACHINE_KEYS
     from cosim.evaluate import RunRecord
     from cosim.experiments.probe import probe
     from cosim.folders import check_folder, whole_folder
@@ -227,19 +230,20 @@ def probe(
         network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [], profile)
         test = load_images(network, dataset, data)
     else:
-        if profile or config or overrides or dataset:
+        came, machine = record.provenance, cosim.Config.load(config, overrides or [], profile)
+        if dataset or machine != cosim.Config().on_machine(machine):
             raise ConfigError(
-                "a run has its own configuration and data set: leave --profile, --config, --set and --dataset out"
+                "a run has its own configuration and data set, and only the machine is yours to say: leave --dataset "
+                f"out, and set nothing but {', '.join(MACHINE_KEYS)}"
             )
-        came = record.provenance
-        network, settings = cosim.load_network(came.network_source), came.config
+        network, settings = cosim.load_network(came.network_source), came.config.on_machine(machine)
         test = cosim.load_dataset(came.dataset, "test", data).head(came.images)
         network.check_images(test.real(0, 1))
     check_memory(network, settings, 1)
     found = probe(network, test, settings, image=image, layer=layer, at=place, channel=channel, store=store)
     for table in probe_tables(found):
         console.print(table)
-    if record is not None and not (found.logits == record.logits_circuit[image]).all():
+    if record is not None and not np.array_equal(found.logits, record.logits_circuit[image]):
         console.print(f"caution  {source} has other logits for this image: its network or cosim has changed since")
     if out is not None:
         with whole_folder(out, force=force) as folder:

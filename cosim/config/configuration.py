@@ -6,14 +6,15 @@ The whole configuration is stored with every result.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from pydantic import ValidationError, model_validator
 
+from cosim.checked import Text
 from cosim.config.relations import check_relations
-from cosim.config.sections import Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
+from cosim.config.sections import OF_MACHINE, Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
 from cosim.errors import ConfigError, nearest
 from cosim.files import shipped
 
@@ -125,6 +126,40 @@ class Config(Section):
         section, _, name = key.partition(".")
         return getattr(getattr(self, section), name)
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """The keys that say how a machine computes, named as section.key, with their values."""
+        return {key: self.value(key) for key in MACHINE_KEYS}
+
+    def on_machine(self, machine: Config) -> Config:
+        """The same circuit, computed on the machine that another configuration describes."""
+        return self.with_values(machine.machine)
+
+    def to_record(self) -> dict[str, Any]:
+        """Everything but the keys of the machine, as nested dictionaries: what files hold of a configuration."""
+        data = self.model_dump()
+        for key in MACHINE_KEYS:
+            section, _, name = key.partition(".")
+            del data[section][name]
+        return data
+
+    @classmethod
+    def from_record(cls, data: Any) -> Config:
+        """Make a configuration from what `to_record` gave. The keys of the machine have their defaults.
+
+        Raises:
+            ConfigError: as `from_dict`; or there is a key of the machine, which is never taken from a file that may
+                come from a stranger.
+        """
+        if not isinstance(data, dict):
+            raise ConfigError(f"a configuration must be sections of keys, found {data!r:.80}")
+        config = cls.from_dict(data)
+        for key in MACHINE_KEYS:
+            section, _, name = key.partition(".")
+            if name in data.get(section, {}):
+                raise ConfigError(f"{key} says how a machine computes, and is not taken from a record: use --set")
+        return config
+
 
 def _profile(name: str) -> dict[str, Any]:
     """The keys of a shipped profile, by section."""
@@ -166,11 +201,18 @@ def check_value(key: str, value: Any) -> Any:
         raise _config_error(error, "configuration", section) from error
 
 
+def _of_machine() -> Iterator[str]:
+    for section in Config.model_fields:
+        for name, key in _section(section).model_fields.items():
+            if OF_MACHINE in key.metadata:
+                yield f"{section}.{name}"
+
+
 def _config_error(error: ValidationError, source: str, *within: str) -> ConfigError:
     """Turn the first error that pydantic found into an error that names the key."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in (*within, *first["loc"])[:2])
-    return ConfigError(f"{source}: {key}: {first['msg']}, found {first['input']!r}")
+    return ConfigError(f"{source}: {key}: {first['msg'].removeprefix('Value error, ')}, found {first['input']!r}")
 
 
 def _section(name: str) -> type[Section]:
@@ -204,7 +246,7 @@ def _may_be_left_out(section: str, name: str) -> bool:
 def _takes_text(section: str, name: str) -> bool:
     """Whether a key takes any text."""
     fields = _section(section).model_fields if section in Config.model_fields else {}
-    return name in fields and fields[name].annotation in (str, str | None)
+    return name in fields and fields[name].annotation in (str, Text | None)
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -228,3 +270,6 @@ def _check_keys(data: dict[str, Any], source: str) -> None:
         for key in content:
             if key not in known:
                 raise ConfigError(f"{source}: unknown key {section}.{key}: {nearest(key, known)}")
+
+
+MACHINE_KEYS = tuple(_of_machine())

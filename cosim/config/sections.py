@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cosim.checked import Text
+
 Fidelity = Literal["ideal", "solved", "dc", "tran"]
 Process = Literal["tt", "ff", "ss", "fs", "sf"]
+# Marks keys that say how a machine computes, and nothing about the result. They are never taken from a file that tells
+# how a result came about, since such a file may come from a stranger.
+OF_MACHINE = "of the machine"
 
 
 class Section(BaseModel):
@@ -62,11 +67,11 @@ class Array(Section):
 class Cell(Section):
     """One flash cell and what its levels mean."""
 
-    card: str = "nor65"
+    card: Text = "nor65"
     """A shipped card's name, or the path of a file of .model and .subckt statements (docs/howto/own-cell.md)."""
-    subcircuit: str | None = None
+    subcircuit: Text | None = None
     """The card's subcircuit that is the cell; left out, the only one or the one named like the card."""
-    shift_parameter: str | None = None
+    shift_parameter: Text | None = None
     """The subcircuit's parameter that is the threshold shift; left out, the only one besides w and l."""
     width_m: float = Field(0.1e-6, ge=1e-9, le=1e-3)
     """Drawn channel width [m]; of a subcircuit its parameter w, if it has one."""
@@ -285,17 +290,17 @@ class Run(Section):
     fidelity: Fidelity = "tran"
     """ideal integers; solved, settled currents by the array solver, certified by transients; ngspice .dc (settled); or
     ngspice .tran (the reference)."""
-    layers: str = "conv"
+    layers: Text = "conv"
     """Layers on arrays: "conv", "all", or names separated by commas."""
-    workers: int | None = Field(None, ge=1, le=256)
+    workers: Annotated[int | None, OF_MACHINE] = Field(None, ge=1, le=256)
     """ngspice processes at a time; left out, one a core."""
-    tensor_threads: int = Field(1, ge=1, le=256)
+    tensor_threads: Annotated[int, OF_MACHINE] = Field(1, ge=1, le=256)
     """Threads of the command line's tensor work; on two cores one is fastest, by far so beside other work."""
     patterns_per_deck: int = Field(256, ge=1, le=4096)
     """Reads in one deck."""
-    timeout_s: float = Field(120.0, gt=0, le=1e6)
+    timeout_s: Annotated[float, OF_MACHINE] = Field(120.0, gt=0, le=1e6)
     """Longest time one ngspice run may take [s]."""
-    ngspice: str = "ngspice"
+    ngspice: Annotated[Text, OF_MACHINE] = "ngspice"
     """The ngspice program: a name on the PATH, or a path."""
     certificate_reads: int = Field(1000, ge=0, le=1_000_000)
     """Reads drawn from those the images caused and simulated as transients, to certify a solved result; 0 for no

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from cosim.checked import STRICT, Amount, Count, Text
 from cosim.currents import SpiceSource, transients_of
 from cosim.errors import SimulationError
 from cosim.evaluate.array_layer import ArrayLayer
@@ -48,16 +51,18 @@ class Certificate:
             share of the full voltage if it is not 1.
     """
 
-    reads: int
-    max_error_lsb: float
-    rms_error_lsb: float
-    codes_differing: int
-    unsettled_lsb: float
-    adverse_reads: int
-    adverse_max_error_lsb: float
-    layer: str
-    group: int
-    read: str
+    __pydantic_config__: ClassVar = STRICT
+
+    reads: Annotated[Count, Field(ge=1)]
+    max_error_lsb: Amount
+    rms_error_lsb: Amount
+    codes_differing: Count
+    unsettled_lsb: Amount
+    adverse_reads: Count
+    adverse_max_error_lsb: Amount
+    layer: Text
+    group: Count
+    read: Text
 
     @property
     def share(self) -> float:

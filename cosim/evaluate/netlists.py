@@ -50,7 +50,7 @@ def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: s
             "network": network,
             "engine": source.identity,
             "unit_a": source.config.cell.unit_a,
-            "config": source.config.model_dump(),
+            "config": source.config.to_record(),
             "decks": entries,
         }
         write_whole(new / "manifest.json", json.dumps(manifest, indent=1) + "\n")

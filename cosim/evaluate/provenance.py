@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import BeforeValidator, Field
 
+from cosim.checked import STRICT, Amount, Count, Number, Text, parse, printable
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.network import Network
@@ -28,10 +30,12 @@ class Versions:
         python: version of Python.
     """
 
-    cosim: str
-    engine: str
-    torch: str
-    python: str
+    __pydantic_config__: ClassVar = STRICT
+
+    cosim: Text
+    engine: Text
+    torch: Text
+    python: Text
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Provenance:
         dataset_digest: checksum of the data set.
         images: number of images.
         image_full_scale: largest value that a pixel can have.
-        config: configuration of the circuit, or of a sweep, what its points have in common.
+        config: configuration of the circuit, or of a sweep, what its points have in common. Keys of the machine have
+            their defaults, whatever they were.
+        machine: the keys of the machine as they were, to be shown and never to be used.
         date: when the result was finished, ISO 8601, UTC.
         versions: versions of the programs that made it.
         chip: facts about the errors drawn for the chip; empty if there are none, or many chips.
@@ -55,20 +61,23 @@ class Provenance:
         wall_seconds: wall time in all [s].
     """
 
-    network: str
-    network_source: str
+    __pydantic_config__: ClassVar = STRICT
+
+    network: Text
+    network_source: Text
     network_card: Mapping[str, Any]
-    dataset: str
-    dataset_digest: str
-    images: int
-    image_full_scale: float
-    config: Config
-    date: str
+    dataset: Text
+    dataset_digest: Text
+    images: Count
+    image_full_scale: Annotated[int | float, Field(gt=0, le=1e9)]
+    config: Annotated[Config, BeforeValidator(Config.from_record)]
+    machine: Mapping[Text, Count | Number | Text | None]
+    date: Text
     versions: Versions
-    chip: Mapping[str, float | None] = field(default_factory=dict)
+    chip: Mapping[Text, Count | Number | None] = field(default_factory=dict)
     usage: Usage | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    wall_seconds: float = 0.0
+    seconds: Mapping[Text, Amount] = field(default_factory=dict)
+    wall_seconds: Amount = 0.0
 
     @classmethod
     def of(cls, network: Network, dataset: Dataset, config: Config, engine: str, **measured: Any) -> Provenance:
@@ -83,13 +92,14 @@ class Provenance:
         """
         return cls(
             network=network.name,
-            network_source=network.source,
+            network_source=printable(network.source),
             network_card=network.card,
-            dataset=dataset.title,
-            dataset_digest=dataset.digest,
+            dataset=printable(dataset.title),
+            dataset_digest=printable(dataset.digest),
             images=len(dataset),
             image_full_scale=dataset.full_scale,
-            config=config,
+            config=config.on_machine(Config()),
+            machine=config.machine,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=Versions(version("cosim"), engine, torch.__version__, platform.python_version()),
             **measured,
@@ -100,7 +110,8 @@ class Provenance:
         return {
             **{each.name: getattr(self, each.name) for each in fields(self)},
             "network_card": dict(self.network_card),
-            "config": self.config.model_dump(),
+            "config": self.config.to_record(),
+            "machine": dict(self.machine),
             "versions": asdict(self.versions),
             "chip": dict(self.chip),
             "usage": None if self.usage is None else asdict(self.usage),
@@ -108,44 +119,11 @@ class Provenance:
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Provenance:
-        """Read what `to_json` gave, and check it.
+    def from_json(cls, text: str) -> Provenance:
+        """Read what `to_json` gave, as JSON text, and check it.
 
         Raises:
-            ValueError: the data is something else.
-            ConfigError: its configuration does not fit this version.
+            ValueError: the text is something else.
+            ConfigError: its configuration does not fit this version, or has keys of the machine.
         """
-        if not isinstance(data, dict) or data.keys() != _KINDS.keys():
-            raise ValueError(f"the provenance must have the keys {', '.join(_KINDS)}")
-        for name, kind in _KINDS.items():
-            if not isinstance(data[name], kind) or isinstance(data[name], bool):
-                raise ValueError(f"{name} must be {kind}, found {data[name]!r:.80}")
-        for name, kind in (("chip", int | float | None), ("seconds", int | float), ("usage", int | float),
-                           ("versions", str)):  # fmt: skip
-            if not all(isinstance(value, kind) for value in (data[name] or {}).values()):
-                raise ValueError(f"the values of {name} must be {kind}, found {data[name]!r:.80}")
-        try:
-            versions = Versions(**data["versions"])
-            usage = None if data["usage"] is None else Usage(**data["usage"])
-        except TypeError as error:
-            raise ValueError(f"versions and usage have other entries than expected: {error}") from error
-        return cls(**{**data, "config": Config.from_dict(data["config"]), "versions": versions, "usage": usage})
-
-
-# The type of each attribute in JSON.
-_KINDS: dict[str, Any] = {
-    "network": str,
-    "network_source": str,
-    "network_card": dict,
-    "dataset": str,
-    "dataset_digest": str,
-    "images": int,
-    "image_full_scale": int | float,
-    "config": dict,
-    "date": str,
-    "versions": dict,
-    "chip": dict,
-    "usage": dict | None,
-    "seconds": dict,
-    "wall_seconds": int | float,
-}
+        return parse(cls, text)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, TypeVar
 
-import h5py
 import numpy as np
 
-from cosim.errors import InputError
+from cosim.checked import STRICT, Amount, Count, Number, Text, parse
+from cosim.errors import ConfigError, InputError
 from cosim.evaluate.certificate import Certificate
 from cosim.evaluate.provenance import Provenance
 from cosim.evaluate.summary import Densities, GroupFigures, ReadSummary
-from cosim.files import is_file, write_whole
+from cosim.files import is_file
+from cosim.hdf5 import Group, Quantity, read_file, write_file
 from cosim.network import LayerSpec
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-6"
+FORMAT = "cosim-run-7"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,18 @@ class Geometry:
         activation_bits: bits of an activation.
     """
 
-    kind: str
-    in_channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    channel_groups: int
-    weight_bits: int
-    activation_bits: int
+    __pydantic_config__: ClassVar = STRICT
+
+    kind: Text
+    in_channels: Count
+    out_channels: Count
+    kernel: tuple[Count, Count]
+    stride: tuple[Count, Count]
+    padding: tuple[Count, Count]
+    dilation: tuple[Count, Count]
+    channel_groups: Count
+    weight_bits: Count
+    activation_bits: Count
 
     @classmethod
     def of(cls, layer: LayerSpec) -> Geometry:
@@ -122,11 +125,13 @@ class AuditRecord:
         differing_codes: number of codes that differ from those of the tables.
     """
 
-    decks: int
-    reads: int
-    patterns: int
-    max_error_lsb: float
-    differing_codes: int
+    __pydantic_config__: ClassVar = STRICT
+
+    decks: Count
+    reads: Count
+    patterns: Count
+    max_error_lsb: Amount
+    differing_codes: Count
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,215 +189,209 @@ class RunRecord:
 
     def save(self, path: Path) -> None:
         """Write the HDF5 file, such that no reader sees a part of it."""
-        content = io.BytesIO()
-        with h5py.File(content, "w") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["provenance"] = json.dumps(self.provenance.to_json(), sort_keys=True)
-            for name in _ARRAYS:
-                values = getattr(self, name)
-                if values is not None:
-                    _put(file, name, values)
-            for number, layer in enumerate(self.layers):
-                folder = file.create_group(f"layers/{number}")
-                figures = {**vars(layer), **vars(layer.geometry), "correlation": layer.summary.correlation}
-                folder.attrs.update({name: figures[name] for name in _FIGURES if figures[name] is not None})
-                for name in _PLACES:
-                    _put(folder, name, getattr(layer, name))
-                parts: dict[str, Any] = {"groups": layer.summary.groups, "densities": layer.summary.densities}
-                parts |= {f"kept/{index}": group for index, group in enumerate(layer.kept or ())}
-                for part, values in parts.items():
-                    for field in fields(values):
-                        _put(folder, f"{part}/{field.name}", getattr(values, field.name))
-            if self.audit is not None:
-                file.create_group("audit").attrs.update(vars(self.audit))
-            if self.certificate is not None:
-                file.create_group("certificate").attrs.update(vars(self.certificate))
-            if self.waveform is not None:
-                folder = file.create_group("waveform")
-                folder.attrs["title"] = self.waveform.title
-                for name in ("time_s", "currents_a", "sample_s"):
-                    _put(file, f"waveform/{name}", getattr(self.waveform, name))
-        write_whole(path, content.getvalue())
+        file = Group(attributes={"format": FORMAT, "provenance": json.dumps(self.provenance.to_json())}).put(
+            _OF_RUN, vars(self)
+        )
+        layers = {str(number): _layer_group(layer) for number, layer in enumerate(self.layers)}
+        file.groups["layers"] = Group(groups=layers)
+        if self.audit is not None:
+            file.groups["audit"] = Group(attributes=asdict(self.audit))
+        if self.certificate is not None:
+            file.groups["certificate"] = Group(attributes=asdict(self.certificate))
+        if self.waveform is not None:
+            shown = vars(self.waveform)
+            file.groups["waveform"] = Group(attributes={"title": shown["title"]}).put(_OF_WAVEFORM, shown)
+        write_file(path, file)
 
     @classmethod
     def load(cls, path: Path) -> RunRecord:
         """Read a run's file.
 
         Raises:
-            InputError: there is no such file, or cosim did not write it as a run.
+            InputError: there is no such file, or it is not as cosim wrote it.
+            MachineError: no process can be started to read it.
         """
         if not is_file(path):
             raise InputError(f"no run at {path}: name a file that `cosim infer --out` wrote")
         try:
-            with h5py.File(path, "r") as file:
-                record = cls._read(file)
-            record.check()
-            return record
-        except (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RecursionError, RuntimeError,
-                TypeError, ValueError) as error:  # fmt: skip
-            raise InputError(f"{path} is no run that cosim wrote ({error}): repeat `cosim infer`") from error
-
-    def check(self) -> None:
-        """Check that the parts of the record fit together.
-
-        Raises:
-            ValueError, LookupError: they do not.
-        """
-        images, classes = self.logits_circuit.shape
-        for logits in (self.logits_software, self.logits_circuit, self.logits_float):
-            if logits is not None and (logits.shape != (images, classes) or not np.isfinite(logits).all()):
-                raise ValueError(f"logits must be finite and of shape {(images, classes)}")
-        _check_integers("labels", self.labels, (images,), classes)
-        _check_integers("disagreeing", self.disagreeing, self.disagreeing.shape, images)
-        if self.disagreeing.ndim != 1 or self.disagreeing_images.ndim != 4:
-            raise ValueError("images decided differently must be a list")
-        if images == 0 or len(self.disagreeing_images) > len(self.disagreeing):
-            raise ValueError("there must be an image, and no more pictures than images decided differently")
-        for layer in self.layers:
-            _check_layer(layer)
-            if layer.kept is not None and len(layer.kept) != len(layer.inputs):
-                raise ValueError(f"reads must be kept of {len(layer.inputs)} groups, found {len(layer.kept)}")
-            for group in layer.kept or ():
-                reads, bitlines = group.lsb.shape
-                _check_integers("uses", group.uses, (reads,), 1 << 62)
-                if group.patterns.shape != (reads,) or group.patterns.dtype.kind not in "iu":
-                    raise ValueError(f"patterns must be integers of shape {(reads,)}")
-                for values in (group.codes, group.ideal_codes, group.ideal):
-                    if values.shape != (reads, bitlines) or not np.isfinite(values).all():
-                        raise ValueError(f"codes and currents must be finite and of shape {(reads, bitlines)}")
+            return cls._read(read_file(path))
+        except (OSError, ValueError, ConfigError) as error:
+            raise InputError(
+                f"{path} is no run as cosim wrote it ({error}): take an undamaged copy, or repeat `cosim infer`"
+            ) from error
 
     @classmethod
-    def _read(cls, file: h5py.File) -> RunRecord:
-        if file.attrs["format"] != FORMAT:
-            raise ValueError(f"format {file.attrs['format']!r}, expected {FORMAT!r}")
-        layers = []
-        for number in range(len(file["layers"])):
-            folder = file[f"layers/{number}"]
-            figures: dict[str, Any] = {"highest_code": None, "correlation": None, **_plain(folder)}
-            summary = ReadSummary(
-                _arrays(GroupFigures, folder["groups"]), _arrays(Densities, folder["densities"]), figures["correlation"]
-            )
-            kept = None
-            if "kept" in folder:
-                kept = tuple(_arrays(GroupReads, folder[f"kept/{index}"]) for index in range(len(folder["kept"])))
-            own = {name: figures[name] for name in _FIGURES if name in _OWN}
-            places: dict[str, Any] = {name: folder[name][()] for name in _PLACES}
-            geometry = Geometry(**{field.name: figures[field.name] for field in fields(Geometry)})
-            layers.append(LayerRecord(geometry=geometry, summary=summary, kept=kept, **own, **places))
-        audit = AuditRecord(**_plain(file["audit"])) if "audit" in file else None
-        certificate = Certificate(**_plain(file["certificate"])) if "certificate" in file else None
-        waveform = None
-        if "waveform" in file:
-            folder = file["waveform"]
-            waveform = Waveform(
-                str(folder.attrs["title"]),
-                folder["time_s"][()],
-                folder["currents_a"][()],
-                folder["sample_s"][()],
-            )
-        arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
+    def _read(cls, file: Group) -> RunRecord:
+        """Make the record from a file's content.
+
+        Raises:
+            ValueError, ConfigError: the content is no record; nothing of it is used.
+        """
+        if file.attributes.get("format") != FORMAT:
+            raise ValueError(f"format {file.attributes.get('format')!r:.80}, expected {FORMAT!r}")
+        came = Provenance.from_json(str(file.attributes.get("provenance")))
+        arrays = file.take(_OF_RUN, {"images": came.images}, optional=("logits_float",))
+        _check_decisions(arrays)
+        layers = file.group("layers").numbered()
+        if not layers:
+            raise ValueError("a run must have a layer on arrays")
+        waveform = file.groups.get("waveform")
         return cls(
-            provenance=Provenance.from_json(json.loads(file.attrs["provenance"])),
-            layers=layers,
-            audit=audit,
-            certificate=certificate,
-            waveform=waveform,
+            provenance=came,
+            layers=[_layer_record(layer) for layer in layers],
+            audit=_attributes(AuditRecord, file.groups["audit"]) if "audit" in file.groups else None,
+            certificate=_attributes(Certificate, file.groups["certificate"]) if "certificate" in file.groups else None,
+            waveform=None if waveform is None else _waveform(waveform),
             **arrays,
         )
 
 
-_ARRAYS = (
-    "labels",
-    "logits_float",
-    "logits_software",
-    "logits_circuit",
-    "disagreeing",
-    "disagreeing_images",
-    "levels_shift_v",
-)
-# Attributes of a layer in the file: first its own, then those of its geometry and its summary.
-_OWN = ("name", "tiles", "reads", "lsb_units", "highest_code", "unsettled_lsb", "noise_lsb", "trim_gain",
-        "trim_gain_spread", "trim_offset_lsb", "beyond_registers")  # fmt: skip
-_FIGURES = (*_OWN, *(field.name for field in fields(Geometry)), "correlation")
-_PLACES = ("tile", "first_input", "inputs")
+@dataclass(frozen=True)
+class _Figures:
+    """The attributes of a layer in its file, without its geometry; None is left out."""
 
-# Unit and description of every dataset, by its name in the file or in a layer.
-_ABOUT = {
-    "labels": ("", "the right class of each image"),
-    "logits_float": ("", "of each image and class, in the float network"),
-    "logits_software": ("", "of each image and class, in the integer network"),
-    "logits_circuit": ("", "of each image and class, on the circuit"),
-    "disagreeing": ("", "images that circuit and integer network decide differently"),
-    "disagreeing_images": ("", "the first of them (images, channels, height, width), 0 to image_full_scale"),
-    "levels_shift_v": ("V", "programmed threshold shift of each level"),
-    "waveform/time_s": ("s", "points of the waveform"),
-    "waveform/currents_a": ("A", "output lines' currents at these points (points, lines)"),
-    "waveform/sample_s": ("s", "when reads are sampled"),
-    "tile": ("", "the array on which each group lies"),
-    "first_input": ("", "its first input line, 0 at the sense end"),
-    "inputs": ("", "how many input lines it opens"),
-    "groups/reads": ("", "reads of each group that the images need"),
-    "groups/patterns": ("", "distinct ones"),
-    "groups/conversions": ("", "codes of these reads, one a read and output line"),
-    "groups/differing_codes": ("", "of these, other than of an ideal array behind converters without errors"),
-    "groups/clipped_codes": ("", "of these, lost at an end of the converter's range"),
-    "groups/error_mean_lsb": ("LSB", "mean error of a current over every conversion, circuit less ideal array"),
-    "groups/error_rms_lsb": ("LSB", "its root mean square"),
-    "groups/error_max_lsb": ("LSB", "its largest absolute value"),
-    "densities/current_edges_lsb": ("LSB", "edges of equally wide bins of currents"),
-    "densities/error_edges_lsb": ("LSB", "edges of equally wide bins of errors"),
-    "densities/circuit": ("", "conversions by ideal current and the circuit's (ideal, circuit)"),
-    "densities/error": ("", "conversions by ideal current and error (ideal, error)"),
-    "kept/patterns": ("", "every read that occurred on the group, as docs/formats/run.md numbers them"),
-    "kept/uses": ("", "how many of it the images need"),
-    "kept/lsb": ("LSB", "positions in codes, unrounded and without noise (reads, lines)"),
-    "kept/codes": ("", "the converter's codes (reads, lines)"),
-    "kept/ideal": ("LSB", "positions of an ideal array behind converters without errors (reads, lines)"),
-    "kept/ideal_codes": ("", "codes of these (reads, lines)"),
+    __pydantic_config__: ClassVar = STRICT
+
+    name: Text
+    tiles: Count
+    reads: Count
+    lsb_units: Amount
+    unsettled_lsb: Amount
+    noise_lsb: Amount
+    trim_gain: Number
+    trim_gain_spread: Amount
+    trim_offset_lsb: Number
+    beyond_registers: Count
+    highest_code: Count | None = None
+    correlation: Number | None = None
+
+
+@dataclass(frozen=True)
+class _Title:
+    """The attributes of a waveform in its file."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    title: Text
+
+
+# Every dataset of a file.
+_OF_RUN = {
+    "labels": Quantity("count", "images", "the right class of each image"),
+    "logits_float": Quantity("finite", "images classes", "of each image and class, in the float network"),
+    "logits_software": Quantity("finite", "images classes", "of each image and class, in the integer network"),
+    "logits_circuit": Quantity("finite", "images classes", "of each image and class, on the circuit"),
+    "disagreeing": Quantity("count", "disagreeing", "images that circuit and integer network decide differently"),
+    "disagreeing_images": Quantity("real", "kept channels height width", "the first of them, 0 to image_full_scale"),
+    "levels_shift_v": Quantity("real", "levels", "programmed threshold shift of each level", "V"),
+}
+_OF_WAVEFORM = {
+    "time_s": Quantity("real", "points", "points of the waveform", "s"),
+    "currents_a": Quantity("real", "points lines", "output lines' currents at these points", "A"),
+    "sample_s": Quantity("real", "samples", "when reads are sampled", "s"),
+}
+_OF_LAYER = {
+    "tile": Quantity("count", "groups", "the array on which each group lies"),
+    "first_input": Quantity("count", "groups", "its first input line, 0 at the sense end"),
+    "inputs": Quantity("count", "groups", "how many input lines it opens"),
+}
+_OF_GROUPS = {
+    "reads": Quantity("count", "groups", "reads of each group that the images need"),
+    "patterns": Quantity("count", "groups", "distinct ones"),
+    "conversions": Quantity("count", "groups", "codes of these reads, one a read and output line"),
+    "differing_codes": Quantity(
+        "count", "groups", "of these, other than of an ideal array behind converters without errors"
+    ),
+    "clipped_codes": Quantity("count", "groups", "of these, lost at an end of the converter's range"),
+    "error_mean_lsb": Quantity(
+        "real", "groups", "mean error of a current over every conversion, circuit less ideal array", "LSB"
+    ),
+    "error_rms_lsb": Quantity("real", "groups", "its root mean square", "LSB"),
+    "error_max_lsb": Quantity("real", "groups", "its largest absolute value", "LSB"),
+}
+_OF_DENSITIES = {
+    "current_edges_lsb": Quantity("real", "current_edges", "edges of equally wide bins of currents", "LSB"),
+    "error_edges_lsb": Quantity("real", "error_edges", "edges of equally wide bins of errors", "LSB"),
+    "circuit": Quantity("count", "currents currents", "conversions by ideal current and the circuit's"),
+    "error": Quantity("count", "currents errors", "conversions by ideal current and error"),
+}
+_OF_KEPT = {
+    "patterns": Quantity("integer", "reads", "every read that occurred, as docs/formats/run.md numbers them"),
+    "uses": Quantity("count", "reads", "how many of it the images need"),
+    "lsb": Quantity("real", "reads lines", "positions in codes, unrounded and without noise", "LSB"),
+    "codes": Quantity("integer", "reads lines", "the converter's codes"),
+    "ideal": Quantity("real", "reads lines", "positions of an ideal array behind converters without errors", "LSB"),
+    "ideal_codes": Quantity("integer", "reads lines", "codes of these"),
 }
 
 
-def _check_integers(name: str, values: np.ndarray, shape: tuple[int, ...], bound: int) -> None:
-    """Raise ValueError unless the values are integers 0..bound-1 of the given shape."""
-    if values.shape != shape or values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers of shape {shape}")
-    if values.size and (int(values.min()) < 0 or int(values.max()) >= bound):
-        raise ValueError(f"{name} must be below {bound}")
+def _layer_group(layer: LayerRecord) -> Group:
+    """The group of a layer in the file."""
+    figures = {**vars(layer), "correlation": layer.summary.correlation}
+    known = {each.name: figures[each.name] for each in fields(_Figures) if figures[each.name] is not None}
+    group = Group(attributes={**known, **asdict(layer.geometry)}).put(_OF_LAYER, vars(layer))
+    group.groups["groups"] = Group().put(_OF_GROUPS, vars(layer.summary.groups))
+    group.groups["densities"] = Group().put(_OF_DENSITIES, vars(layer.summary.densities))
+    if layer.kept is not None:
+        kept = {str(number): Group().put(_OF_KEPT, vars(reads)) for number, reads in enumerate(layer.kept)}
+        group.groups["kept"] = Group(groups=kept)
+    return group
 
 
-def _check_layer(layer: LayerRecord) -> None:
-    """Raise ValueError unless a layer's places, figures and densities fit together."""
-    places = {name: getattr(layer, name) for name in _PLACES}
-    figures, densities = vars(layer.summary.groups), layer.summary.densities
-    for name, values in {**places, **figures}.items():
-        if values.shape != layer.inputs.shape or not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite and of shape {layer.inputs.shape}, one a group")
-        if not name.startswith("error"):
-            _check_integers(name, values, values.shape, 1 << 62)
-    currents, errors = len(densities.current_edges_lsb) - 1, len(densities.error_edges_lsb) - 1
-    _check_integers("circuit", densities.circuit, (currents, currents), 1 << 62)
-    _check_integers("error", densities.error, (currents, errors), 1 << 62)
+def _layer_record(group: Group) -> LayerRecord:
+    """Make the record of a layer from its group, and check that its parts fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    own = {name: value for name, value in group.attributes.items() if name not in _GEOMETRY}
+    figures = asdict(parse(_Figures, json.dumps(own)))
+    geometry = {name: group.attributes.get(name) for name in _GEOMETRY}
+    sizes: dict[str, int] = {}
+    places = group.take(_OF_LAYER, sizes)
+    counted = GroupFigures(**group.group("groups").take(_OF_GROUPS, sizes))
+    densities = Densities(**group.group("densities").take(_OF_DENSITIES, sizes))
+    if counted.conversions.sum() == 0:
+        raise ValueError("a layer must have a conversion")
+    for edges, bins in (("current_edges_lsb", "currents"), ("error_edges_lsb", "errors")):
+        values = getattr(densities, edges)
+        if len(values) != sizes[bins] + 1 or not (np.diff(values) > 0).all():
+            raise ValueError(f"{edges} must be {sizes[bins] + 1} rising numbers")
+    kept = None
+    if "kept" in group.groups:
+        kept = tuple(GroupReads(**reads.take(_OF_KEPT, {})) for reads in group.groups["kept"].numbered())
+        if len(kept) != sizes["groups"]:
+            raise ValueError(f"reads must be kept of {sizes['groups']} groups, found {len(kept)}")
+    summary = ReadSummary(counted, densities, figures.pop("correlation"))
+    shape = parse(Geometry, json.dumps(geometry))
+    return LayerRecord(geometry=shape, summary=summary, kept=kept, **figures, **places)
 
 
-def _arrays(kind: type[Any], folder: h5py.Group) -> Any:
-    """Make a dataclass of arrays, each read from the dataset with its name."""
-    return kind(**{field.name: folder[field.name][()] for field in fields(kind)})
+_GEOMETRY = tuple(field.name for field in fields(Geometry))
 
 
-def _plain(folder: h5py.Group) -> dict[str, Any]:
-    """A group's attributes as Python values."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return tuple(value.tolist())
-        return value.item() if isinstance(value, np.generic) else value
-
-    return {name: plain(value) for name, value in folder.attrs.items()}
+def _waveform(group: Group) -> Waveform:
+    title = _attributes(_Title, group).title
+    return Waveform(title, **group.take(_OF_WAVEFORM, {}))
 
 
-def _put(folder: h5py.Group, name: str, values: np.ndarray) -> None:
-    packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if values.size > 4096 else {}
-    dataset = folder.create_dataset(name, data=values, **packed)
-    place, _, last = name.rpartition("/")
-    unit, meaning = _ABOUT[f"{place.partition('/')[0]}/{last}" if place else last]
-    dataset.attrs.update(unit=unit, description=meaning)
+def _attributes(kind: type[_T], group: Group) -> _T:
+    """A group's attributes as a value of a type."""
+    return parse(kind, json.dumps(group.attributes))
+
+
+def _check_decisions(arrays: dict[str, np.ndarray]) -> None:
+    """Check that labels and decisions fit the logits.
+
+    Raises:
+        ValueError: they do not.
+    """
+    images, classes = arrays["logits_circuit"].shape
+    if images == 0 or classes == 0 or arrays["labels"].max() >= classes:
+        raise ValueError(f"there must be an image, and labels must be below {classes}, the number of logits")
+    differing = np.flatnonzero(arrays["logits_circuit"].argmax(1) != arrays["logits_software"].argmax(1))
+    if not np.array_equal(arrays["disagreeing"], differing):
+        raise ValueError(f"disagreeing must be the {len(differing)} images that the logits decide differently")
+    kept = arrays["disagreeing_images"]
+    if len(kept) > len(differing) or (len(kept) and not kept.size):
+        raise ValueError("disagreeing_images must be pictures of the first of them")

@@ -11,15 +11,17 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cosim.checked import STRICT, Count, Number, Text, parse
 from cosim.config import Config
 from cosim.datasets import Dataset
 from cosim.device import chip_generator, load_card
@@ -34,9 +36,9 @@ from cosim.network import Network
 from cosim.progress import progress_bar
 from cosim.spice import engine_of
 
-_FORMAT = "cosim-point-2"
-# Keys of the section run that change how a circuit is computed, but not its outcome.
-_MEANS = {"workers", "tensor_threads", "timeout_s", "ngspice", "audit_reads", "keep_reads"}
+_FORMAT = "cosim-point-3"
+# Keys of the section run that change what is looked at, but not the outcome.
+_NOT_DECIDING = {"audit_reads", "keep_reads"}
 # The packages whose code decides the outcome; the others are left out.
 DECIDING = ("arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
             "evaluate", "config", "experiments/bench.py")  # fmt: skip
@@ -80,9 +82,10 @@ class Outcome:
         return int((~self.agreeing).sum())
 
     def to_json(self) -> str:
-        """The outcome as text, with one bit for each image in `right` and `agreeing`."""
+        """The outcome as text, with one bit for each image in `right` and `agreeing`, and a digest of it all."""
         bits = {name: base64.b64encode(np.packbits(getattr(self, name)).tobytes()).decode() for name in _BITS}
-        return json.dumps({"format": _FORMAT, "images": len(self.right), **self.figures(), **bits}) + "\n"
+        data = {"format": _FORMAT, "images": len(self.right), **self.figures(), **bits}
+        return json.dumps({**data, "sha256": _digest(data)}) + "\n"
 
     def figures(self) -> dict[str, float | None]:
         """The numbers by name. Nan becomes None, since JSON has no nan."""
@@ -98,22 +101,49 @@ class Outcome:
             images: number of images.
 
         Raises:
-            ValueError, LookupError, TypeError: the text is something else, or for another number of images.
+            ValueError: the text is something else, was damaged, or is for another number of images.
         """
-        data = json.loads(text)
+        data = asdict(parse(_Stored, text))
         if data["format"] != _FORMAT or data["images"] != images:
             raise ValueError(f"no {_FORMAT} of {images} images")
-        numbers = (_number(data[field.name]) for field in fields(cls) if field.name not in _BITS)
+        written = json.loads(text)
+        if written.pop("sha256") != _digest(written):
+            raise ValueError("the digest is not that of the outcome")
+        numbers = {name: math.nan if value is None else value for name, value in data.items() if name in _NUMBERS}
         packed = [np.frombuffer(base64.b64decode(data[name]), np.uint8) for name in _BITS]
+        if any(len(bits) != -(-images // 8) for bits in packed):
+            raise ValueError(f"not a bit for each of {images} images")
         right, agreeing = (np.unpackbits(bits, count=images).astype(bool) for bits in packed)
-        return cls(right, agreeing, *numbers)
+        return cls(right, agreeing, **numbers)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An outcome in its file."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    format: Text
+    images: Count
+    right: Text
+    agreeing: Text
+    code_error_rms: Number | None
+    code_error_max: Number | None
+    clipped_share: Number | None
+    unsettled_lsb: Number | None
+    certificate_reads: Number | None
+    certificate_max_error_lsb: Number | None
+    seconds: Number | None
+    ngspice_seconds: Number | None
+    sha256: Text
 
 
 _BITS = ("right", "agreeing")
+_NUMBERS = tuple(field.name for field in fields(Outcome) if field.name not in _BITS)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 class Bench:
@@ -175,8 +205,8 @@ class Bench:
             CardError: there is no such card.
             MachineError: ngspice is missing or too old.
         """
-        settings = config.model_dump()
-        settings["run"] = {key: value for key, value in settings["run"].items() if key not in _MEANS}
+        settings = config.to_record()
+        settings["run"] = {key: value for key, value in settings["run"].items() if key not in _NOT_DECIDING}
         parts = [_FORMAT, version("cosim"), source_digest(DECIDING), self._digest, json.dumps(settings, sort_keys=True)]
         if config.run.fidelity != "ideal":
             card = load_card(config.cell.card)

@@ -116,7 +116,7 @@ class Characterization:
             self.corners, self.corner_currents, self.inl(self.corner_currents), self.span_changes, strict=True
         )
         return {
-            "config": config.model_dump(),
+            "config": config.to_record(),
             "on_off": self.on_off,
             "swing_v_per_decade": _finite(self.swing),
             "inl": float(self.inl(self.currents)),

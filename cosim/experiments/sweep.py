@@ -152,7 +152,7 @@ def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> 
     if path.is_file() and not again:
         try:
             return Outcome.from_json(path.read_text(), len(bench.dataset))
-        except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
+        except (OSError, ValueError):
             pass  # a damaged file is replaced by a new measurement
     outcome = bench.measure(config)
     write_whole(path, outcome.to_json())

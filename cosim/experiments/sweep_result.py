@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator
@@ -10,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from cosim.errors import InputError
+from cosim.checked import Count, Number, Text, parse
+from cosim.config import check_value
+from cosim.errors import ConfigError, InputError
 from cosim.evaluate.comparison import Accuracy
 from cosim.evaluate.provenance import Provenance
-from cosim.files import is_file, write_whole
+from cosim.files import is_file
+from cosim.hdf5 import Group, Quantity, read_file, write_file
 
-FORMAT = "cosim-sweep-3"
+FORMAT = "cosim-sweep-4"
 CHIPS = "variation.chip"
 
 
@@ -167,49 +168,72 @@ class SweepResult:
 
     def save(self, path: Path) -> None:
         """Write the HDF5 file, such that no reader sees a part of it."""
-        content = io.BytesIO()
-        with h5py.File(content, "w") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["provenance"] = json.dumps(self.provenance.to_json(), sort_keys=True)
-            file.attrs["axes"] = json.dumps({key: list(values) for key, values in self.axes.items()})
-            file.attrs["images"] = self.images
-            for name in _BITS:
-                file.create_dataset(name, data=np.packbits(getattr(self, name), axis=-1), compression="gzip")
-            for name in ("accuracy", "disagreements", *_NUMBERS):
-                file.create_dataset(name, data=getattr(self, name))
-            file.create_dataset("reasons", data=self.reasons, dtype=h5py.string_dtype())
-            for number, (key, values) in enumerate(self.axes.items()):
-                named = values if all(isinstance(value, int | float) for value in values) else list(map(str, values))
-                file.create_dataset(f"axes/{number}", data=named).attrs["key"] = key
-
-        write_whole(path, content.getvalue())
+        texts = {
+            "format": FORMAT,
+            "provenance": json.dumps(self.provenance.to_json()),
+            "axes": json.dumps({key: list(values) for key, values in self.axes.items()}),
+        }
+        bits = {name: np.packbits(getattr(self, name), axis=-1) for name in _BITS}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        shown = {"accuracy": self.accuracy, "disagreements": self.disagreements, "reasons": self.reasons}
+        file = Group(arrays={**bits, **numbers, **shown}, attributes={**texts, "images": self.images})
+        axes = file.groups["axes"] = Group()
+        for number, (key, values) in enumerate(self.axes.items()):
+            plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+            axes.arrays[str(number)] = np.array(values if plain else list(map(str, values)), None if plain else object)
+            axes.notes[str(number)] = {"key": key}
+        write_file(path, file)
 
     @classmethod
     def load(cls, path: Path) -> SweepResult:
         """Read a sweep's file.
 
         Raises:
-            InputError: there is no such file, or cosim did not write it as a sweep.
+            InputError: there is no such file, or it is not as cosim wrote it.
+            MachineError: no process can be started to read it.
         """
         if not is_file(path):
             raise InputError(f"no sweep at {path}: name a file that `cosim sweep --out` wrote")
         try:
-            with h5py.File(path, "r") as file:
-                if file.attrs["format"] != FORMAT:
-                    raise ValueError(f"format {file.attrs['format']!r}, expected {FORMAT!r}")
-                axes = {key: tuple(values) for key, values in json.loads(file.attrs["axes"]).items()}
-                shape, images = tuple(map(len, axes.values())), int(file.attrs["images"])
-                arrays = {name: file[name][()] for name in _NUMBERS}
-                arrays["reasons"] = file["reasons"].asstr()[()].astype(object)
-                if any(values.shape != shape for values in arrays.values()):
-                    raise ValueError(f"arrays must have the grid's shape {shape}")
-                bits = {name: np.unpackbits(file[name][()], axis=-1, count=images).astype(bool) for name in _BITS}
-                provenance = Provenance.from_json(json.loads(file.attrs["provenance"]))
-            return cls(provenance=provenance, axes=axes, **bits, **arrays)
-        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no sweep that cosim wrote ({error}): repeat `cosim sweep`") from error
+            return cls._read(read_file(path))
+        except (OSError, ValueError, ConfigError) as error:
+            raise InputError(
+                f"{path} is no sweep as cosim wrote it ({error}): take an undamaged copy, or repeat `cosim sweep`"
+            ) from error
+
+    @classmethod
+    def _read(cls, file: Group) -> SweepResult:
+        """Make the result from a file's content.
+
+        Raises:
+            ValueError, ConfigError: the content is no sweep.
+        """
+        if file.attributes.get("format") != FORMAT:
+            raise ValueError(f"format {file.attributes.get('format')!r:.80}, expected {FORMAT!r}")
+        came = Provenance.from_json(str(file.attributes.get("provenance")))
+        axes = {
+            key: tuple(check_value(key, value) for value in values)
+            for key, values in parse(_Axes, str(file.attributes.get("axes"))).items()
+        }
+        if not all(axes.values()) or not axes or came.images == 0:
+            raise ValueError("a sweep must have an image, and an axis with values")
+        grid = " ".join(axes)
+        sizes = {**{key: len(values) for key, values in axes.items()}, "bytes": -(-came.images // 8)}
+        numbers = file.take({name: Quantity("real or nan", grid, "") for name in _NUMBERS}, sizes)
+        reasons = file.take({"reasons": Quantity("text", grid, "")}, sizes)
+        packed = file.take(
+            {
+                "software_right": Quantity("byte", "bytes", ""),
+                "right": Quantity("byte", f"{grid} bytes", ""),
+                "agreeing": Quantity("byte", f"{grid} bytes", ""),
+            },
+            sizes,
+        )
+        bits = {name: np.unpackbits(values, axis=-1, count=came.images).astype(bool) for name, values in packed.items()}
+        return cls(provenance=came, axes=axes, **bits, **numbers, **reasons)
 
 
+_Axes = dict[Text, list[bool | Count | Number | Text | None]]
 _BITS = ("software_right", "right", "agreeing")
 _NUMBERS = ("code_error_rms", "code_error_max", "clipped_share", "unsettled_lsb", "certificate_reads",
             "certificate_max_error_lsb", "seconds", "ngspice_seconds")  # fmt: skip

@@ -46,10 +46,11 @@ def find_cautions(comparison: Comparison) -> list[str]:
                 "their gain or offset. Raise trim.gain_range or trim.offset_range_lsb."
             )
     chip = comparison.provenance.chip
-    if chip.get("overlapping_levels"):
+    overlapping, separation = chip.get("overlapping_levels"), chip.get("smallest_separation_sigmas")
+    if overlapping and separation is not None:
         found.append(
-            f"Of neighbouring levels, {chip['overlapping_levels']} pairs overlap: the closest are "
-            f"{chip['smallest_separation_sigmas']:.2g} sigmas of the program error apart, and more than 2.3 % of the "
+            f"Of neighbouring levels, {overlapping} pairs overlap: the closest are "
+            f"{separation:.2g} sigmas of the program error apart, and more than 2.3 % of the "
             "cells lie nearer to the wrong level. Lower the error or set variation.verify_band_v."
         )
     return found

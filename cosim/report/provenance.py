@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cosim.config import Config
+from cosim.config import MACHINE_KEYS, Config
 from cosim.evaluate.provenance import Provenance
 from cosim.report import wording
 
@@ -24,9 +24,11 @@ def stages(came: Provenance) -> list[dict[str, Any]]:
 
 
 def settings(config: Config) -> Iterator[dict[str, Any]]:
-    """Rows of the configuration table."""
+    """Rows of the configuration table, without the keys of the machine, which are no part of a record."""
     for (section, values), (_, defaults) in zip(config, Config(), strict=True):
         for key, field in type(values).model_fields.items():
+            if f"{section}.{key}" in MACHINE_KEYS:
+                continue
             value, default = getattr(values, key), getattr(defaults, key)
             yield {
                 "key": f"{section}.{key}",
@@ -52,11 +54,11 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def changed(config: Config) -> list[str]:
-    """Every setting that is not the default, as section.key=value."""
-    defaults = Config().model_dump()
+    """Every setting that is not the default, as section.key=value, without those of the machine."""
+    defaults = Config().to_record()
     return [
         f"{section}.{key}={str(value).lower() if isinstance(value, bool) else value}"
-        for section, values in config.model_dump().items()
+        for section, values in config.to_record().items()
         for key, value in values.items()
         if value is not None and value != defaults[section][key]
     ]

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
+from cosim.checked import STRICT, Amount, Count
 from cosim.config import Run
 from cosim.errors import SimulationError, plain
 from cosim.netlist.deck import Deck
@@ -35,12 +37,14 @@ class Usage:
         retried: number of decks that needed tightened options.
     """
 
-    decks: int = 0
-    decks_reused: int = 0
-    patterns_simulated: int = 0
-    patterns_reused: int = 0
-    ngspice_seconds: float = 0.0
-    retried: int = 0
+    __pydantic_config__: ClassVar = STRICT
+
+    decks: Count = 0
+    decks_reused: Count = 0
+    patterns_simulated: Count = 0
+    patterns_reused: Count = 0
+    ngspice_seconds: Amount = 0.0
+    retried: Count = 0
 
     def take(self) -> Usage:
         """Return the counts so far, and set them back to zero."""

@@ -160,7 +160,7 @@ FOLDER_COMMANDS = (
         ("infer digits-w4a4 --images 5 --out none/run.h5", "is no directory"),
         ("infer digits-w4a4 --images 5 --json run.json", "run.json exists already"),
         ("infer run.json", "is not a safetensors file"),
-        ("compare run.json", "is no run that cosim wrote"),
+        ("compare run.json", "is no run as cosim wrote it"),
         ("compare none.h5", "no run at none.h5"),
         ("report run.h5 --out run.json", "run.json exists already"),
         ("train digit --out x.safetensors", "did you mean 'digits'?"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import h5py
@@ -11,9 +10,8 @@ import pytest
 import torch
 
 import cosim
-from cosim.errors import ConfigError, DatasetError, InputError, NetworkError
+from cosim.errors import ConfigError, DatasetError, NetworkError
 from cosim.evaluate import Accuracy, RunRecord, compare_record
-from cosim.evaluate.provenance import Provenance
 from cosim.network import Network, SoftwareStep
 from tests.conftest import make_layer, make_network, random_images
 
@@ -130,83 +128,6 @@ def test_round_trip_through_hdf5(record: RunRecord, tmp_path: Path) -> None:
     assert again.waveform is not None
     assert record.waveform is not None
     assert np.array_equal(again.waveform.currents_a, record.waveform.currents_a)
-
-
-def test_files_that_are_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run at"):
-        RunRecord.load(tmp_path / "none.h5")
-    path = tmp_path / "run.h5"
-    path.write_text("text")
-    with pytest.raises(InputError, match="no run that cosim wrote"):
-        RunRecord.load(path)
-    with h5py.File(path, "w") as file:
-        file.attrs["format"] = "cosim-run-0"
-    with pytest.raises(InputError, match="expected 'cosim-run-6'"):
-        RunRecord.load(path)
-
-
-def spoil(path: Path, name: str, values: object) -> None:
-    with h5py.File(path, "r+") as file:
-        if name in file:
-            del file[name]
-        if values is not None:
-            file[name] = values
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("labels", None),
-        ("labels", np.zeros(1, np.int64)),
-        ("labels", np.full(40, 7)),
-        ("labels", np.zeros(40)),
-        ("logits_circuit", np.zeros((40, 2))),
-        ("logits_software", np.full((40, 3), np.nan)),
-        ("disagreeing", np.array([99])),
-        ("layers/0/groups/reads", None),
-        ("layers/0/groups/conversions", np.full(3, -1)),
-        ("layers/0/groups/error_max_lsb", np.full(3, np.nan)),
-        ("layers/0/inputs", np.zeros(2, np.int64)),
-        ("layers/0/densities/error", np.zeros((1, 1), np.int64)),
-        ("layers/0/kept/0/lsb", np.zeros(3)),
-        ("layers/0/kept/0/uses", None),
-        ("layers/0/kept/0/codes", np.zeros((1, 1), np.int32)),
-    ],
-)
-def test_damaged_runs_are_refused(name: str, values: object, record: RunRecord, tmp_path: Path) -> None:
-    record.save(tmp_path / "run.h5")
-    spoil(tmp_path / "run.h5", name, values)
-    with pytest.raises(InputError, match="no run that cosim wrote"):
-        RunRecord.load(tmp_path / "run.h5")
-
-
-@pytest.mark.parametrize("text", ["[]", "5", "{}", "[" * 5000, "not json"])
-def test_runs_of_another_provenance_are_refused(text: str, record: RunRecord, tmp_path: Path) -> None:
-    record.save(tmp_path / "run.h5")
-    with h5py.File(tmp_path / "run.h5", "r+") as file:
-        file.attrs["provenance"] = text
-    with pytest.raises(InputError, match="no run that cosim wrote"):
-        RunRecord.load(tmp_path / "run.h5")
-
-
-def test_a_provenance_is_checked_entry_by_entry(record: RunRecord) -> None:
-    written = json.loads(json.dumps(record.provenance.to_json()))
-    assert Provenance.from_json(written) == record.provenance
-    assert written["versions"]["engine"].startswith("ngspice-")
-    for key, value, message in (
-        ("images", "40", "images must be"),
-        ("chip", {"charge_loss": "much"}, "values of chip must be"),
-        ("usage", {"deks": 3}, "versions and usage have other entries"),
-        ("versions", {"cosim": 1}, "values of versions must be"),
-        ("seconds", {"tables": None}, "values of seconds must be"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Provenance.from_json(written | {key: value})
-    with pytest.raises(ConfigError, match="unknown section 'arrays'"):
-        Provenance.from_json(written | {"config": {"arrays": {}}})
-    del written["date"]
-    with pytest.raises(ValueError, match="must have the keys network, "):
-        Provenance.from_json(written)
 
 
 def test_circuit_is_a_torch_module_and_compare_is_one_call(dataset: cosim.Dataset, shared_store: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "cosim"
-SHARED = ["errors", "files", "folders", "progress", "config", "datasets"]
+SHARED = ["errors", "checked", "files", "folders", "hdf5", "progress", "config", "datasets"]
 # What becomes of a network, from its integers to its accuracy. `solver` and `currents` are being built.
 PIPELINE = ["arithmetic", "network", "mapping", "device", "netlist", "spice", "solver", "currents", "readout",
             "evaluate", "experiments", "report"]  # fmt: skip
@@ -18,7 +18,7 @@ MAKING = ["importers", "training"]
 ABOVE = {name: set(SHARED[:place]) for place, name in enumerate(SHARED)}
 ABOVE |= {name: {*SHARED, *PIPELINE[:place]} for place, name in enumerate(PIPELINE)}
 ABOVE["arithmetic"] = {"config", "errors"}
-ABOVE["solver"] = {"config", "errors", "files", "progress", "arithmetic", "mapping", "device", "netlist", "spice"}
+ABOVE["solver"] = {*SHARED, "arithmetic", "mapping", "device", "netlist", "spice"} - {"hdf5", "datasets"}
 ABOVE |= {name: {*SHARED, "arithmetic", "network", *MAKING[:place]} for place, name in enumerate(MAKING)}
 ABOVE["studies"] = {*SHARED, *PIPELINE, *MAKING}
 ABOVE["cli"] = {*ABOVE["studies"], "studies"}

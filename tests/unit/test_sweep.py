@@ -212,7 +212,7 @@ def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no sweep at"):
         SweepResult.load(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("text")
-    with pytest.raises(InputError, match="no sweep that cosim wrote"):
+    with pytest.raises(InputError, match="no sweep as cosim wrote it"):
         SweepResult.load(tmp_path / "text.h5")
 
 
