@@ -18,12 +18,14 @@ from cosim.evaluate.plan import RunPlan, plan_run
 from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome
 from cosim.experiments.sweep_result import CHIPS, SweepResult
-from cosim.files import disk_error, write_whole
+from cosim.files import disk_error, read_regular, write_whole
 from cosim.network import Network
 from cosim.progress import log, progress_bar
 
 # The folder, in that of a sweep, of what came of its points.
 POINTS = "points"
+# Two bits for each image, and a dozen numbers.
+_MOST_BYTES = 64 << 20
 # Errors that concern one point, and not the whole sweep.
 _OF_A_POINT = (ConfigError, CardError, NetworkError, SimulationError)
 
@@ -149,10 +151,10 @@ def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> 
     if points is None:
         return bench.measure(config)
     path = points / f"{bench.identity(config)}.json"
-    if path.is_file() and not again:
+    if not again:
         try:
-            return Outcome.from_json(path.read_text(), len(bench.dataset))
-        except (OSError, ValueError):
+            return Outcome.from_json(read_regular(path, _MOST_BYTES).decode(), len(bench.dataset))
+        except (FileNotFoundError, ValueError):
             pass  # a damaged file is replaced by a new measurement
     outcome = bench.measure(config)
     write_whole(path, outcome.to_json())

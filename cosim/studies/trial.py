@@ -16,7 +16,8 @@ from torch import Tensor
 import cosim.training.train as training
 from cosim.config import Config
 from cosim.datasets import Dataset, load_dataset
-from cosim.files import write_whole
+from cosim.errors import InputError
+from cosim.files import read_regular, write_whole
 from cosim.network.integer_only import IntegerNetwork
 from cosim.network.layers import Network
 from cosim.network.storage import save_network
@@ -26,6 +27,8 @@ from cosim.training.recipes import Recipe, recipe_for
 
 # What a study keeps, so that it goes on after an interruption.
 FLOATS, NETWORKS, TRIALS = FOLDERS = ("float", "networks", "trials")
+# A result is a handful of numbers.
+_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,20 @@ class Trial:
         return json.loads(json.dumps({"trial": asdict(self), "plan": plan}))
 
     def result(self, folder: Path) -> dict[str, Any] | None:
-        """The stored result, if this very trial was run before, under the recipe as it stands."""
+        """The stored result, if this very trial was run before, under the recipe as it stands.
+
+        Raises:
+            InputError: it is damaged.
+        """
         path = folder / TRIALS / f"{self.label}.json"
-        if not path.is_file():
+        try:
+            stored = json.loads(read_regular(path, _MOST_BYTES))
+            if not isinstance(stored, dict):
+                raise ValueError("no object")
+        except FileNotFoundError:
             return None
-        stored = json.loads(path.read_text())
+        except (RecursionError, ValueError) as error:
+            raise InputError(f"{path} is damaged, expected the result of a trial: remove it to train again") from error
         return stored if {**stored, **self.identity()} == stored else None
 
 

@@ -103,6 +103,15 @@ def test_a_result_of_a_recipe_that_has_changed_is_not_taken(tmp_path: Path, monk
         assert small(0).result(tmp_path) is None
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
+def test_a_damaged_result_is_told(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "trials" / f"{small(0).label}.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"{path} is damaged, expected the result of a trial: remove it"):
+        small(0).result(tmp_path)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_has_trials_of_their_own_names_and_makes_tables_and_plots(name: str, tmp_path: Path) -> None:
     study = study_for(name)

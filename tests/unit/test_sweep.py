@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_points_with_an_outcome_are_not_run_again(
     assert len(measured) == 2
     assert np.array_equal(again.right, swept.right)
     assert np.array_equal(again.code_error_rms, swept.code_error_rms)
+
+
+def test_a_point_with_a_changed_figure_is_not_believed(swept: SweepResult, folder: Path) -> None:
+    text = min((folder / "points").iterdir()).read_text()
+    whole = Outcome.from_json(text, 12)
+    changed = text.replace(f'"code_error_rms": {whole.code_error_rms}', '"code_error_rms": 0.5')
+    assert changed != text
+    for damaged in (changed, text[:-9], "[" * 100_000, "[]", "5", ""):
+        with pytest.raises(ValueError, match=r"."):
+            Outcome.from_json(damaged, 12)
+
+
+def test_points_that_cannot_be_read_end_the_sweep(
+    swept: SweepResult, digits: tuple[cosim.Network, cosim.Dataset], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "points").mkdir()
+    for path in (folder / "points").iterdir():
+        os.mkfifo(tmp_path / "points" / path.name)
+    with pytest.raises(InputError, match=r"json is a pipe, expected a regular file: remove it"):
+        cosim.sweep(*digits, DC, over=OVER, folder=tmp_path, store=folder / "store")
 
 
 def test_an_identity_is_of_what_changes_the_outcome(digits: tuple[cosim.Network, cosim.Dataset]) -> None:
