@@ -9,14 +9,16 @@ import typer
 
 from cosim.cli.shared import ConfigFile, Force, Overrides, ProfileName, StoreFolder, app, console, with_named
 
+CardName = Annotated[
+    str | None,
+    typer.Option("--card", metavar="NAME|FILE", help="A shipped card's name, or a card file; else the configured."),
+]
+
 
 @app.command()
 def characterize(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for CSV files, plots and summary.json.")],
-    card: Annotated[
-        str | None,
-        typer.Option("--card", metavar="NAME|FILE", help="A shipped card's name, or a card file; else the configured."),
-    ] = None,
+    card: CardName = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -38,4 +40,31 @@ def characterize(
         written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]
     console.print(cell_table(measured))
     console.print(cell_corner_table(measured))
+    console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)
+
+
+@app.command()
+def program(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for summary.json, cells.csv and a plot.")],
+    cells: Annotated[int, typer.Option("--cells", min=2, max=100_000, help="Cells of each level.")] = 1000,
+    card: CardName = None,
+    profile: ProfileName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    store: StoreFolder = None,
+    force: Force = False,
+) -> None:
+    """Program cells to every level: pulses, time, thresholds and currents, and what time and corner make of them."""
+    import cosim
+    from cosim.experiments.programmed import program_cells
+    from cosim.folders import check_folder, whole_folder
+    from cosim.report.programmed_cells import programmed_table, write_programmed
+    from cosim.spice import Simulator, Store
+
+    check_folder(out, force=force)
+    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}), profile)
+    measured = program_cells(settings, Simulator(settings.run, Store(store)), cells)
+    with whole_folder(out, force=force) as folder:
+        written = write_programmed(measured, folder)
+    console.print(programmed_table(measured))
     console.print(f"wrote {', '.join(path.name for path in written)} into {out}", highlight=False)

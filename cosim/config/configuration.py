@@ -14,7 +14,20 @@ from pydantic import ValidationError, model_validator
 
 from cosim.checked import Text
 from cosim.config.relations import check_relations
-from cosim.config.sections import OF_MACHINE, Adc, Array, Cell, Corner, Read, Run, Section, Sense, Trim, Variation
+from cosim.config.sections import (
+    OF_MACHINE,
+    Adc,
+    Array,
+    Cell,
+    Corner,
+    Programming,
+    Read,
+    Run,
+    Section,
+    Sense,
+    Trim,
+    Variation,
+)
 from cosim.errors import ConfigError, nearest
 from cosim.files import shipped
 
@@ -34,6 +47,7 @@ class Config(Section):
     adc: Adc = Adc()
     trim: Trim = Trim()
     variation: Variation = Variation()
+    programming: Programming = Programming()
     run: Run = Run()
 
     @model_validator(mode="after")
@@ -65,6 +79,16 @@ class Config(Section):
             return self
         variation = self.variation.model_copy(update={"retention_s": age_s})
         return self.model_copy(update={"corner": calibrated, "variation": variation})
+
+    @property
+    def program_error(self) -> bool:
+        """Whether cells differ from their levels as programmed."""
+        return self.programming.method == "pulses" or self.variation.program_error
+
+    @property
+    def threshold_error(self) -> bool:
+        """Whether cells hold other thresholds than their levels'."""
+        return self.program_error or self.variation.mismatch or self.variation.retention_s > 0
 
     def at_corner(self, corner: Corner) -> Config:
         """The same configuration at another corner."""

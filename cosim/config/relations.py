@@ -8,7 +8,7 @@ from cosim.errors import ConfigError
 
 if TYPE_CHECKING:
     from cosim.config.configuration import Config
-    from cosim.config.sections import Array, Cell, Read, Sense
+    from cosim.config.sections import Array, Cell, Read, Sense, Variation
 
 # 40 times the capacitance of a wire of a cell's length.
 _MOST_FARAD = 2e-14
@@ -63,11 +63,13 @@ def check_relations(config: Config) -> None:
     if read.mode == "amplitude":
         _check_amplitude(array, config.sense)
     _check_trim(config)
-    if config.run.fidelity == "ideal" and config.variation.threshold_error:
+    if config.programming.method == "pulses":
+        _check_pulses(config.variation)
+    if config.run.fidelity == "ideal" and config.threshold_error:
         raise ConfigError(
-            "variation.program_sigma_v, program_sigma_rel, gain_factor_sigma, coupling_sigma, tempco_sigma_v_per_k and "
-            'retention_s move the thresholds of cells, which run.fidelity = "ideal" has none of: choose "solved", "dc" '
-            'or "tran", or set them to 0'
+            "programming.method, variation.program_sigma_v, program_sigma_rel, gain_factor_sigma, coupling_sigma, "
+            'tempco_sigma_v_per_k and retention_s move the thresholds of cells, which run.fidelity = "ideal" has none '
+            'of: choose "solved", "dc" or "tran", or leave them at their defaults'
         )
 
 
@@ -163,6 +165,15 @@ def _check_sense(sense: Sense, cell: Cell, read: Read) -> None:
             f'sense.stage = "transistor" holds bitlines at {_CLAMPED_V[0]:g} to {_CLAMPED_V[1]:g} V, where its '
             f"transistors have room, found read.bitline_v = {read.bitline_v:g}: change it, or choose another stage"
         )
+
+
+def _check_pulses(variation: Variation) -> None:
+    for key in ("program_sigma_v", "program_sigma_rel", "verify_band_v"):
+        if getattr(variation, key):
+            raise ConfigError(
+                f'programming.method = "pulses" finds the error of programmed cells, found variation.{key} = '
+                f'{getattr(variation, key):g}, which states it: leave out the one, or set the method to "normal"'
+            )
 
 
 def _check_amplitude(array: Array, sense: Sense) -> None:

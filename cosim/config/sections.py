@@ -277,10 +277,33 @@ class Variation(Section):
         """Whether cells that were verified to the same current differ elsewhere."""
         return self.gain_factor_sigma > 0 or self.coupling_sigma > 0 or self.tempco_sigma_v_per_k > 0
 
-    @property
-    def threshold_error(self) -> bool:
-        """Whether cells hold other thresholds than their levels'."""
-        return self.program_error or self.mismatch or self.retention_s > 0
+
+class Programming(Section):
+    """How cells get the thresholds of their levels (docs/programming.md)."""
+
+    method: Literal["normal", "pulses"] = "normal"
+    """normal: a distribution about the level, of variation.program_sigma_v and _rel; pulses: incremental pulses from an
+    erased cell, each followed by a verify, until the cell's current lies in its band."""
+    step_v: float = Field(0.02, ge=1e-4, le=2)
+    """Step of the wordline from pulse to pulse, by which the threshold of a cell that follows rises [V]."""
+    efold_v: float = Field(0.6, ge=0.02, le=5)
+    """Change of a cell's threshold, or of the wordline, that changes the injected current e-fold [V]."""
+    capacitance_f: float = Field(1e-16, ge=1e-18, le=1e-13)
+    """Capacitance between control gate and floating gate; an electron shifts the threshold by q / C [F]."""
+    speed_sigma_v: float = Field(0.1, ge=0, le=2)
+    """Sigma of how much more wordline voltage one cell needs than another [V]."""
+    erased_shift_v: float = Field(-1.0, ge=-4, le=4)
+    """Mean threshold shift of erased cells, where pulses begin [V]."""
+    erased_sigma_v: float = Field(0.15, ge=0, le=2)
+    """Sigma of the threshold of erased cells [V]."""
+    band_units: float = Field(0.1, ge=0, le=10)
+    """A verify stops the pulses of a cell whose current is at most its level's and this much more [unit currents]."""
+    verify_noise_a: float = Field(1e-8, ge=0, le=1e-3)
+    """Sigma of the noise of a verify, beside that of the cell (variation.read_sigma_rel) [A]."""
+    pulse_s: float = Field(1e-6, ge=1e-9, le=1)
+    """Time of a pulse [s]."""
+    verify_s: float = Field(1e-7, ge=1e-9, le=1)
+    """Time of a verify [s]."""
 
 
 class Run(Section):

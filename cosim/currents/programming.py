@@ -8,7 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.config import Config, Corner
-from cosim.device import CURVE_SHIFTS, Card, CellCurve, CellCurves, CellVariation, load_card, program_levels
+from cosim.device import (
+    CURVE_SHIFTS,
+    Card,
+    CellCurve,
+    CellCurves,
+    CellProgramming,
+    CellVariation,
+    NormalProgramming,
+    Population,
+    PulseProgramming,
+    load_card,
+    program_levels,
+    program_population,
+)
+from cosim.device.pulses import CELLS
 from cosim.errors import CardError
 from cosim.files import source_digest
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
@@ -47,10 +61,47 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     """
     card, variation = load_card(config.cell.card), None
     shifts, closed = _programmed(card, config, simulator)
-    if config.variation.threshold_error:
-        needed = config.variation.program_sigma_rel > 0 or config.variation.mismatch
-        variation = CellVariation(config, shifts, cell_curves(card, config, simulator) if needed else None)
+    if config.threshold_error:
+        curves = cell_curves(card, config, simulator)
+        variation = CellVariation(config, _programming(config, shifts, curves.verify, simulator), curves)
     return ProgrammedCell(card, shifts, closed, variation)
+
+
+def _programming(config: Config, shifts: np.ndarray, curve: CellCurve, simulator: Simulator) -> CellProgramming:
+    """The configured way of programming cells. A population is kept in the simulator's store."""
+    if config.programming.method == "normal":
+        return NormalProgramming(config, shifts, curve)
+    return PulseProgramming(config, kept_population(config, shifts, curve, simulator))
+
+
+def kept_population(config: Config, shifts: np.ndarray, curve: CellCurve, simulator: Simulator) -> Population:
+    """Cells that were programmed by pulses to each level, from the simulator's store if they were before.
+
+    Args:
+        config: the configuration.
+        shifts: (units,) threshold shift for each number of unit currents, falling [V].
+        curve: current of a cell over its shift where cells are verified.
+        simulator: for its store.
+
+    Raises:
+        ConfigError: the ramp has too many pulses, or levels lie below erased cells.
+    """
+    levels = shifts[config.cell.offset_units :]
+    read_noise = (config.variation.read_sigma_rel, config.variation.read_saturation_a)
+    parts = (
+        _FORMAT,
+        config.programming.model_dump_json(),
+        repr((config.cell.unit_a, *read_noise)),
+        source_digest(_DECIDING),
+    )
+    arrays = (levels, curve.shifts, curve.logs)
+    identity = hashlib.sha256("\0".join(parts).encode() + b"".join(map(np.ndarray.tobytes, arrays))).hexdigest()
+    kept = simulator.store.load_answer(identity, (2, len(levels), CELLS))
+    if kept is not None:
+        return Population(kept[0], kept[1].astype(np.int64))
+    found = program_population(config, levels, curve)
+    simulator.store.save_answer(identity, np.stack([found.shifts, found.pulses]))
+    return found
 
 
 def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.ndarray, ClosedCells]:

@@ -4,10 +4,13 @@ from cosim.device.card import Card, Model, Section, Subcircuit
 from cosim.device.curve import CellCurve, CellCurves
 from cosim.device.draws import cell_normals, chip_generator
 from cosim.device.mismatch import CellMismatch
+from cosim.device.normal import NormalProgramming
 from cosim.device.parser import load_card, shipped_cards
 from cosim.device.programming import CURVE_SHIFTS, program_levels
+from cosim.device.pulses import Population, PulseProgramming, program_population
 from cosim.device.retention import charge_loss
-from cosim.device.variation import CellVariation, current_sigma
+from cosim.device.sigmas import current_sigma
+from cosim.device.variation import CellProgramming, CellVariation
 
 __all__ = [
     "CURVE_SHIFTS",
@@ -15,8 +18,12 @@ __all__ = [
     "CellCurve",
     "CellCurves",
     "CellMismatch",
+    "CellProgramming",
     "CellVariation",
     "Model",
+    "NormalProgramming",
+    "Population",
+    "PulseProgramming",
     "Section",
     "Subcircuit",
     "cell_normals",
@@ -25,5 +32,6 @@ __all__ = [
     "current_sigma",
     "load_card",
     "program_levels",
+    "program_population",
     "shipped_cards",
 ]

@@ -51,6 +51,10 @@ class CellCurve:
         """Currents [A] at threshold shifts [V]. Beyond its ends the curve is flat."""
         return np.exp(np.interp(shifts, self.shifts, self.logs))
 
+    def shifts_of(self, currents: np.ndarray) -> np.ndarray:
+        """Threshold shifts [V] at which the cell conducts the given currents [A]; beyond the curve, its nearest end."""
+        return np.interp(-np.log(currents), -self.logs, self.shifts)
+
     def log_slopes(self, shifts: np.ndarray) -> np.ndarray:
         """Relative change of the current with the shift, d ln(I) / dV [1/V], which is negative."""
         step = 1e-3
@@ -62,9 +66,8 @@ class CellCurve:
 
         Beyond the ends of the curve, where a cell conducts next to nothing, shifts stay as they are.
         """
-        logs = np.interp(shifts, self.shifts, self.logs)
-        there, here = (np.interp(-values, -self.logs, self.shifts) for values in (logs + np.log(factors), logs))
-        return shifts + (there - here)
+        currents = self.currents(shifts)
+        return shifts + (self.shifts_of(factors * currents) - self.shifts_of(currents))
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,11 +178,9 @@ class CircuitNetwork(nn.Module):
             return {}
         drawn = cell.variation
         return {
-            "program_sigma_v": float(drawn.sigma_v.max()),
+            "program_sigma_v": float(drawn.programming.sigma_v.max()),
             "charge_loss": drawn.loss,
-            "smallest_separation_sigmas": float(drawn.separation.min())
-            if self.config.variation.program_error
-            else None,
+            "smallest_separation_sigmas": float(drawn.separation.min()) if self.config.program_error else None,
             "overlapping_levels": drawn.overlapping,
         }
 

@@ -69,7 +69,10 @@ EFFECTS = (
         },
         of_cells=False,
     ),
-    Effect("program error", {"variation.program_sigma_v": 0.0, "variation.program_sigma_rel": 0.0}),
+    Effect(
+        "program error",
+        {"programming.method": "normal", "variation.program_sigma_v": 0.0, "variation.program_sigma_rel": 0.0},
+    ),
     Effect("drift", {"variation.retention_s": 0.0}),
     Effect(
         "noise",

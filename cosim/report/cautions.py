@@ -51,6 +51,7 @@ def find_cautions(comparison: Comparison) -> list[str]:
         found.append(
             f"Of neighbouring levels, {overlapping} pairs overlap: the closest are "
             f"{separation:.2g} sigmas of the program error apart, and more than 2.3 % of the "
-            "cells lie nearer to the wrong level. Lower the error or set variation.verify_band_v."
+            "cells lie nearer to the wrong level. Lower the error or set variation.verify_band_v; with pulses, lower "
+            "programming.step_v."
         )
     return found

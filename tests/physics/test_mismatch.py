@@ -9,7 +9,7 @@ import pytest
 
 from cosim.config import Config
 from cosim.currents.programming import cell_curves, program_cell
-from cosim.device import Card, CellCurve, CellCurves, CellMismatch, CellVariation, load_card
+from cosim.device import Card, CellCurve, CellCurves, CellMismatch, CellVariation, NormalProgramming, load_card
 from cosim.errors import ConfigError
 from cosim.mapping import Group
 from cosim.netlist import curve_deck
@@ -104,10 +104,8 @@ def deviations(*settings: str, supply: float = 1.0) -> np.ndarray:
     """How far cells of a shift of 1 V are from it at a read, where a supply of 0.9 takes 0.4 V of overdrive."""
     config = Config.load(None, [*settings, f"corner.supply={supply}"])
     curves = CellCurves(straight(3.0), straight(3.0 + 4.0 * (supply - 1)))
-    return (
-        CellVariation(config, np.full(24, 1.0) + np.linspace(7, -16, 24) * 0.1, curves).cell_shifts(0, whole_group(7))
-        - 1
-    )
+    cells = CellVariation(config, NormalProgramming(config, np.linspace(1.7, -0.6, 24)), curves)
+    return cells.cell_shifts(0, whole_group(7)) - 1
 
 
 def test_a_gain_factor_counts_with_what_the_overdrive_changes() -> None:

@@ -14,8 +14,8 @@ from cosim.config import Config
 from cosim.currents import SpiceSource
 from cosim.currents.programming import cell_curves, program_cell
 from cosim.datasets import Dataset
-from cosim.device import CellVariation, cell_normals, charge_loss, current_sigma, load_card
-from cosim.device.variation import verified_sigma
+from cosim.device import CellVariation, NormalProgramming, cell_normals, charge_loss, current_sigma, load_card
+from cosim.device.sigmas import verified_sigma
 from cosim.errors import ConfigError
 from cosim.evaluate import CircuitNetwork, RunRecord, compare_record, infer
 from cosim.mapping import Group
@@ -40,8 +40,12 @@ def all_alike(units: int = 8, wordlines: int = 40, bitlines: int = 100) -> Group
     return group_of(np.full((wordlines, bitlines), units))
 
 
+def variation_of(settings: Config, shifts: np.ndarray = SHIFTS) -> CellVariation:
+    return CellVariation(settings, NormalProgramming(settings, shifts))
+
+
 def deviations(group: Group, *settings: str, layer: int = 0) -> np.ndarray:
-    return CellVariation(config(*settings), SHIFTS).cell_shifts(layer, group) - SHIFTS[group.units]
+    return variation_of(config(*settings)).cell_shifts(layer, group) - SHIFTS[group.units]
 
 
 def test_thresholds_are_normal_with_the_sigma_asked_for() -> None:
@@ -73,9 +77,9 @@ def single_cell_currents(settings: Config, simulator: Simulator, level: int) -> 
     """Currents of 6 x 60 cells of one level read one at a time, and their deviations of threshold."""
     card = load_card(settings.cell.card)
     shifts = program_cell(card, settings, simulator)
-    cells = CellVariation(settings, shifts, cell_curves(card, settings, simulator))
+    cells = NormalProgramming(settings, shifts, cell_curves(card, settings, simulator).verify)
     group = all_alike(level, wordlines=6, bitlines=60)
-    drawn = cells.cell_shifts(0, group)
+    drawn = cells.verified(0, group)
     deck = ArrayDecks(card, shifts, settings).deck(group, np.eye(6), shifts=drawn)
     return simulator.simulate([deck])[0].currents, drawn - shifts[level]
 
@@ -152,7 +156,7 @@ def test_levels_of_electrons_rise_and_levels_of_holes_fall() -> None:
     group = group_of(np.arange(16)[:, None].repeat(2, axis=1))
     age = ["variation.retention_s=16200", "variation.retention_tail_share=0.5"]
     shifts = np.array([*SHIFTS[:11], -0.1, -0.2, -0.3, -0.4, -0.5])
-    moved = CellVariation(config(*age), shifts).cell_shifts(0, group) - shifts[group.units]
+    moved = variation_of(config(*age), shifts).cell_shifts(0, group) - shifts[group.units]
     assert np.all(moved[:11] < 0), "a lower threshold, more current"
     assert np.all(moved[11:] > 0)
 
@@ -231,23 +235,23 @@ def test_a_chip_with_everything_that_can_be_wrong(shared_store: Path, tmp_path: 
 
 def test_levels_that_overlap_are_counted() -> None:
     """Steps of 0.14 V: seven sigmas at 20 mV, 2.8 at 50 mV, and 14 sigmas over all levels at 150 mV."""
-    separated = CellVariation(config("variation.program_sigma_v=0.02"), SHIFTS)
+    separated = variation_of(config("variation.program_sigma_v=0.02", "cell.offset_units=0"))
     assert separated.separation == pytest.approx(np.full(15, 7.0))
     assert separated.overlapping == 0
-    assert CellVariation(config("variation.program_sigma_v=0.05"), SHIFTS).overlapping == 15
-    verified = config("variation.program_sigma_v=0.15", "variation.verify_band_v=0.04")
-    assert CellVariation(verified, SHIFTS).overlapping == 0
+    assert variation_of(config("variation.program_sigma_v=0.05", "cell.offset_units=0")).overlapping == 15
+    verified = config("variation.program_sigma_v=0.15", "variation.verify_band_v=0.04", "cell.offset_units=0")
+    assert variation_of(verified).overlapping == 0
 
 
 def test_levels_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"no two levels .* sigma of 0\.6 V after verify.*2\.1 V from the lowest"):
-        CellVariation(config("variation.program_sigma_v=0.6"), SHIFTS)
+        variation_of(config("variation.program_sigma_v=0.6", "cell.offset_units=0"))
 
 
 def test_a_cell_that_has_lost_everything_is_refused() -> None:
     age = ["variation.retention_s=1e9", "variation.retention_temperature_c=250", "variation.retention_loss_decade=0.2"]
     with pytest.raises(ConfigError, match=r"retention_s = 1e\+09 at 250 degrees C loses .* % of the charge: shorten"):
-        CellVariation(config(*age), SHIFTS)
+        variation_of(config(*age))
 
 
 @pytest.mark.parametrize(

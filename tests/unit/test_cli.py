@@ -103,6 +103,15 @@ def test_characterize_prints_tables_and_writes_a_folder(folder: Path) -> None:
     assert {"transfer.csv", "corners.png"} < {path.name for path in (folder / "cell").iterdir()}
 
 
+def test_program_prints_a_table_and_writes_a_folder(folder: Path) -> None:
+    settings = ["--set", "programming.method=pulses", "--set", "corner.temperature_c=85"]
+    done = cosim("program", "--cells", 100, *settings, "--out", "cells", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "pulses a cell" in done.stdout
+    assert "…" not in done.stdout, "the table fits a terminal of 80 columns"
+    assert len(json.loads((folder / "cells" / "summary.json").read_text())["levels"]) == 16
+
+
 def test_train_writes_network_and_card(folder: Path) -> None:
     from cosim.cli.networks import train
     from cosim.network import load_network
@@ -133,7 +142,7 @@ def test_store_shows_and_clears(folder: Path) -> None:
 
 
 FOLDER_COMMANDS = (
-    "demo", "netlist digits-w4a4", "characterize", "study bits", "sweep digits-w4a4 --over adc.bits=4",
+    "demo", "netlist digits-w4a4", "characterize", "program", "study bits", "sweep digits-w4a4 --over adc.bits=4",
     "attribute digits-w4a4", "probe digits-w4a4 --image 0 --layer conv1 --at 0,0 --channel 0",
 )  # fmt: skip
 
