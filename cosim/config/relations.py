@@ -55,21 +55,22 @@ def check_relations(config: Config) -> None:
         raise ConfigError(
             'adc.capacitor_sigma needs a converter with capacitors, found adc.bits = "lossless": set adc.bits to 1..16'
         )
-    if read.mode != "bit-serial" and (config.variation.read_sigma_rel > 0 or config.variation.telegraph_share > 0):
-        raise ConfigError(
-            "variation.read_sigma_rel and telegraph_share are the noise of bit-serial reads, found read.mode = "
-            f'"{read.mode}": set them to 0 (adc.noise_lsb is possible), or read bit-serially'
-        )
     if read.mode == "amplitude":
         _check_amplitude(array, config.sense)
     _check_trim(config)
+    variation = config.variation
     if config.programming.method == "pulses":
-        _check_pulses(config.variation)
-    if config.run.fidelity == "ideal" and config.threshold_error:
+        _check_pulses(variation)
+    if config.run.fidelity == "ideal" and (config.threshold_error or variation.telegraph_traps > 0):
         raise ConfigError(
             "programming.method, variation.program_sigma_v, program_sigma_rel, gain_factor_sigma, coupling_sigma, "
-            'tempco_sigma_v_per_k and retention_s move the thresholds of cells, which run.fidelity = "ideal" has none '
-            'of: choose "solved", "dc" or "tran", or leave them at their defaults'
+            "tempco_sigma_v_per_k, retention_s and telegraph_traps move the thresholds of cells, which run.fidelity = "
+            '"ideal" has none of: choose "solved", "dc" or "tran", or leave them at their defaults'
+        )
+    if variation.telegraph_fastest_s > variation.telegraph_slowest_s:
+        raise ConfigError(
+            f"variation.telegraph_fastest_s = {variation.telegraph_fastest_s:g} must be at most telegraph_slowest_s = "
+            f"{variation.telegraph_slowest_s:g}: exchange them"
         )
 
 

@@ -258,10 +258,14 @@ class Variation(Section):
     """Sigma of a cell's current from read to read, relative to the current."""
     read_saturation_a: float | None = Field(None, ge=1e-12, le=1)
     """Current at which the sigma of `read_sigma_rel` stops growing with the current [A]; left out, never."""
-    telegraph_share: float = Field(0.0, ge=0, le=1)
-    """Share of the cells with an active trap (random telegraph noise)."""
-    telegraph_rel: float = Field(0.01, ge=0, le=1)
-    """Difference between a trap's two states, relative to the cell's current."""
+    telegraph_traps: float = Field(0.0, ge=0, le=100)
+    """Active traps in a cell on average (random telegraph noise)."""
+    telegraph_shift_v: float = Field(7e-3, ge=0, le=1)
+    """Mean threshold shift of a filled trap; shifts are exponentially distributed [V]."""
+    telegraph_fastest_s: float = Field(1e-6, ge=1e-12, le=1e9)
+    """Shortest time constant of traps, whose logarithms are evenly distributed [s]."""
+    telegraph_slowest_s: float = Field(100.0, ge=1e-12, le=1e9)
+    """Longest time constant of traps [s]."""
     sense_gain_sigma: float = Field(0.0, ge=0, le=0.2)
     """Sigma of a sense stage's gain, relative."""
     sense_offset_sigma_a: float = Field(0.0, ge=0, le=1e-3)

@@ -44,12 +44,14 @@ class ProgrammedCell:
         shifts: (units,) threshold shift for each number of unit currents that a cell conducts [V].
         closed: conductance and capacitance of cells that are not read, at the corner.
         variation: how the cells of the configured chip differ, or None if they do not.
+        slopes: (units,) change of a cell's current with its threshold at the corner [A/V]; None unless there are traps.
     """
 
     card: Card
     shifts: np.ndarray
     closed: ClosedCells
     variation: CellVariation | None
+    slopes: np.ndarray | None = None
 
 
 def program(config: Config, simulator: Simulator) -> ProgrammedCell:
@@ -61,10 +63,14 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     """
     card, variation = load_card(config.cell.card), None
     shifts, closed = _programmed(card, config, simulator)
+    slopes = None
     if config.threshold_error:
         curves = cell_curves(card, config, simulator)
         variation = CellVariation(config, _programming(config, shifts, curves.verify, simulator), curves)
-    return ProgrammedCell(card, shifts, closed, variation)
+    if config.variation.telegraph_traps > 0:
+        curve = cell_curves(card, config, simulator).read
+        slopes = curve.currents(shifts) * curve.log_slopes(shifts)
+    return ProgrammedCell(card, shifts, closed, variation, slopes)
 
 
 def _programming(config: Config, shifts: np.ndarray, curve: CellCurve, simulator: Simulator) -> CellProgramming:

@@ -10,6 +10,7 @@ from cosim.device.programming import CURVE_SHIFTS, program_levels
 from cosim.device.pulses import Population, PulseProgramming, program_population
 from cosim.device.retention import charge_loss
 from cosim.device.sigmas import current_sigma
+from cosim.device.traps import Traps, draw_traps
 from cosim.device.variation import CellProgramming, CellVariation
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "PulseProgramming",
     "Section",
     "Subcircuit",
+    "Traps",
     "cell_normals",
     "charge_loss",
     "chip_generator",
     "current_sigma",
+    "draw_traps",
     "load_card",
     "program_levels",
     "program_population",

@@ -84,7 +84,9 @@ class ArrayLayer:
     @cached_property
     def table(self) -> LayerTable:
         """The pattern table with the converters of this chip; its first use makes the reads that trimming needs."""
-        noise = ReadNoise.of(self.chip.config, self.number, self.plan.groups)
+        cell = self.chip.source.cell
+        slopes = cell.slopes if cell is not None else None
+        noise = ReadNoise.of(self.chip.config, self.number, self.plan, self.scheme, slopes)
         self.converters = layer_converters(self.reader, self._calibrating, self._lsb_units, self._known_states, noise)
         table = LayerTable(self.plan, self.scheme, self.converters.tiles, noise)
         for index, slots, found in self.converters.answers:  # so that they are not read again

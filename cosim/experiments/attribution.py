@@ -76,9 +76,10 @@ EFFECTS = (
     Effect("drift", {"variation.retention_s": 0.0}),
     Effect(
         "noise",
-        {"variation.read_sigma_rel": 0.0, "variation.telegraph_share": 0.0, "adc.noise_lsb": 0.0},
+        {"variation.read_sigma_rel": 0.0, "adc.noise_lsb": 0.0},
         of_cells=False,
     ),
+    Effect("traps", {"variation.telegraph_traps": 0.0}),
     Effect("corner", {"corner.process": "tt", "corner.temperature_c": 27.0, "corner.supply": 1.0}),
     # Verify hides it at the nominal corner, so that it does nothing alone.
     Effect(

@@ -73,6 +73,23 @@ class ReadScheme:
         """Number of reads that the circuit makes at each place."""
         return 1 if self.mode == "amplitude" else self.planes
 
+    @property
+    def averaged(self) -> int:
+        """How many reads of the circuit one conversion is the mean of."""
+        return self.pulses if self.mode == "pulse-width" else 1
+
+    def opened(self, drives: np.ndarray) -> np.ndarray:
+        """Shares (..., real planes, places, inputs) of the reads that the circuit makes.
+
+        Args:
+            drives: (..., planes, places, inputs) share of its full voltage that each input has in each plane.
+        """
+        if self.mode != "amplitude":
+            return drives
+        assert self.weights is not None
+        found: np.ndarray = np.einsum("p,...pri->...ri", self.weights.astype(drives.dtype), drives)[..., None, :, :]
+        return found
+
     def reads(self, plan: TilePlan, activations: Tensor) -> Tensor:
         """The reads that the tables are asked for: (n, out height, out width, streams, planes).
 

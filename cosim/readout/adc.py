@@ -114,6 +114,11 @@ class Converter:
         """Current that moves an ideal converter by one code if it lasts for every pulse [A], (bitlines,) or (1,)."""
         return self.unit_a * self.lsb_units / self.pulses
 
+    @property
+    def lsb_per_a(self) -> np.ndarray:
+        """How far a current that lasts for every pulse moves the position [LSB/A], (bitlines,) or (1,)."""
+        return self.gain / self.ampere_per_lsb
+
     def in_lsb(self, currents: np.ndarray) -> np.ndarray:
         """Unrounded positions in codes of currents (..., bitlines) [A] that last for every pulse of a conversion.
 

@@ -127,10 +127,10 @@ class Slots:
             return self.scheme.drive(self.numbers(stream, slots), self._inputs[stream])
         return self._states[stream][slots].astype(np.int64)
 
-    def states(self, stream: int) -> np.ndarray:
-        """Which inputs are open in each slot of a stream: (slots, inputs), 1 for open."""
+    def drives(self, stream: int) -> np.ndarray:
+        """Shares as `drive` gives them, of every slot of a stream: (slots, inputs) float32."""
         slots = np.arange(self.room if self.listed else len(self._numbers[stream]))
-        return (self.drive(stream, slots) > 0).astype(np.uint8)
+        return self.drive(stream, slots).astype(np.float32)
 
     def _learn(self, reads: Tensor, activations: Tensor) -> None:
         """Give slots to reads that have none."""

@@ -38,6 +38,19 @@ def ideal_sums(group: Group, drive: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
+class _NoisyCells:
+    """What noise needs to know of cells; empty where it needs nothing.
+
+    Attributes:
+        drives: for each stream, the share of its full voltage that each input has, (slots, inputs) float32.
+        variances: for each group, the variance of its reads, (slots, lines) [LSB^2].
+    """
+
+    drives: list[np.ndarray]
+    variances: list[np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
 class GroupReads:
     """Every pattern of a group that occurred, with the answers of the circuit and of an ideal array.
 
@@ -66,6 +79,24 @@ class GroupReads:
         """
         below = (np.rint(lsb) < 0) & (self.ideal_codes > 0)
         return below if highest is None else below | (np.rint(lsb) > highest)
+
+
+def _combined(table: np.ndarray, slots: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Rows of a table for conversions, float32: (images, conversions, lines).
+
+    Args:
+        table: (slots, lines) what each read gives.
+        slots: (images, planes * places) the slot of each read.
+        weights: (planes,) what each plane counts in a conversion; None if each plane is converted by itself.
+    """
+    if weights is None:
+        return table[slots].astype(np.float32, copy=False)
+    images, planes = len(slots), len(weights)
+    bags = np.ascontiguousarray(slots.reshape(images, planes, -1).swapaxes(1, 2)).reshape(-1, planes)
+    # Only float64 adds many planes exactly.
+    values, counts = torch.from_numpy(table.astype(np.float64)), torch.from_numpy(weights).expand(bags.shape)
+    total = F.embedding_bag(torch.from_numpy(bags), values, mode="sum", per_sample_weights=counts)
+    return total.to(torch.float32).numpy().reshape(images, -1, table.shape[1])
 
 
 class LayerTable:
@@ -149,10 +180,8 @@ class LayerTable:
         conversion covers several planes, their positions are added instead, weighted as the scheme says, before they
         are converted.
         """
-        if self.scheme.weights is not None:
-            return self._apply_weighted(met.rows, torch.from_numpy(self.scheme.weights))
-        if self.noise is not None:
-            return self._apply_with_noise(met.rows, self.noise)
+        if self.scheme.weights is not None or self.noise is not None:
+            return self._apply_converting(met.rows)
         n, height, width, _, bits = met.rows.shape
         table = self._partial.flatten(0, 1)
         step = max(1, _TABLE_BYTES // max(1, 4 * self.slots.room * self.columns))
@@ -171,25 +200,25 @@ class LayerTable:
             results.append(summed.view(n, height, width, -1).permute(0, 3, 1, 2))
         return results[0] if len(results) == 1 else torch.cat(results, 1)
 
-    def _apply_with_noise(self, rows: Tensor, noise: ReadNoise) -> Tensor:
-        """Do what `apply` does, with noise on every read, which is added before the converter rounds.
+    def _apply_converting(self, rows: Tensor) -> Tensor:
+        """Do what `apply` does if tables hold no codes: with noise, or if several planes are converted together.
 
         Codes are added over bit planes first, since partial sums are linear in them.
         """
-        n, height, width, _, bits = rows.shape
-        outputs = self.plan.layer.outputs
-        weights = plane_counts(bits).numpy()
+        n, height, width, _, planes = rows.shape
+        places, outputs = height * width, self.plan.layer.outputs
+        counts = plane_counts(planes if self.scheme.weights is None else 1).numpy()
         widest = max(group.units.shape[1] for group in self.plan.groups)
-        step = max(1, _NOISY_BLOCK // (bits * height * width * widest))
-        sums, sigmas = np.zeros((n, height * width, outputs), np.float32), self._sigmas(noise)
+        step = max(1, _NOISY_BLOCK // (planes * places * widest)) if self.noise is not None else n
+        sums, cells = np.zeros((n, places, outputs), np.float32), self._noisy_cells()
         for first in range(0, n, step):
             images = rows[first : first + step]
-            for index, codes in self._noisy_codes(images, noise, sigmas):
+            for index, codes in self._converted(images, cells):
                 group, converter = self.plan.groups[index], self.converter(index)
-                by_plane = converter.corrected(codes).reshape(len(codes), bits, -1)
-                summed = np.matmul(weights, by_plane).reshape(-1, codes.shape[2])
+                by_plane = converter.corrected(codes).reshape(len(codes), len(counts), -1)
+                summed = np.matmul(counts, by_plane).reshape(-1, codes.shape[2])
                 partial = self.partial_sums(group, summed * converter.lsb_units)
-                sums[first : first + step, :, slice(*group.outputs)] += partial.reshape(len(codes), height * width, -1)
+                sums[first : first + step, :, slice(*group.outputs)] += partial.reshape(len(codes), places, -1)
         return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
 
     def codes(self, reads: Tensor) -> Iterator[tuple[int, np.ndarray]]:
@@ -200,17 +229,7 @@ class LayerTable:
         """
         rows = self.slots.rows(reads)
         n, height, width, _, _ = rows.shape
-        if self.scheme.weights is not None:
-            found = self._weighted_codes(rows, torch.from_numpy(self.scheme.weights))
-        elif self.noise is not None:
-            found = self._noisy_codes(rows, self.noise, self._sigmas(self.noise))
-        else:
-            by_image = self._by_image(rows)
-            found = (
-                (index, self.converter(index).quantized(self._lsb[index][by_image[:, group.stream]]))
-                for index, group in enumerate(self.plan.groups)
-            )
-        for index, codes in found:
+        for index, codes in self._converted(rows, self._noisy_cells()):
             yield index, codes.reshape(n, -1, height, width, codes.shape[-1])
 
     def _by_image(self, rows: Tensor) -> np.ndarray:
@@ -219,67 +238,39 @@ class LayerTable:
         offsets = torch.arange(streams, dtype=rows.dtype)[:, None] * self.slots.room
         return (rows - offsets).permute(0, 3, 4, 1, 2).reshape(n, streams, -1).numpy()
 
-    def _sigmas(self, noise: ReadNoise) -> list[np.ndarray]:
-        """Standard deviation of each group's normal noise, by slot and line [LSB]; empty if all are the same."""
+    def _noisy_cells(self) -> _NoisyCells:
+        """Look up what noise needs to know of cells."""
+        noise, streams, groups = self.noise, self.plan.streams, self.plan.groups
+        if noise is None or not (noise.per_cell or noise.has_traps):
+            return _NoisyCells([], [])
+        drives = [self.slots.drives(stream) for stream in range(streams)]
         if not noise.per_cell:
-            return []
-        states = [self.slots.states(stream) for stream in range(self.plan.streams)]
-        per_units = [c.gain / c.lsb_units for c in map(self.converter, range(len(self.plan.groups)))]
-        return [
-            np.sqrt(noise.normal_variance(index, states[group.stream], per_units[index])).astype(np.float32)
-            for index, group in enumerate(self.plan.groups)
-        ]
+            return _NoisyCells(drives, [])
+        per_a = [self.converter(index).lsb_per_a for index in range(len(groups))]
+        variances = [noise.read_variance(i, drives[group.stream], per_a[i]) for i, group in enumerate(groups)]
+        return _NoisyCells(drives, variances)
 
-    def _noisy_codes(
-        self, rows: Tensor, noise: ReadNoise, sigmas: list[np.ndarray]
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each group's index and its codes (n, bits * h * w, lines), as floats; every read has its own noise."""
-        images = self._by_image(rows)
-        generators = [noise.generator(self._numbers(image)) for image in images]
+    def _converted(self, rows: Tensor, cells: _NoisyCells) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each group's index and its codes (n, conversions * h * w, lines), as floats, with noise."""
+        images, weights = self._by_image(rows), self.scheme.weights
+        drawn = None if self.noise is None else self.noise.of_images([self._numbers(image) for image in images])
         for index, group in enumerate(self.plan.groups):
             converter, slots = self.converter(index), images[:, group.stream]
-            per_unit = converter.gain / converter.lsb_units
-            lsb, sigma = self._lsb[index][slots], sigmas[index][slots] if sigmas else noise.input_lsb
-            noise.add(index, lsb, sigma, slots, self.slots.states(group.stream), per_unit, generators)
+            lsb = _combined(self._lsb[index], slots, weights)
+            if self.noise is not None and drawn is not None:
+                variance, opened = np.zeros(1), None
+                if cells.variances:
+                    each = None if weights is None else weights / self.scheme.averaged
+                    variance = np.maximum(_combined(cells.variances[index], slots, each), 0)
+                if self.noise.has_traps:
+                    drives = cells.drives[group.stream][slots].reshape(len(slots), rows.shape[-1], -1, group.inputs)
+                    opened = self.scheme.opened(drives).reshape(len(slots), -1, group.inputs)
+                drawn.add(index, lsb, variance, opened, converter.lsb_per_a)
             yield index, converter.quantized(lsb)
 
     def _numbers(self, slots: np.ndarray) -> np.ndarray:
         """Numbers (streams, reads) of one image's reads. They seed its noise, which must not depend on slots."""
         return np.stack([self.slots.numbers(stream, mine) for stream, mine in enumerate(slots)])
-
-    def _apply_weighted(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """Do what `apply` does, for planes that are converted together."""
-        n, height, width, _, _ = rows.shape
-        outputs = self.plan.layer.outputs
-        sums = np.zeros((n, height * width, outputs), np.float32)
-        for index, codes in self._weighted_codes(rows, weights):
-            group, converter = self.plan.groups[index], self.converter(index)
-            units = (converter.corrected(codes) * converter.lsb_units).reshape(n * height * width, -1)
-            sums[:, :, slice(*group.outputs)] += self.partial_sums(group, units).reshape(n, height * width, -1)
-        return torch.from_numpy(sums).permute(0, 2, 1).reshape(n, outputs, height, width).contiguous()
-
-    def _weighted_codes(self, rows: Tensor, weights: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each group's index and its codes (n, h * w, lines), as floats, for planes that are converted together.
-
-        The position of a conversion is the weighted sum of its planes' positions: the charge of several pulses lies at
-        the mean of their positions.
-        """
-        n, height, width, _, planes = rows.shape
-        by_image = self._by_image(rows)
-        generators = [self.noise.generator(self._numbers(image)) for image in by_image] if self.noise else []
-        for index, group in enumerate(self.plan.groups):
-            converter = self.converter(index)
-            bags = (rows[..., group.stream, :] - group.stream * self.slots.room).reshape(-1, planes)
-            # Only float64 adds many planes exactly.
-            table = torch.from_numpy(self._lsb[index].astype(np.float64))
-            total = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights.expand(bags.shape))
-            lsb = total.to(torch.float32).numpy().reshape(n, height * width, -1)
-            if self.noise is not None:  # only the converters': cells have none if reads are combined
-                slots = by_image[:, group.stream]
-                per_unit = converter.gain / converter.lsb_units
-                states = self.slots.states(group.stream)
-                self.noise.add(index, lsb, self.noise.input_lsb, slots, states, per_unit, generators)
-            yield index, converter.quantized(lsb)
 
     def occurred(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The distinct reads (n,) that occurred on the plan's group `index`, and how often each did (n,)."""
@@ -322,9 +313,9 @@ class LayerTable:
     def noise_variance(self, index: int) -> np.ndarray:
         """Variance of the noise on the plan's group `index`, for each slot that was read: (slots, lines) [LSB^2]."""
         group, converter = self.plan.groups[index], self.converter(index)
-        states = self.slots.states(group.stream)[self.slots.used(group.stream)]
+        drive = self.slots.drives(group.stream)[self.slots.used(group.stream)]
         assert self.noise is not None
-        return self.noise.variance(index, states, converter.gain / converter.lsb_units)
+        return self.noise.variance(index, drive, converter.lsb_per_a)
 
     def drive(self, index: int, reads: np.ndarray) -> np.ndarray:
         """Share of its full voltage, 0..1, that each input has in answered reads (n,) of group `index`: (n, inputs)."""

@@ -132,7 +132,7 @@ def _measured(
         return positions
     sigma: np.ndarray | float = 0.0
     if noise is not None:
-        sigma = np.sqrt(noise.variance(read.index, read.states, converter.gain / converter.lsb_units))
+        sigma = np.sqrt(noise.variance(read.index, read.states, converter.lsb_per_a))
     generator = chip_generator(config, "calibration noise", layer, read.index)
     total = np.zeros_like(positions)
     for _ in range(config.trim.repeats):

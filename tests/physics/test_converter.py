@@ -119,20 +119,9 @@ def test_noise_of_cells_adds_by_variance() -> None:
     assert found.var() == pytest.approx((sigmas**2).sum() + 1 / 12, rel=0.05)
 
 
-def test_traps_move_a_current_between_two_states() -> None:
-    """A trap in every cell: level 10 with a step of 0.4 reads 8 or 12, each half of the time."""
-    settings = ["variation.telegraph_share=1", "variation.telegraph_rel=0.4"]
-    found = on_arrays(columns([[10]]), torch.ones(1, 1, 100, 100), *settings)
-    assert set(found.ravel().tolist()) == {8, 12}
-    assert (found == 8).mean() == pytest.approx(0.5, abs=0.025)
-    few = ["variation.telegraph_share=0.25", "variation.telegraph_rel=0.4", "array.bitlines=401", "adc.bits=lossless"]
-    varying = np.ptp(on_arrays(columns([[10]] * 400), torch.ones(1, 1, 5, 5), *few), axis=(0, 2, 3)) > 0
-    assert varying.mean() == pytest.approx(0.25, abs=0.07)
-
-
 def test_noise_of_an_image_does_not_depend_on_its_company() -> None:
     network, images = make_network(), random_images(9)
-    settings = ["adc.noise_lsb=0.7", "variation.telegraph_share=0.1", "array.open_wordlines=4", "adc.gain_error=0.01"]
+    settings = ["adc.noise_lsb=0.7", "variation.read_sigma_rel=0.1", "array.open_wordlines=4", "adc.gain_error=0.01"]
     whole, single = (CircuitNetwork(network, config(*settings)) for _ in range(2))
     expected = whole(images)
     assert torch.equal(expected, torch.cat([single(image[None]) for image in images.flip(0)]).flip(0))

@@ -211,7 +211,7 @@ def test_a_chip_with_everything_that_can_be_wrong(shared_store: Path, tmp_path: 
     """A whole run: audits find the reads of noisy images, and the record keeps what the chip drew."""
     settings = [
         "variation.program_sigma_v=0.05", "variation.retention_s=3e8", "variation.read_sigma_rel=0.02",
-        "variation.telegraph_share=0.05", "variation.sense_gain_sigma=0.01", "adc.gain_error=0.01",
+        "variation.telegraph_traps=0.05", "variation.sense_gain_sigma=0.01", "adc.gain_error=0.01",
         "adc.offset_lsb=0.5", "adc.capacitor_sigma=0.02", "adc.noise_lsb=0.3", "adc.range=calibrated-column",
         "adc.bits=6", "trim.method=calibration",
     ]  # fmt: skip
