@@ -7,7 +7,6 @@ groups and bit planes. `cosim.readout` digitizes the same sums, so an ideal circ
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +43,20 @@ class PartialSums:
     offset_units: int = 0
 
     def __post_init__(self) -> None:
+        counts = (self.open_wordlines, self.cell_bits, self.offset_units, 1 if self.highest is None else self.highest)
+        if not all(type(count) is int for count in counts):
+            raise NetworkError(f"partial sums are described by whole numbers but for lsb_units, found {self}")
         if not 1 <= self.open_wordlines <= _MOST_WORDLINES:
             raise NetworkError(
                 f"partial sums are held in tables of groups of 1 to {_MOST_WORDLINES} wordlines, found "
                 f"{self.open_wordlines}: lower array.open_wordlines"
             )
-        some_codes = self.highest is None or self.highest >= 1
-        if not 1 <= self.cell_bits <= 6 or not 0 < self.lsb_units < math.inf or not some_codes:
+        some_codes = self.highest is None or 1 <= self.highest < 2**16
+        cells = 1 <= self.cell_bits <= 6 and 0 <= self.offset_units <= 64
+        if not cells or not 1e-9 <= self.lsb_units <= 1e12 or not some_codes:
             raise NetworkError(
-                f"partial sums need cells of 1 to 6 bits, lsb_units > 0 and a highest code >= 1 or none, found {self}"
+                "partial sums need cells of 1 to 6 bits and 0 to 64 offset units, lsb_units within 1e-9 and 1e12, and "
+                f"a highest code within 1 and 65535 or none, found {self}"
             )
 
     @classmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 import keyword
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,9 @@ from cosim.errors import NetworkError, plain
 from cosim.files import is_file
 from cosim.importers.onnx_external import LARGEST_FILE_BYTES, fetch_external
 from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, type_name
-from cosim.network.layers import IMAGES
+from cosim.network.layers import IMAGES, MOST_VALUES, check_image_shape
 
-MOST_NODES = 10_000
+MOST_NODES = 4000
 OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
 _STANDARD = ("", "ai.onnx")
 _MONOTONE = ("LogSoftmax", "Softmax")
@@ -144,6 +145,7 @@ def _input_shape(value: ValueInfoProto) -> tuple[int, int, int]:
     axes = [axis.dim_value if axis.dim_value > 0 else plain(axis.dim_param) or "?" for axis in tensor.shape.dim]
     match axes:
         case [_, int(channels), int(height), int(width)]:
+            check_image_shape((channels, height, width), f"input {name!r}")
             return channels, height, width
     raise NetworkError(
         f"input {name!r} has shape ({', '.join(map(str, axes))}), expected (images, channels, height, width), of which "
@@ -168,7 +170,8 @@ class _Builder:
         self.values: dict[str, _Value] = {}
         self.graph = fx.Graph()
         self.modules: dict[str, nn.Module] = {}
-        self.names: set[str] = set(_RESERVED)
+        self.names = Counter(_RESERVED)
+        self.values_made = 0
         self.left_out: list[str] = []
 
     def build(self) -> fx.GraphModule:
@@ -222,13 +225,20 @@ class _Builder:
         if not values or (proto.op_type not in ARITHMETIC and proto.input[0] not in self.values):
             raise node.wrong("something computed from the images", "constants alone", "export with constants folded")
         try:
-            return self._compute(node, values)
+            result = self._compute(node, values)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             shapes = " and ".join(str(tuple(value.example.shape)) for value in values)
             raise NetworkError(
                 f"{node.where} does not fit its input of shape {shapes} for one image ({plain(error, 200)}): check its "
                 "attributes and weights"
             ) from error
+        self.values_made += result.example.numel()
+        if self.values_made > MOST_VALUES:
+            raise node.wrong(
+                f"at most {MOST_VALUES} values for an image up to here", tuple(result.example.shape),
+                "take a smaller network",
+            )  # fmt: skip
+        return result
 
     def _compute(self, node: OnnxNode, values: list[_Value]) -> _Value:
         nodes, examples = [value.node for value in values], [value.example for value in values]
@@ -306,11 +316,10 @@ class _Builder:
         kind = node.proto.op_type.lower()
         stem = re.sub(r"[^A-Za-z0-9_]+", "_", node.proto.name).strip("_")[:_LONGEST_NAME] or kind
         name = stem = f"{kind}_{stem}"[:_LONGEST_NAME] if stem[0].isdigit() else stem
-        number = 1
         while name in self.names:
-            number += 1
-            name = f"{stem}_{number}"
-        self.names.add(name)
+            self.names[stem] += 1
+            name = f"{stem}_{self.names[stem]}"
+        self.names[name] += 1
         return name
 
 

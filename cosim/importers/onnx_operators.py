@@ -5,6 +5,7 @@ Source: the operator specifications of ONNX, https://onnx.ai/onnx/operators.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from cosim.errors import NetworkError, plain
 from cosim.importers.affine import Kind, affine_of, numbers_a_channel
+from cosim.network.software_step import LARGEST_COUNT
 
 _AS_FLOAT = "export the network in float32, in evaluation mode"
 
@@ -92,6 +94,8 @@ class OnnxNode:
         if kind != TensorProto.FLOAT:
             raise self.wrong(f"{plain(name)!r} as FLOAT", type_name(kind), _AS_FLOAT)
         values = self.constant(place)
+        if not values.numel():
+            raise self.wrong(f"numbers in {plain(name)!r}", f"shape {tuple(values.shape)}, which holds none", _AS_FLOAT)
         if not torch.isfinite(values).all():
             raise self.wrong(f"finite {plain(name)!r}", "NaN or infinite values", "train the network again")
         return values
@@ -180,7 +184,7 @@ def _batch_norm(node: OnnxNode) -> nn.Module:
     if len(node.shape) != 4:
         raise node.wrong("(images, channels, height, width)", node.shape, "put batch norm behind convolutions")
     gain, offset, mean, variance = (node.weights(place) for place in range(1, 5))
-    if not (variance + given["epsilon"] > 0).all():
+    if not (variance + _finite(node, "epsilon", given) > 0).all():
         raise node.wrong("a positive variance", f"{variance.min():.3g}", "train the network again")
     made = nn.BatchNorm2d(len(gain), eps=given["epsilon"], device="meta")
     return loaded(made, weight=gain, bias=offset, running_mean=mean, running_var=variance)
@@ -202,7 +206,7 @@ def _clip(node: OnnxNode) -> nn.Module:
 
 
 def _leaky_relu(node: OnnxNode) -> nn.Module:
-    return nn.LeakyReLU(node.attributes(alpha=0.01)["alpha"])
+    return nn.LeakyReLU(_finite(node, "alpha", node.attributes(alpha=0.01)))
 
 
 def _max_pool(node: OnnxNode) -> nn.Module:
@@ -257,11 +261,20 @@ def _reshape(node: OnnxNode) -> nn.Module:
 _WINDOW: dict[str, Any] = {"auto_pad": b"NOTSET", "pads": [0, 0, 0, 0], "strides": [1, 1]}
 
 
+def _finite(node: OnnxNode, name: str, given: Mapping[str, Any]) -> float:
+    """An attribute that is a finite number."""
+    if not math.isfinite(given[name]):
+        raise node.wrong(f"a finite {name}", given[name], "train the network again")
+    return given[name]
+
+
 def _pair(node: OnnxNode, name: str, given: Mapping[str, Any]) -> tuple[int, int]:
-    """An attribute of two numbers, for height and width."""
+    """An attribute of two numbers from 1, for height and width."""
     if len(given[name]) != 2:
         raise node.wrong(f"two {name}, for height and width", list(given[name]), "use the 2d operator")
     high, wide = given[name]
+    if not 1 <= min(high, wide) <= max(high, wide) <= LARGEST_COUNT:
+        raise node.wrong(f"{name} of 1 to {LARGEST_COUNT}", [high, wide], "change it and export again")
     return high, wide
 
 
@@ -292,6 +305,8 @@ def _padding(
             f"pads {pads} (top, left, bottom, right)" + (f" from {automatic}" if automatic != "NOTSET" else ""),
             "pad symmetrically, train and export again",
         )
+    if not 0 <= min(pads) <= max(pads) <= LARGEST_COUNT:
+        raise node.wrong(f"pads of 0 to {LARGEST_COUNT}", pads, "change them and export again")
     return pads[0], pads[1]
 
 

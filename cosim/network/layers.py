@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 
 from cosim.arithmetic.partial_sums import Columns, PartialSums, digitized_sums
 from cosim.errors import NetworkError, nearest
-from cosim.network.channel_affine import channel_affine
+from cosim.network.software_step import LARGEST_COUNT, SoftwareStep
+
+# Numbers of an image, and values that the results of all steps for one image have together. More are most likely a
+# mistake, and would fill the memory.
+LARGEST_IMAGE = 1 << 24
+MOST_VALUES = 1 << 28
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -32,6 +38,19 @@ def check_name(name: object, what: str) -> None:
         )
 
 
+def check_image_shape(shape: Sequence[object], what: str) -> None:
+    """Raise NetworkError unless a shape is (channels, height, width) of an image of a reasonable size."""
+    counts = [size for size in shape if type(size) is int and size >= 1]
+    if len(counts) != 3 or len(shape) != 3:
+        raise NetworkError(
+            f"{what} takes images of shape {tuple(shape)}, expected (channels, height, width), whole numbers from 1"
+        )
+    if math.prod(counts) > LARGEST_IMAGE:
+        raise NetworkError(
+            f"{what} takes images of shape {tuple(counts)}, expected at most {LARGEST_IMAGE} numbers: take smaller ones"
+        )
+
+
 def step_name(path: str) -> str:
     """The path of a module as a name that `check_name` accepts, except for its length: other characters become `_`."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", path)
@@ -39,8 +58,12 @@ def step_name(path: str) -> str:
 
 
 def _are_counts(values: object, length: int) -> bool:
-    """Whether `values` is a tuple of `length` whole numbers."""
-    return isinstance(values, tuple) and len(values) == length and all(type(value) is int for value in values)
+    """Whether `values` is a tuple of `length` whole numbers that are not beyond reason."""
+    return (
+        isinstance(values, tuple)
+        and len(values) == length
+        and all(type(value) is int and abs(value) <= LARGEST_COUNT for value in values)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +116,8 @@ class LayerSpec:
             and _are_counts(self.dilation, 2)
         ):
             raise NetworkError(
-                f"{where}: bits, groups and the input zero point must be whole numbers, and stride, padding and "
-                "dilation two each: write the card again"
+                f"{where}: bits, groups and the input zero point must be whole numbers up to {LARGEST_COUNT}, and "
+                "stride, padding and dilation two each: write the card again"
             )
         if self.kind not in ("conv2d", "linear"):
             raise NetworkError(f"{where}: kind must be conv2d or linear, found {self.kind!r}")
@@ -127,7 +150,7 @@ class LayerSpec:
                 raise NetworkError(f"{where}: {name} must have shape ({outputs},), found {tuple(values.shape)}")
             if not torch.isfinite(values).all():
                 raise NetworkError(f"{where}: {name} holds NaN or infinite values: train or export it again")
-        if not 0 < self.activation_scale < float("inf"):
+        if not isinstance(self.activation_scale, int | float) or not 0 < float(self.activation_scale) < math.inf:
             raise NetworkError(f"{where}: activation scale must be finite and > 0, found {self.activation_scale}")
         if min(self.stride) < 1 or min(self.dilation) < 1 or min(self.padding) < 0 or self.groups < 1:
             raise NetworkError(
@@ -203,43 +226,6 @@ def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
     return F.conv2d(activations, layer.weight.to(torch.float32), **layer.geometry())
 
 
-_SOFTWARE: dict[str, Callable[..., Tensor]] = {
-    "relu": lambda x: x.relu(),
-    "relu6": lambda x: x.clamp(0, 6),
-    "leaky_relu": F.leaky_relu,
-    "flatten": lambda x: x.flatten(1),
-    "max_pool2d": F.max_pool2d,
-    "avg_pool2d": F.avg_pool2d,
-    "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
-    "affine": lambda x, gain, offset: channel_affine(x, torch.tensor(gain).to(x), torch.tensor(offset).to(x)),
-    "add": lambda x, y: x + y,
-    "concat": lambda *parts: torch.cat(parts, 1),
-}
-
-
-@dataclass(frozen=True)
-class SoftwareStep:
-    """A step that stays in software, with its arguments.
-
-    The kinds relu, relu6, leaky_relu, flatten, max_pool2d, avg_pool2d and adaptive_avg_pool2d are as in torch. The kind
-    affine has a gain and an offset for each channel, or one for all. The kind add has two inputs, and concat, which
-    joins channels, any number of inputs.
-    """
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.name not in _SOFTWARE:
-            raise NetworkError(f"unknown software step {self.name!r}: {nearest(self.name, _SOFTWARE)}")
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        try:
-            return _SOFTWARE[self.name](*inputs, **self.arguments)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise NetworkError(f"software step {self.name!r} with {dict(self.arguments)} failed: {error}") from error
-
-
 @dataclass(frozen=True)
 class Step:
     """An operation of a network, with its name, and the steps whose results it takes (IMAGES for the images)."""
@@ -285,6 +271,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         check_name(name, "a network")
+        check_image_shape(input_shape, f"network {name!r}")
         self.name = name
         self.input_shape = input_shape
         self.steps = _steps(steps)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -18,15 +17,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
+from torch.nn import functional as F
 
 from cosim.arithmetic.partial_sums import PartialSums
 from cosim.errors import NetworkError, OutputError, nearest
 from cosim.files import check_replaceable, is_file, shipped, write_whole
-from cosim.network.layers import LayerSpec, Network, SoftwareStep, Step, chain
+from cosim.network.layers import IMAGES, MOST_VALUES, LayerSpec, Network, Step, chain
+from cosim.network.software_step import SoftwareStep
 
 FORMAT = "cosim-network-1"
-# Largest number of values in an image.
-_LARGEST_IMAGE = 1 << 24
+# A damaged card must not fill the memory.
+_LARGEST_WEIGHTS_BYTES = 1 << 30
+_LARGEST_CARD_BYTES = 1 << 26
 _GEOMETRY = ("stride", "padding", "dilation")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -62,10 +64,7 @@ def load_network(name: str | Path) -> Network:
     card_file = card_path(path)
     if not is_file(card_file):
         raise NetworkError(f"expected the card {card_file.name} beside {path}, found none: keep the two together")
-    try:
-        weights, card_text = path.read_bytes(), card_file.read_bytes()
-    except OSError as error:
-        raise NetworkError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
+    weights, card_text = _read(path, _LARGEST_WEIGHTS_BYTES), _read(card_file, _LARGEST_CARD_BYTES)
     try:
         tensors = parse_tensors(weights)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -82,16 +81,16 @@ def load_network(name: str | Path) -> Network:
             Step(entry.get("name", step.name), step.operation, tuple(entry.get("inputs", step.inputs)))
             for entry, step in zip(card["steps"], chain(operations), strict=True)
         ]
-        names = [operation.name for operation in operations if isinstance(operation, LayerSpec)]
+        layers = [operation for operation in operations if isinstance(operation, LayerSpec)]
         network = Network(
             card["name"],
             (channels, height, width),
             steps,
-            float_weights=_float_weights(names, tensors, path),
+            float_weights=_float_weights(layers, tensors, path),
             card=dict(card.get("facts", {})),
         )
         network.source = str(name)
-        _try(network)
+        _check_shapes(network)
         return network
     except NetworkError:
         raise
@@ -99,6 +98,17 @@ def load_network(name: str | Path) -> Network:
         raise NetworkError(
             f"{card_file} is no card of a network ({type(error).__name__}: {error}): export it again"
         ) from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The content of a file of at most so many bytes."""
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise NetworkError(f"{path} has {size >> 20} MiB, expected at most {most >> 20}: take a smaller network")
+        return path.read_bytes()
+    except OSError as error:
+        raise NetworkError(f"cannot read {path}: {error.strerror}; check its permissions") from error
 
 
 def check_weights_path(path: Path) -> None:
@@ -220,16 +230,7 @@ def _operation_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Pat
 
 def _partial_sums(entry: dict[str, Any]) -> PartialSums | None:
     given = entry.get("partial_sums")
-    if given is None:
-        return None
-    highest = given["highest"]
-    return PartialSums(
-        int(given["open_wordlines"]),
-        int(given["cell_bits"]),
-        float(given["lsb_units"]),
-        None if highest is None else int(highest),
-        int(given.get("offset_units", 0)),
-    )
+    return None if given is None else PartialSums(**given)
 
 
 def _tensor(tensors: dict[str, Tensor], key: str, path: Path) -> Tensor:
@@ -242,28 +243,47 @@ def _tensor(tensors: dict[str, Tensor], key: str, path: Path) -> Tensor:
     return tensors[key]
 
 
-def _float_weights(names: list[str], tensors: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Tensor]] | None:
+def _float_weights(
+    layers: list[LayerSpec], tensors: dict[str, Tensor], path: Path
+) -> dict[str, tuple[Tensor, Tensor]] | None:
     if not any(key.startswith("float.") for key in tensors):
         return None
-    return {
-        name: (
-            _tensor(tensors, f"float.{name}.weight", path).to(torch.float32),
-            _tensor(tensors, f"float.{name}.bias", path).to(torch.float32),
-        )
-        for name in names
-    }
+    found = {}
+    for layer in layers:
+        weight, bias = (_tensor(tensors, f"float.{layer.name}.{part}", path) for part in ("weight", "bias"))
+        if weight.shape != layer.weight.shape or bias.shape != layer.output_bias.shape:
+            raise NetworkError(
+                f"{path}: float weights and bias of {layer.name!r} must have the shapes of its weights and output "
+                f"bias, found {tuple(weight.shape)} and {tuple(bias.shape)}: export it again"
+            )
+        found[layer.name] = weight.to(torch.float32), bias.to(torch.float32)
+    return found
 
 
-def _try(network: Network) -> None:
-    """Raise NetworkError unless the network and its float version turn a blank image into logits."""
-    if math.prod(network.input_shape) > _LARGEST_IMAGE:  # a damaged card must not fill the memory
-        raise NetworkError(
-            f"network {network.name!r} takes images of shape {tuple(network.input_shape)}, expected at most "
-            f"{_LARGEST_IMAGE} numbers: write the card again"
-        )
-    blank = torch.zeros(1, *network.input_shape)
-    with torch.no_grad():
-        results = [network(blank)] + ([network.forward_float(blank)] if network.float_weights else [])
-    for logits in results:
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape != results[0].shape:
-            raise NetworkError(f"network {network.name!r} must end in (images, classes) logits: add the missing steps")
+def _check_shapes(network: Network) -> None:
+    """Raise NetworkError unless a network turns an image into logits, without too many values on the way.
+
+    Only shapes are worked out, so that a damaged card takes neither time nor memory.
+    """
+    results = {IMAGES: torch.empty(1, *network.input_shape, device="meta")}
+    values = 0
+    for step in network.steps:
+        inputs, operation = [results[needed] for needed in step.inputs], step.operation
+        result = _sums(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
+        values += result.numel()
+        if values > MOST_VALUES:
+            raise NetworkError(
+                f"network {network.name!r} computes more than {MOST_VALUES} values for an image, in step {step.name!r} "
+                f"those of shape {tuple(result.shape)}: write the card again"
+            )
+        results[step.name] = result
+    logits = results[network.steps[-1].name]
+    if logits.ndim != 2 or len(logits) != 1:
+        raise NetworkError(f"network {network.name!r} must end in (images, classes) logits: add the missing steps")
+
+
+def _sums(layer: LayerSpec, x: Tensor) -> Tensor:
+    """The shape of a layer's output."""
+    activations, weight = layer.quantize_input(x), torch.empty_like(layer.weight, dtype=torch.float32, device="meta")
+    sums = F.conv2d(activations, weight, **layer.geometry())
+    return sums[:, :, 0, 0] if layer.kind == "linear" else sums

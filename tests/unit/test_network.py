@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,64 @@ def test_autocast_changes_nothing() -> None:
 def test_layers_that_cannot_be(change: dict, message: str) -> None:
     with pytest.raises(NetworkError, match=message):
         replace(make_layer(), **change)
+
+
+HUGE = 2**62
+
+
+def change(card: dict, path: str, value: object) -> None:
+    """Set an entry of a card, as steps.0.padding."""
+    *outer, last = (int(part) if part.isdecimal() else part for part in path.split("."))
+    for part in outer:
+        card = card[part]
+    card[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("input_shape", [1, -6, -6], r"takes images of shape \(1, -6, -6\), expected \(channels, height, width\)"),
+        ("input_shape", [True, 6, 6], r"expected \(channels, height, width\), whole numbers from 1"),
+        ("input_shape", [1, HUGE, HUGE], "expected at most 16777216 numbers"),
+        ("steps.0.padding", [4096, 4096], "computes more than 268435456 values for an image, in step"),
+        ("steps.0.padding", [HUGE, HUGE], "must be whole numbers up to 65536"),
+        ("steps.0.dilation", [HUGE, 1], "must be whole numbers up to 65536"),
+        ("steps.0.activation_scale", 10**400, "is no card of a network .OverflowError"),
+        ("steps.0.activation_scale", "1", "activation scale must be finite and > 0"),
+        ("steps.1", {"step": "adaptive_avg_pool2d", "output_size": [2**14, 2**14]}, "computes more than 268435456"),
+        ("steps.1", {"step": "adaptive_avg_pool2d", "output_size": HUGE}, "output_size must be finite numbers"),
+        ("steps.1", {"step": "leaky_relu", "negative_slope": math.nan}, "negative_slope must be finite numbers"),
+        ("steps.1", {"step": "affine", "gain": [math.inf], "offset": [0]}, "gain must be finite numbers"),
+        ("steps.1", {"step": "affine", "gain": ["1"], "offset": [0]}, "gain must be finite numbers"),
+        ("steps.1", {"step": "leaky_relu", "inplace": True}, "has no argument 'inplace': expected negative_slope"),
+        ("steps.1", {"step": "relu", "x": 1}, "has no argument 'x': expected none"),
+        ("steps.0.partial_sums", {"open_wordlines": HUGE, "cell_bits": 4, "lsb_units": 1.0, "highest": None}, "groups"),
+        ("steps.0.partial_sums", {"open_wordlines": 4, "cell_bits": HUGE, "lsb_units": 1.0, "highest": None}, "6 bits"),
+        ("steps.0.partial_sums", {"open_wordlines": 4.5, "cell_bits": 4, "lsb_units": 1.0, "highest": None}, "whole"),
+        ("steps.0.partial_sums", {"open_wordlines": 4, "cell_bits": 4, "lsb_units": 1e-300, "highest": None}, "1e-9"),
+    ],
+)
+def test_cards_beyond_reason(files: tuple[Path, Path], path: str, value: object, message: str) -> None:
+    card = json.loads(files[1].read_text())
+    change(card, path, value)
+    files[1].write_text(json.dumps(card))
+    with pytest.raises(NetworkError, match=message):
+        load_network(files[0])
+
+
+def test_files_that_are_too_large(files: tuple[Path, Path]) -> None:
+    for path, size in ((files[1], 64), (files[0], 1024)):
+        with path.open("r+b") as file:
+            file.truncate(2 * size << 20)  # a hole, which takes no room
+        with pytest.raises(NetworkError, match=rf"{path.name} has {2 * size} MiB, expected at most {size}: take"):
+            load_network(files[0])
+
+
+def test_float_weights_of_other_shapes(files: tuple[Path, Path]) -> None:
+    save_network(make_network(float_weights=True), files[0])
+    rewrite(files[0], "float.conv1.bias", torch.zeros(7))
+    with pytest.raises(NetworkError, match="float weights and bias of 'conv1' must have the shapes of its weights"):
+        load_network(files[0])
 
 
 def test_steps_that_end_in_no_logits(files: tuple[Path, Path]) -> None:

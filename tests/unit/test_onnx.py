@@ -323,6 +323,67 @@ def test_models_that_cannot_be(settings: dict, message: str, tmp_path: Path) -> 
         cosim.load_onnx(saved(model, tmp_path))
 
 
+POOL = {"kernel_shape": [2, 2]}
+HUGE = 2**62
+
+
+@pytest.mark.parametrize("shape", [(1, HUGE, 8), (1, HUGE, HUGE), (2**31, 2**31, 2**31), (1, 2**12 + 1, 2**12)])
+def test_images_that_are_too_large(shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = model_of([node("Relu", "x", "z"), FLATTEN], shape=("n", *shape))
+    with pytest.raises(
+        NetworkError, match=r"input 'x' takes images of shape \(.*\), expected at most 16777216 numbers"
+    ):
+        cosim.load_onnx(saved(model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "message"),
+    [
+        ("Conv", {"strides": [0, 0]}, "expected strides of 1 to 65536"),
+        ("Conv", {"strides": [HUGE, HUGE]}, "expected strides of 1 to 65536"),
+        ("Conv", {"dilations": [0, 1]}, "expected dilations of 1 to 65536"),
+        ("Conv", {"dilations": [-1, -1]}, "expected dilations of 1 to 65536"),
+        ("Conv", {"pads": [HUGE] * 4}, "expected pads of 0 to 65536"),
+        ("Conv", {"pads": [-1] * 4}, "expected pads of 0 to 65536"),
+        ("Conv", {"pads": [2**14] * 4}, "expected at most 268435456 values for an image up to here"),
+        ("Conv", {"group": HUGE}, "does not fit its input"),
+        ("Conv", {"group": 0}, "does not fit its input"),
+        ("Conv", {"auto_pad": "SAME_UPPER", "strides": [0, 1]}, "expected strides of 1 to 65536"),
+        ("MaxPool", {"kernel_shape": [HUGE, 1]}, "expected kernel_shape of 1 to 65536"),
+        ("MaxPool", {"kernel_shape": [2**40] * 2, "pads": [2**39] * 4}, "expected kernel_shape of 1 to 65536"),
+        ("AveragePool", {**POOL, "strides": [HUGE, 1]}, "expected strides of 1 to 65536"),
+        ("LeakyRelu", {"alpha": float("nan")}, "expected a finite alpha"),
+    ],
+)
+def test_attributes_beyond_reason(kind: str, attributes: dict, message: str, tmp_path: Path) -> None:
+    made = node(kind, "x,w" if kind == "Conv" else "x", "z", **attributes)
+    with pytest.raises(NetworkError, match=rf"node 'the {kind}' \({kind}\).* {message}"):
+        cosim.load_onnx(saved(model_of([made, FLATTEN], WEIGHTS), tmp_path))
+
+
+def test_results_that_double_and_double(tmp_path: Path) -> None:
+    doubled = [node("Concat", f"r{number},r{number}", f"r{number + 1}", axis=1) for number in range(60)]
+    model = model_of([node("Relu", "x", "r0"), *doubled, node("Flatten", "r60", "y")])
+    with pytest.raises(NetworkError, match="expected at most 268435456 values for an image up to here"):
+        cosim.load_onnx(saved(model, tmp_path))
+
+
+def test_weights_that_hold_no_numbers(tmp_path: Path) -> None:
+    model = model_of([node("Flatten", "x", "f"), node("Gemm", "f,w,b", "y", transB=1)], {"b": np.ones(1, np.float32)})
+    model.graph.initializer.append(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**40, 0]))
+    with pytest.raises(NetworkError, match=r"expected numbers in 'w', found shape \(1099511627776, 0\)"):
+        cosim.load_onnx(saved(model, tmp_path))
+
+
+def test_thousands_of_nodes_of_one_name(tmp_path: Path) -> None:
+    alike = [node("Relu", f"r{number}", f"r{number + 1}") for number in range(400)]
+    model = model_of([node("Relu", "x", "r0"), *alike, node("Flatten", "r400", "y")])
+    names = [name for name, _ in cosim.load_onnx(saved(model, tmp_path)).named_children()]
+    assert names == ["the_Relu", *(f"the_Relu_{number}" for number in range(2, 402)), "the_Flatten"]
+    with pytest.raises(NetworkError, match="has 4001 nodes, expected at most 4000"):
+        cosim.load_onnx(saved(model_of([node("Relu", "x", "r0")] * 4001), tmp_path))
+
+
 def test_several_inputs(tmp_path: Path) -> None:
     model = model_of([node("Add", "x,second", "z"), FLATTEN])
     model.graph.input.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, ("n", 2, 7, 7)))

@@ -267,5 +267,5 @@ def test_what_cannot_be_digitized_is_refused() -> None:
 
 @pytest.mark.parametrize("highest", [0, -1])
 def test_a_converter_without_codes_is_refused(highest: int) -> None:
-    with pytest.raises(NetworkError, match=rf"a highest code >= 1 or none, found .*highest={highest}"):
+    with pytest.raises(NetworkError, match=rf"a highest code within 1 and 65535 or none, found .*highest={highest}"):
         PartialSums(9, 4, 1.0, highest)
