@@ -22,8 +22,8 @@ import numpy as np
 
 from cosim.files import disk_error, read_regular
 
-# A million reads of a hundred inputs take a tenth of this.
-_MOST_BYTES = 1 << 30
+# Ten million reads of a hundred inputs.
+_MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)

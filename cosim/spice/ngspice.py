@@ -119,7 +119,7 @@ def run_deck(deck: Deck, program: str, timeout_s: float, scratch: Path, processe
         raw = _accept(deck, ended.status, ended.output, folder / "out.raw")
         return _sample(deck, raw, ended.seconds)
     except Rejected:
-        _check_room(folder)
+        _check_room(scratch)
         raise
     except OSError as error:
         raise disk_error(error, folder) from error

@@ -48,8 +48,8 @@ _LAYOUT = {
     "answers": (re.compile(_IDENTITY),),
     "failures": (re.compile(_IDENTITY), re.compile(".+")),
 }
-# No result or answer comes near this size.
-_MOST_BYTES = 1 << 30
+# Of one result or answer: the logits of 60,000 images in a thousand classes.
+_MOST_BYTES = 256 << 20
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # Failures that are kept, and how much of each log: its end [bytes].
 _KEPT_FAILURES, _KEPT_LOG = 100, 1 << 20
@@ -178,9 +178,10 @@ class Store:
         return array if fits else None
 
     def save_answer(self, identity: str, array: np.ndarray) -> None:
-        """Keep an array that was computed. SHA-256 of its identity and content goes before it."""
+        """Keep an array that was computed, unless it is too large, behind the SHA-256 of its identity and content."""
         answer = packed_array(array)
-        self._write(self.root / "answers" / identity, _answer_digest(identity, answer) + answer)
+        if len(answer) <= _MOST_BYTES - _DIGEST_BYTES:
+            self._write(self.root / "answers" / identity, _answer_digest(identity, answer) + answer)
 
     @contextmanager
     def claim(self, identity: str, keep_waiting: Callable[[], None]) -> Iterator[None]:

@@ -77,7 +77,7 @@ class Watch:
         if event == "open":
             path, _, flags = arguments
             if isinstance(path, str | bytes) and flags & _WRITING:
-                self._check("open", path, None)
+                self._check("open without links" if flags & os.O_NOFOLLOW else "open", path, None)
         elif event in _CHANGES:
             for at, folder in _CHANGES[event]:
                 self._check(event, arguments[at], None if folder is None else arguments[folder])

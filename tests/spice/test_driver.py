@@ -85,6 +85,7 @@ def test_two_decks_keep_their_order_and_count_once(tmp_path: Path) -> None:
         ("mkdir out.raw", "out.raw is a directory, expected a regular file"),
         ("ln -s /dev/zero out.raw", "out.raw is a symbolic link, expected a regular file"),
         ('ngspice "$@"; truncate -s 1T out.raw', "holds 1,099,511,627,776 bytes, expected at most"),
+        ('rm -r "$PWD"', "no raw file"),
         ("yes | head -c 300M", "it wrote more than 16,777,216 bytes of output"),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ def test_only_regular_files_are_read(kind: str, what: str, store: Store, users: 
     else:
         path.touch()
         os.truncate(path, 1 << 40)
-        message = "holds 1,099,511,627,776 bytes, expected at most 1,073,741,824: remove it"
+        message = "holds 1,099,511,627,776 bytes, expected at most 268,435,456: remove it"
     before = path.lstat()
     with pytest.raises(InputError, match=f"^{path} {message}"):
         look(store, what)
@@ -252,6 +252,14 @@ def test_an_array_of_another_kind_is_noticed(header: str) -> None:
 def test_an_answer_under_another_name_is_not_believed(store: Store) -> None:
     (store.root / "answers" / TWO).write_bytes((store.root / "answers" / ONE).read_bytes())
     assert store.load_answer(TWO, (3,)) is None
+
+
+def test_an_answer_that_is_too_large_is_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosim.spice.store._MOST_BYTES", 32 + 128 + 8)
+    store.save_answer(TWO, np.zeros(1))
+    assert store.load_answer(TWO, (1,)) is not None
+    store.save_answer(TWO[::-1], np.zeros(2))
+    assert store.load_answer(TWO[::-1], (2,)) is None
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, None), ()])
