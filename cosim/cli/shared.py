@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
-from cosim.errors import DatasetError, NetworkError
+from cosim.errors import DatasetError, NetworkError, OutputError
 
 if TYPE_CHECKING:  # commands import the library when they need it, so that --help is quick
     import cosim
     from cosim.evaluate.plan import RunPlan
 
-app = typer.Typer(
+# Names of the parameters of all commands that name what is read and what is written. What --store names is both.
+INPUTS = ("network", "run", "source", "file", "config", "card", "data")
+OUTPUTS = ("out", "json_file")
+
+
+class Command(TyperCommand):
+    """A command, which refuses to write over what it reads."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the command line, and carry the command out."""
+        check_apart(ctx.params)
+        return super().invoke(ctx)
+
+
+class _App(typer.Typer):
+    def command(self, *arguments: Any, **options: Any) -> Any:
+        return super().command(*arguments, **{"cls": Command, **options})
+
+
+app = _App(
     name="cosim",
     help="Quantized neural networks on NOR-Flash compute-in-memory arrays, in the circuit simulator.",
     no_args_is_help=True,
@@ -81,6 +102,38 @@ PageFile = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take, as `cosim info` does.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
+
+
+def check_apart(given: Mapping[str, Any]) -> None:
+    """Refuse an output that is an input of the command or lies in its place, whether it may be replaced or not.
+
+    Args:
+        given: values of the command's parameters by name.
+
+    Raises:
+        OutputError: an output is an input, by whatever name or link; it is a file in a folder of inputs; or it is the
+            folder in which an input lies, which would be emptied.
+    """
+    cards = [text.partition("=")[2].strip() for text in given.get("overrides") or () if text.startswith("cell.card=")]
+    named = [given[name] for name in INPUTS if given.get(name) is not None]
+    inputs = _existing([*named, *cards])
+    for output in _existing(given[name] for name in OUTPUTS if given.get(name) is not None):
+        for path in inputs:
+            if path.is_dir():
+                clash = not output.is_dir() and output.resolve().is_relative_to(path.resolve())
+            else:
+                clash = output.samefile(path) or output.samefile(path.resolve().parent)
+            if clash:
+                raise OutputError(f"writing {output} would destroy what is read, {path}: choose another name")
+
+
+def _existing(named: Iterable[str | Path]) -> list[Path]:
+    """Those of the named paths that exist, with the cards of networks."""
+    from cosim.files import is_standard_output
+
+    paths = [Path(name) for name in named]
+    paths += [path.with_suffix(".json") for path in paths if path.suffix == ".safetensors"]
+    return [path for path in paths if not is_standard_output(path) and os.path.exists(path)]  # noqa: PTH110, for any name
 
 
 def make_circuit(

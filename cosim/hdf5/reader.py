@@ -25,7 +25,7 @@ _MAGIC = b"cosim-seal-1 blake2b-256 "
 # How much data a file may claim to hold: compressed counts are mostly zeros, but no file of ours comes near this.
 _LEAST_ROOM, _ROOM_A_BYTE = 64 << 20, 64
 _SPARE_BYTES = 256 << 20
-_LEAST_SECONDS, _BYTES_A_SECOND = 3, 2e6
+_LEAST_SECONDS, _BYTES_A_SECOND = 2, 2e6
 _DEEPEST = 8
 _LONGEST_ATTRIBUTE = 1 << 16
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}

@@ -325,6 +325,9 @@ class Network(nn.Module):
         """Logits (n, classes) of images (n, channels, height, width) with values in 0..1.
 
         `mvm` computes the integer sums of a layer from its integer activations: exact software by default.
+
+        Raises:
+            NetworkError: the images do not fit, or a step gives values that are not finite; the first one is named.
         """
 
         def compute(layer: LayerSpec, x: Tensor) -> Tensor:
@@ -344,14 +347,27 @@ class Network(nn.Module):
                 if last_use[needed] == number:
                     del results[needed]
             operation = step.operation
-            results[step.name] = compute(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
+            result = compute(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
+            # A sum shows nan and infinity at once and without another tensor, but it may overflow by itself.
+            if not torch.isfinite(result.sum()) and not torch.isfinite(result).all():
+                raise NetworkError(self._not_finite(step))
+            results[step.name] = result
         return results[self.steps[-1].name]
+
+    def _not_finite(self, step: Step) -> str:
+        operation = step.operation
+        where = f"{'layer' if isinstance(operation, LayerSpec) else 'step'} {step.name!r} of network {self.name!r}"
+        cause = "check its arguments"
+        if isinstance(operation, LayerSpec):
+            largest = max(float(values.abs().max()) for values in (operation.output_scale, operation.output_bias))
+            cause = f"check its output scale and bias, which reach {largest:.3g}, and its float weights"
+        return f"{where} is the first that gives values which are not finite: {cause}; train or export it again"
 
     def forward_float(self, images: Tensor) -> Tensor:
         """Logits of the float network this one was quantized from.
 
         Raises:
-            NetworkError: the file holds no float weights.
+            NetworkError: the file holds no float weights, or as `forward`.
         """
         if self.float_weights is None:
             raise NetworkError(f"network {self.name!r} came without float weights: no float accuracy to compare with")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 import cosim
+from cosim.cli import main
 from cosim.datasets import Dataset
 from cosim.errors import MachineError, NetworkError, OutputError
 from cosim.network import load_network, save_network, shipped_networks
@@ -505,3 +507,46 @@ def test_an_unknown_recipe_is_named() -> None:
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(MachineError, match="device 'tpu' is not here"):
         train(recipe(), toy_data(), device="tpu")
+
+
+@pytest.mark.parametrize("broken", ["conv2", "linear3"])
+def test_the_first_layer_whose_output_is_not_finite_is_named(broken: str) -> None:
+    network = make_network(float_weights=True)
+    for layer in network.layers:
+        if layer.name in (broken, "linear3"):
+            layer.output_scale.fill_(1e38)
+    images = random_images(3)
+    with pytest.raises(NetworkError, match=rf"layer '{broken}' of network 'tiny' is the first .* reach 1e\+38"):
+        network(images)
+    ideal = cosim.Config.load(None, ["run.fidelity=ideal", "run.layers=all"])
+    with pytest.raises(NetworkError, match=f"layer '{broken}' of network 'tiny' is the first"):
+        cosim.CircuitNetwork(network, ideal)(images)
+    assert network.float_weights is not None
+    network.float_weights["conv1"][0].fill_(1e38)
+    with pytest.raises(NetworkError, match="layer 'conv1' of network 'tiny' is the first"):
+        network.forward_float(images * 0 + 1)
+
+
+def test_no_accuracy_comes_of_logits_that_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = load_network("digits-w4a4")
+    for layer in network.layers:
+        layer.output_scale.mul_(1e38)
+    save_network(network, tmp_path / "wild.safetensors")
+    words = f"infer {tmp_path}/wild.safetensors --fidelity ideal --images 20 --out {tmp_path}/run.h5"
+    monkeypatch.setattr(sys, "argv", ["cosim", *words.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert "layer 'conv2' of network 'digits-w4a4' is the first that gives values which are not finite" in said.err
+    assert "%" not in said.out
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_large_values_that_are_finite_are_no_error() -> None:
+    network = make_network()
+    network.layers[-1].output_scale.fill_(0)
+    network.layers[-1].output_bias.fill_(3e38)
+    assert torch.isfinite(network(random_images(3))).all()

@@ -13,6 +13,8 @@ import torch
 
 import cosim
 from cosim.evaluate import RunRecord, compare_record
+from cosim.hdf5.reader import USER_BLOCK
+from cosim.hdf5.sealed import seal
 from cosim.report import disagreement_table, find_cautions, layer_table, summary_table
 from cosim.report.page import render_page
 from tests.conftest import make_network, random_images
@@ -20,7 +22,7 @@ from tests.fuzz.kind import Finding, Kind, Place, command
 from tests.fuzz.values import NUMBERS, TEXTS, any_value, damage_bytes, damage_json
 
 # What HDF5 writes before its structures.
-_SIGNATURES = (b"OHDR", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"\x89HDF", b"deflate", b"provenance")
+_SIGNATURES = (b"OHDR", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"\x89HDF", b"deflate", b"provenance", b"unit", b"labels")
 _CIRCUITS = {
     "transients": ["run.fidelity=tran", "run.keep_reads=true", "array.open_wordlines=4", "array.bitline_res_ohm=40"],
     "solved": ["run.fidelity=solved", "run.certificate_reads=20", "array.open_wordlines=4"],
@@ -62,10 +64,16 @@ class Records(Kind):
                     what = change(file, rng, place)
             except (OSError, RuntimeError, TypeError, ValueError) as error:  # what h5py itself refuses to write
                 what = f"{change.__name__} left undone: {error}"
+        # What the seal finds is not looked at any further, so most inputs get a new one, as a stranger would make it.
+        seals = _pick(rng, ("damaged", "sealed again", "sealed again", "sealed again", "without a seal"))
+        if seals == "sealed again":
+            path.write_bytes(seal(path.read_bytes()))
+        elif seals == "without a seal":
+            path.write_bytes(bytes(USER_BLOCK) + path.read_bytes()[USER_BLOCK:])
         command_chance = rng.random()
         how = "probe" if command_chance < _PROBES else "report" if command_chance < _PROBES + _PAGES else "compare"
         (place.inputs / "how").write_text(how)
-        return f"{name}, {how}: {what}"
+        return f"{name}, {seals}, {how}: {what}"
 
     def run(self, place: Place) -> None:
         path, how = place.inputs / "run.h5", (place.inputs / "how").read_text()
