@@ -58,6 +58,12 @@ def check_relations(config: Config) -> None:
     if read.mode == "amplitude":
         _check_amplitude(array, config.sense)
     _check_trim(config)
+    if config.run.noise == "sums" and (read.mode != "bit-serial" or config.variation.telegraph_traps > 0):
+        raise ConfigError(
+            'run.noise = "sums" draws noise of bit-serial reads that are independent of each other, found read.mode = '
+            f'"{read.mode}" and variation.telegraph_traps = {config.variation.telegraph_traps:g}: set run.noise to '
+            '"reads"'
+        )
     variation = config.variation
     if config.programming.method == "pulses":
         _check_pulses(variation)

@@ -337,6 +337,9 @@ class Run(Section):
     [LSB]."""
     keep_reads: bool = False
     """Whether a run's file holds every read of every group, beside their figures and densities."""
+    noise: Literal["reads", "sums"] = "reads"
+    """For what noise is drawn: every read; or every sum of a layer, by means and variances of the codes that it adds
+    up, which is many times faster and nearly the same (docs/variation.md)."""
     audit_reads: int = Field(64, ge=1, le=1024)
     """Reads of one audit deck, simulated in the order the images cause them."""
     seed: int = Field(0, ge=0, lt=2**63)

@@ -53,6 +53,11 @@ class ReadNoise:
             self._telegraph = Telegraph(config, layer, ReadSchedule(plan, scheme), slopes)
 
     @property
+    def of_sums(self) -> bool:
+        """Whether noise is drawn for sums instead of reads."""
+        return self._config.run.noise == "sums"
+
+    @property
     def has_traps(self) -> bool:
         """Whether there is random telegraph noise."""
         return self._telegraph is not None
@@ -91,6 +96,11 @@ class ReadNoise:
                 sigma = current_sigma(share * currents, variation.read_sigma_rel, variation.read_saturation_a)
                 found += (drive == share) @ (sigma**2)[units]
         return found * lsb_per_a**2
+
+    def of_sum(self, sums: np.ndarray) -> np.random.Generator:
+        """The generator of the noise of one image's sums, which seed it: (outputs, height, width) without noise."""
+        digest = hashlib.blake2b(np.ascontiguousarray(sums).view(np.uint8).data, digest_size=16).digest()
+        return chip_generator(self._config, "noise of sums", self._layer, *np.frombuffer(digest, np.uint32).tolist())
 
     def of_images(self, patterns: Sequence[np.ndarray]) -> ImageNoise:
         """Begin to draw the noise of some images.

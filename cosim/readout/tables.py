@@ -20,6 +20,7 @@ from cosim.mapping import Group, ReadScheme, TilePlan
 from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
 from cosim.readout.slots import Met, Slots
+from cosim.readout.sum_noise import SumNoise
 
 # How many numbers noise is added to at a time. Intermediate results of this size stay in cached memory.
 _NOISY_BLOCK = 1 << 18
@@ -124,6 +125,7 @@ class LayerTable:
         # numpy's zeros take no memory until they are written to; torch's do.
         self._partial = torch.from_numpy(np.zeros((plan.streams, self.slots.room, self.columns), np.float32))
         self._lsb = [np.zeros((self.slots.room, g.units.shape[1]), np.float32) for g in plan.groups]
+        self._sum_noise = SumNoise(plan, self.slots.room, noise) if noise is not None and noise.of_sums else None
 
     def converter(self, index: int) -> Converter:
         """The converters that read the plan's group `index`."""
@@ -136,6 +138,8 @@ class LayerTable:
         if missing > 0:
             self._partial = F.pad(self._partial, (0, 0, 0, missing))
             self._lsb = [np.pad(table, ((0, missing), (0, 0))) for table in self._lsb]
+            if self._sum_noise is not None:
+                self._sum_noise.grow(missing)
         return met
 
     def missing(self, met: Met) -> list[np.ndarray]:
@@ -157,7 +161,10 @@ class LayerTable:
         self._lsb[index][slots] = lsb
         self.slots.known[group.stream, slots] = True
         first = group.outputs[0] % self.columns
-        codes = converter.corrected(converter.quantized(lsb))
+        if self._sum_noise is None:
+            codes = converter.corrected(converter.quantized(lsb))
+        else:
+            codes = self._sum_noise.fill(index, converter, slots, lsb, self.slots.drive(group.stream, slots))
         partial = torch.from_numpy(self.partial_sums(group, codes * converter.lsb_units))
         self._partial[group.stream, torch.from_numpy(slots), first : first + partial.shape[1]] = partial
 
@@ -180,19 +187,32 @@ class LayerTable:
         conversion covers several planes, their positions are added instead, weighted as the scheme says, before they
         are converted.
         """
-        if self.scheme.weights is not None or self.noise is not None:
+        if self.scheme.weights is not None or (self.noise is not None and self._sum_noise is None):
             return self._apply_converting(met.rows)
-        n, height, width, _, bits = met.rows.shape
-        table = self._partial.flatten(0, 1)
-        step = max(1, _TABLE_BYTES // max(1, 4 * self.slots.room * self.columns))
-        counts = plane_counts(bits)
+        counts = plane_counts(met.rows.shape[-1])
+        sums = self._summed(met.rows, self._partial, counts)
+        if self._sum_noise is not None:
+            self._sum_noise.add(sums, self._summed(met.rows, self._sum_noise.variance, counts**2))
+        return sums
+
+    def _summed(self, rows: Tensor, partial: Tensor, counts: Tensor) -> Tensor:
+        """Sums (n, groups of channels * columns, h, w) of a table (streams, room, columns) over chunks and planes.
+
+        Args:
+            rows: (n, h, w, streams, planes) rows of the table.
+            partial: the table.
+            counts: (planes,) what each plane counts.
+        """
+        n, height, width, _, bits = rows.shape
+        table = partial.flatten(0, 1)
+        step = max(1, _TABLE_BYTES // max(1, 4 * self.slots.room * table.shape[1]))
         results = []
         for conv in range(self.plan.layer.groups):
             chunks = self.plan.chunks.count
             first, last = conv * chunks, (conv + 1) * chunks
             summed: Tensor | None = None
             for start in range(first, last, step):
-                bags = met.rows[..., start : min(start + step, last), :].reshape(n * height * width, -1)
+                bags = rows[..., start : min(start + step, last), :].reshape(n * height * width, -1)
                 weights = counts.repeat(bags.shape[1] // bits).expand(bags.shape).contiguous()
                 part = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
                 summed = part if summed is None else summed.add_(part)
