@@ -42,11 +42,12 @@ _MARK = "cosim-store"
 _ROOMS = ("results", "index", "answers", "failures", "locks", "scratch")
 # Names of the folders and files in each room that `clear` empties.
 _TWO, _IDENTITY = re.compile("[0-9a-f]{2}"), "[0-9a-f]{64}"
+_FAILURE = re.compile(_IDENTITY)
 _LAYOUT = {
     "results": (_TWO, re.compile(_IDENTITY + r"\.npz")),
     "index": (_TWO, re.compile(_IDENTITY + r"\.txt")),
     "answers": (re.compile(_IDENTITY),),
-    "failures": (re.compile(_IDENTITY), re.compile(".+")),
+    "failures": (_FAILURE, re.compile(".+")),
 }
 # Of one result or answer: the logits of 60,000 images in a thousand classes.
 _MOST_BYTES = 256 << 20
@@ -225,10 +226,11 @@ class Store:
             failures.mkdir(exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             new.replace(folder)
-            oldest_last = sorted(failures.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
+            kept = [path for path in failures.iterdir() if _FAILURE.fullmatch(path.name)]
+            kept.sort(key=_changed_at)
         except OSError as error:
             raise disk_error(error, folder) from error
-        for old in oldest_last[_KEPT_FAILURES:]:
+        for old in kept[:-_KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)
         return folder, repeat
 
@@ -268,6 +270,14 @@ class Store:
         for room in _LAYOUT:
             shutil.rmtree(self.root / room, ignore_errors=True)
             (self.root / room).mkdir(exist_ok=True)
+
+
+def _changed_at(path: Path) -> float:
+    """When a file or folder was changed; long ago if another process has just removed it."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _fits(wanted: int | None, found: int) -> bool:

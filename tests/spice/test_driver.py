@@ -123,13 +123,14 @@ def test_the_recorded_deck_can_be_repeated_by_hand(tmp_path: Path) -> None:
 def test_the_last_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cosim.spice.store._KEPT_FAILURES", 2)
     simulator = simulator_with(program(tmp_path, "exit 1"), tmp_path / "store")
+    (tmp_path / "store" / "failures" / "thesis").mkdir()
     kept = []
     for volts in (0.05, 0.06, 0.07, 0.06):
         with pytest.raises(SimulationError):
             simulator.simulate([small_deck(volts)])
         kept.append(small_deck(volts).identity(simulator.engine))
         os.utime(tmp_path / "store" / "failures" / kept[-1], (len(kept), len(kept)))
-    assert {folder.name for folder in (tmp_path / "store" / "failures").iterdir()} == set(kept[2:])
+    assert {folder.name for folder in (tmp_path / "store" / "failures").iterdir()} == {*kept[2:], "thesis"}
 
 
 def test_the_second_attempt_has_tightened_options(tmp_path: Path) -> None:
