@@ -162,9 +162,11 @@ def test_a_profile_is_a_whole_configuration(name: str) -> None:
 
 
 def test_profiles_get_worse_in_order() -> None:
-    for key in ("variation.program_sigma_v", "adc.noise_lsb", "array.source_res_ohm", "variation.gain_factor_sigma"):
+    for key in ("variation.telegraph_traps", "adc.noise_lsb", "array.source_res_ohm", "variation.gain_factor_sigma"):
         values = [Config.profile(name).value(key) for name in PROFILES]
         assert values == sorted(set(values))
+    steps = [Config.profile(name).programming.step_v for name in PROFILES[1:]]
+    assert steps == sorted(set(steps))
     assert Config.profile("nominal") == Config()
 
 
