@@ -65,6 +65,8 @@ def check_relations(config: Config) -> None:
             '"reads"'
         )
     variation = config.variation
+    if variation.sense_mismatch:
+        _check_sense_mismatch(config)
     if config.programming.method == "pulses":
         _check_pulses(variation)
     if config.run.fidelity == "ideal" and (config.threshold_error or variation.telegraph_traps > 0):
@@ -171,6 +173,17 @@ def _check_sense(sense: Sense, cell: Cell, read: Read) -> None:
         raise ConfigError(
             f'sense.stage = "transistor" holds bitlines at {_CLAMPED_V[0]:g} to {_CLAMPED_V[1]:g} V, where its '
             f"transistors have room, found read.bitline_v = {read.bitline_v:g}: change it, or choose another stage"
+        )
+
+
+def _check_sense_mismatch(config: Config) -> None:
+    stage, fidelity = config.sense.stage, config.run.fidelity
+    if stage != "transistor" or fidelity == "ideal":
+        found = f'sense.stage = "{stage}"' if stage != "transistor" else f'run.fidelity = "{fidelity}"'
+        raise ConfigError(
+            "variation.sense_avt_v_m and sense_abeta_m are mismatch of the sense stage's transistors, of which "
+            f'{found} has none: set sense.stage to "transistor" and another fidelity than "ideal", or use '
+            "variation.sense_gain_sigma and sense_offset_sigma_a"
         )
 
 

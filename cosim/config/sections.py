@@ -271,6 +271,17 @@ class Variation(Section):
     sense_offset_sigma_a: float = Field(0.0, ge=0, le=1e-3)
     """Sigma of a sense stage's offset current [A]."""
 
+    sense_avt_v_m: float = Field(0.0, ge=0, le=1e-7)
+    """Pelgrom coefficient of threshold mismatch of the sense stage's transistors: sigma of a pair's difference is this
+    / sqrt(w l) [V m]; with sense.stage "transistor"."""
+    sense_abeta_m: float = Field(0.0, ge=0, le=1e-6)
+    """The same of the relative mismatch of their current factors [m]."""
+
+    @property
+    def sense_mismatch(self) -> bool:
+        """Whether the transistors of sense stages differ."""
+        return self.sense_avt_v_m > 0 or self.sense_abeta_m > 0
+
     @property
     def program_error(self) -> bool:
         """Whether cells differ from their levels as programmed."""

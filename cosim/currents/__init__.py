@@ -4,6 +4,7 @@ from cosim.currents.factory import calibrating_source, make_source, transients_o
 from cosim.currents.ideal import IdealSource
 from cosim.currents.programming import ProgrammedCell
 from cosim.currents.request import CurrentSource, GroupCurrents, ReadRequest
+from cosim.currents.sense import SenseMismatch
 from cosim.currents.simulated import SpiceSource
 from cosim.currents.solved import SolvedSource
 
@@ -13,6 +14,7 @@ __all__ = [
     "IdealSource",
     "ProgrammedCell",
     "ReadRequest",
+    "SenseMismatch",
     "SolvedSource",
     "SpiceSource",
     "calibrating_source",

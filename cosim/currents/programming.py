@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.config import Config, Corner
+from cosim.currents.sense import SenseMismatch, sense_mismatch
 from cosim.device import (
     CURVE_SHIFTS,
     Card,
@@ -45,6 +46,7 @@ class ProgrammedCell:
         closed: conductance and capacitance of cells that are not read, at the corner.
         variation: how the cells of the configured chip differ, or None if they do not.
         slopes: (units,) change of a cell's current with its threshold at the corner [A/V]; None unless there are traps.
+        sense: what mismatch of their sense stages does at the corner, or None if there is none.
     """
 
     card: Card
@@ -52,6 +54,7 @@ class ProgrammedCell:
     closed: ClosedCells
     variation: CellVariation | None
     slopes: np.ndarray | None = None
+    sense: SenseMismatch | None = None
 
 
 def program(config: Config, simulator: Simulator) -> ProgrammedCell:
@@ -70,7 +73,8 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
     if config.variation.telegraph_traps > 0:
         curve = cell_curves(card, config, simulator).read
         slopes = curve.currents(shifts) * curve.log_slopes(shifts)
-    return ProgrammedCell(card, shifts, closed, variation, slopes)
+    sense = sense_mismatch(card, shifts, config, simulator)
+    return ProgrammedCell(card, shifts, closed, variation, slopes, sense)
 
 
 def _programming(config: Config, shifts: np.ndarray, curve: CellCurve, simulator: Simulator) -> CellProgramming:

@@ -59,9 +59,10 @@ def layer_converters(
     lines = {group.tile: group.units.shape[1] for group in plan.groups}
 
     def drawn(reader: LayerReader) -> list[Converter]:
-        pulses = reader.scheme.pulses
+        pulses, cell = reader.scheme.pulses, reader.source.cell
+        sense = None if cell is None else cell.sense
         return [
-            Converter.drawn(config, reader.number, tile, lines[tile], lsb_units.get(tile), pulses, unit_a)
+            Converter.drawn(config, reader.number, tile, lines[tile], lsb_units.get(tile), pulses, unit_a, sense)
             for tile, unit_a in enumerate(_reference_units_a(reader))
         ]
 

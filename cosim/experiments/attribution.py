@@ -53,7 +53,11 @@ EFFECTS = (
             "array.source_cap_f": 0.0,
         },
     ),
-    Effect("sense stage", {"sense.stage": "clamp"}),
+    # Its transistors differ only if it has some.
+    Effect(
+        "sense stage",
+        {"sense.stage": "clamp", "variation.sense_avt_v_m": 0.0, "variation.sense_abeta_m": 0.0},
+    ),
     Effect(
         "sense mismatch", {"variation.sense_gain_sigma": 0.0, "variation.sense_offset_sigma_a": 0.0}, of_cells=False
     ),

@@ -9,6 +9,7 @@ is subtracted from the output. docs/reading.md has the drawing, the reasons for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,15 +28,39 @@ PERIPHERY = "periph65"
 SUPPLY_V = 1.8
 # These currents come from ideal sources, like those of a bandgap reference, and do not depend on the corner.
 _TAIL_A, _KEEPER_A = 20e-6, 2e-6
-# Widths and lengths [m]. The keeper's copy is smaller than the keeper, whose drain is nearer to ground.
-_CASCODE = (20e-6, 0.2e-6)
-_MIRROR = (6e-6, 0.4e-6)
-_PAIR = (8e-6, 0.4e-6)
-_LOAD = (1e-6, 0.6e-6)
-_TAIL = (4e-6, 0.5e-6)
-_KEEPER, _KEEPER_COPY = (10e-6, 0.5e-6), (8e-6, 0.5e-6)
+_CASCODE, _MIRROR, _PAIR, _LOAD = (20e-6, 0.2e-6), (6e-6, 0.4e-6), (8e-6, 0.4e-6), (1e-6, 0.6e-6)
+_TAIL, _KEEPER, _KEEPER_COPY = (4e-6, 0.5e-6), (10e-6, 0.5e-6), (8e-6, 0.5e-6)
+# The transistors of each stage: name -> kind, and width and length [m]. The keeper's copy "l" is smaller than keeper
+# "k", whose drain is nearer to ground.
+TRANSISTORS = {
+    "c": ("nmos", _CASCODE),
+    "d": ("pmos", _MIRROR),
+    "o": ("pmos", _MIRROR),
+    "t": ("pmos", _TAIL),
+    "r": ("pmos", _PAIR),
+    "b": ("pmos", _PAIR),
+    "x": ("nmos", _LOAD),
+    "g": ("nmos", _LOAD),
+    "k": ("nmos", _KEEPER),
+    "l": ("nmos", _KEEPER_COPY),
+}
 # Nodes and elements that all bitlines of a deck share.
 _POWER, _REFERENCE, _TAIL_GATE, _KEEPER_GATE = "sdd", "sref", "stail", "skeep"
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How one transistor of a stage differs from the others of its kind.
+
+    Attributes:
+        transistor: its name in TRANSISTORS.
+        threshold_v: how much its threshold is off, by BSIM4's delvto [V].
+        width: factor on its width, and so on its current.
+    """
+
+    transistor: str
+    threshold_v: float = 0.0
+    width: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,7 @@ class SenseStage:
     def add(self, circuit: Circuit, line: int, node: str) -> None:
         """Hold a bitline or a source line at `node`."""
         if self.stage == "transistor":
-            self._add_transistors(circuit, line, node)
+            self.add_misfitting(circuit, line, node, ())
             return
         held = node
         if self.stage == "resistive":
@@ -80,25 +105,31 @@ class SenseStage:
         else:
             circuit.V(self.source(line)[1:], held, circuit.gnd, number(self.bitline_v))
 
-    def _add_transistors(self, circuit: Circuit, bitline: int, node: str) -> None:
+    def add_misfitting(self, circuit: Circuit, bitline: int, node: str, misfits: Sequence[Misfit]) -> None:
+        """Hold a bitline at `node` by transistors, some of which differ from their kind."""
         gate, drain, out, tail, load = (f"s{name}{bitline}" for name in ("g", "d", "o", "t", "x"))
+        misfitting = {misfit.transistor: misfit for misfit in misfits}
 
-        def transistor(name: str, kind: str, d: str, g: str, s: str, size: tuple[float, float]) -> None:
+        def transistor(name: str, d: str, g: str, s: str) -> None:
+            kind, (width, length) = TRANSISTORS[name]
+            given: dict[str, object] = {"width": width, "length": length}
+            if name in misfitting:
+                misfit = misfitting[name]
+                given = {"width": misfit.width * width, "length": length, "raw_spice": f"delvto={misfit.threshold_v:g}"}
             body = GROUND if kind == "nmos" else _POWER
-            model = f"cosim_{kind}"
-            circuit.M(f"s{name}{bitline}", d, g, s, body, model=model, width=size[0], length=size[1])
+            circuit.M(f"s{name}{bitline}", d, g, s, body, model=f"cosim_{kind}", **given)
 
-        transistor("c", "nmos", drain, gate, node, _CASCODE)
-        transistor("d", "pmos", drain, drain, _POWER, _MIRROR)
-        transistor("o", "pmos", out, drain, _POWER, _MIRROR)
+        transistor("c", drain, gate, node)
+        transistor("d", drain, drain, _POWER)
+        transistor("o", out, drain, _POWER)
         circuit.V(f"bl{bitline}", circuit.gnd, out, number(-self.supply * SUPPLY_V / 2))
-        transistor("t", "pmos", tail, _TAIL_GATE, _POWER, _TAIL)
-        transistor("r", "pmos", load, _REFERENCE, tail, _PAIR)
-        transistor("b", "pmos", gate, node, tail, _PAIR)
-        transistor("x", "nmos", load, load, GROUND, _LOAD)
-        transistor("g", "nmos", gate, load, GROUND, _LOAD)
-        transistor("k", "nmos", node, _KEEPER_GATE, GROUND, _KEEPER)
-        transistor("l", "nmos", out, _KEEPER_GATE, GROUND, _KEEPER_COPY)
+        transistor("t", tail, _TAIL_GATE, _POWER)
+        transistor("r", load, _REFERENCE, tail)
+        transistor("b", gate, node, tail)
+        transistor("x", load, load, GROUND)
+        transistor("g", gate, load, GROUND)
+        transistor("k", node, _KEEPER_GATE, GROUND)
+        transistor("l", out, _KEEPER_GATE, GROUND)
 
     def add_shared(self, circuit: Circuit) -> None:
         """Supply, reference and bias of the transistors of all bitlines."""
@@ -147,19 +178,39 @@ def stage_deck(config: Config, step_a: float, points: int) -> Deck:
         a deck that gives two currents at every point: the current that the mirror copies, and a current of as many
         amperes as the bitline's voltage has volts.
     """
+    return misfit_deck(config, step_a, points, [()])
+
+
+def misfit_deck(config: Config, step_a: float, points: int, misfits: Sequence[Sequence[Misfit]]) -> Deck:
+    """Write a deck of several stages of transistors, whose bitlines all draw 0, `step_a`, 2 `step_a`, ... [A].
+
+    Args:
+        config: the configuration, for the corner.
+        step_a: step of the current [A].
+        points: number of points.
+        misfits: for each stage, how its transistors differ.
+
+    Returns:
+        a deck that gives for every stage what `stage_deck` gives: first the mirrored currents of all stages, then the
+        voltages of all bitlines.
+    """
     circuit, stage = Circuit("stage"), SenseStage.of(config)
-    stage.add(circuit, 0, "b0")
+    for index, each in enumerate(misfits):
+        node, held = f"b{index}", f"held{index}"
+        stage.add_misfitting(circuit, index, node, each)
+        circuit.VCCS(f"draw{index}", node, circuit.gnd, "draw", circuit.gnd, 1)
+        circuit.V(held, held, circuit.gnd, "0")
+        circuit.VCCS(held, held, circuit.gnd, node, circuit.gnd, 1)
     stage.add_shared(circuit)
-    circuit.I("draw", "b0", circuit.gnd, "0")
-    circuit.V("held", "held", circuit.gnd, "0")
-    circuit.VCCS("held", "held", circuit.gnd, "b0", circuit.gnd, 1)
+    circuit.V("draw", "draw", circuit.gnd, "0")
+    stages = range(len(misfits))
     return Deck(
         "dc",
-        f".dc idraw 0 {number((points - 0.75) * step_a)} {number(step_a)}",
+        f".dc vdraw 0 {number((points - 0.75) * step_a)} {number(step_a)}",
         element_lines(circuit),
         {"reltol": 1e-7, "abstol": 1e-14, "vntol": 1e-9, **corner_options(config)},
         periphery_files(config),
-        (stage.source(0), "vheld"),
+        (*(stage.source(index) for index in stages), *(f"vheld{index}" for index in stages)),
         step_a * np.arange(points),
-        comments=("the sense stage alone: where it holds a bitline that draws so much, and what it measures",),
+        comments=("sense stages alone: where they hold bitlines that draw so much, and what they measure",),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from cosim.arithmetic.codes import code_units, decision_offset, nearest_codes
 from cosim.config import Config
+from cosim.currents import SenseMismatch
 from cosim.device import chip_generator
 
 
@@ -73,6 +74,7 @@ class Converter:
         lsb_units: np.ndarray | None = None,
         pulses: int = 1,
         unit_a: float | None = None,
+        sense: SenseMismatch | None = None,
     ) -> Converter:
         """Make the converters and sense stages of one tile of a chip, with the errors drawn for that chip.
 
@@ -84,6 +86,7 @@ class Converter:
             lsb_units: as in `from_config`.
             pulses: as in `from_config`.
             unit_a: as in `from_config`.
+            sense: what mismatch of the sense stages does at the corner; None for no mismatch.
         """
         adc, variation, ideal = config.adc, config.variation, cls.from_config(config, lsb_units, pulses, unit_a)
 
@@ -92,8 +95,12 @@ class Converter:
                 sigma * chip_generator(config, effect, layer, tile).standard_normal(bitlines) if sigma else np.zeros(1)
             )
 
-        sense_gain = 1 + errors("sense gain", variation.sense_gain_sigma)
-        sense_offset = errors("sense offset", variation.sense_offset_sigma_a) / ideal.ampere_per_lsb
+        gain_error = errors("sense gain", variation.sense_gain_sigma)
+        offset_a = errors("sense offset", variation.sense_offset_sigma_a)
+        if sense is not None:
+            drawn_gain, drawn_a = sense.drawn(config, layer, tile, bitlines)
+            gain_error, offset_a = gain_error + drawn_gain, offset_a + drawn_a
+        sense_gain, sense_offset = 1 + gain_error, offset_a / ideal.ampere_per_lsb
         gain = 1 + errors("converter gain", adc.gain_error)
         offset = errors("converter offset", adc.offset_lsb)
         weights = None
