@@ -63,7 +63,7 @@ class Index:
             lines = read_regular(self._path(group), _MOST_BYTES).decode(errors="replace").split("\n")
         except FileNotFoundError:
             return []
-        return [deck for deck in map(_parsed, lines) if deck is not None]
+        return [deck for line in lines if (deck := _parsed(group, line)) is not None]
 
     def add(self, group: str, decks: Iterable[IndexedDeck]) -> None:
         """Add decks of a group.
@@ -79,7 +79,7 @@ class Index:
             # does not damage the next.
             file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
             try:
-                os.write(file, "".join(f"\n{_line(deck)}" for deck in decks).encode())
+                os.write(file, "".join(f"\n{_line(group, deck)}" for deck in decks).encode())
             finally:
                 os.close(file)
         except OSError as error:
@@ -98,15 +98,19 @@ def read_keys(drive: np.ndarray) -> list[str]:
     return [(bits if whole else shares)[read].tobytes().hex() for read, whole in enumerate(digital.tolist())]
 
 
-def _line(deck: IndexedDeck) -> str:
+def _line(group: str, deck: IndexedDeck) -> str:
     content = f"{deck.identity} {deck.reads}"
-    return f"{content} {zlib.crc32(content.encode()):08x}"
+    return f"{content} {_checksum(group, content)}"
 
 
-def _parsed(line: str) -> IndexedDeck | None:
-    """The deck of a line, or None if the line is damaged or empty."""
+def _parsed(group: str, line: str) -> IndexedDeck | None:
+    """The deck of a line, or None if the line is empty, damaged or of another group."""
     content, _, checksum = line.rpartition(" ")
-    if checksum != f"{zlib.crc32(content.encode()):08x}":
+    if checksum != _checksum(group, content):
         return None
     identity, _, reads = content.partition(" ")
     return IndexedDeck(identity, reads)
+
+
+def _checksum(group: str, content: str) -> str:
+    return f"{zlib.crc32(f'{group} {content}'.encode()):08x}"

@@ -27,7 +27,7 @@ _UNKNOWN_PARAMETER = re.compile(r"unrecognized parameter \(([^)\n]*)")
 _ROOM_NEEDED = 16 << 20
 # A log has a few lines, or some for each transistor of a tile if its model complains.
 _MOST_LOG = 16 << 20
-_VERSION_TIMEOUT_S, _MOST_VERSION = 30.0, 1 << 16
+_VERSION_TIMEOUT_S, _MOST_VERSION = 10.0, 1 << 16
 
 
 class Rejected(Exception):

@@ -218,6 +218,15 @@ def test_lines_of_many_processes_are_all_there(tmp_path: Path) -> None:
     assert sorted(found) == sorted(f"{name}-{deck}" for name in "xyz" for deck in range(200))
 
 
+def test_lines_of_another_group_are_not_believed(tmp_path: Path) -> None:
+    index = Index(tmp_path)
+    index.add("ab", [IndexedDeck("p", "00 01")])
+    (tmp_path / "ab" / "ab.txt").rename(tmp_path / "ab" / "abc.txt")
+    assert index.decks("abc") == []
+    index.add("abc", [IndexedDeck("q", "00 01")])
+    assert index.decks("abc") == [IndexedDeck("q", "00 01")]
+
+
 def test_a_line_that_was_cut_short_spoils_no_other(tmp_path: Path) -> None:
     index = Index(tmp_path)
     decks = [IndexedDeck(name, f"{place:02x} {place + 1:02x}") for place, name in enumerate("pqr")]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -149,7 +150,8 @@ class Answers(Kind):
             update={"ngspice": str(place.inputs / "ngspice"), "workers": 1, "timeout_s": _TIMEOUT_S}
         )
         try:
-            (reading,) = Simulator(run, Store(place.store)).simulate([_decks()[name]])
+            with mock.patch("cosim.spice.ngspice._VERSION_TIMEOUT_S", _TIMEOUT_S):
+                (reading,) = Simulator(run, Store(place.store)).simulate([_decks()[name]])
         finally:
             _check_processes(place)
         _check_reading(reading, name, place)
