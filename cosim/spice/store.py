@@ -95,7 +95,8 @@ class Store:
     def _make_rooms(self) -> None:
         """Make what is missing, and refuse what is no store of cosim's."""
         if not is_store(self.root):
-            if self.root.is_dir() and any(self.root.iterdir()):
+            # Another process may have made the store just now; it made the mark first.
+            if self.root.is_dir() and any(self.root.iterdir()) and not is_store(self.root):
                 raise OutputError(f"{self.root} holds other things and is no store: name an empty folder, or a new one")
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root / _MARK).touch()

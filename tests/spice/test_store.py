@@ -18,7 +18,7 @@ from filelock import FileLock
 from cosim.config import Config
 from cosim.errors import OutputError
 from cosim.network import save_network
-from cosim.spice import Simulator, Store, default_store
+from cosim.spice import Simulator, Store, default_store, is_store
 from tests.conftest import make_layer, make_network
 from tests.spice.test_driver import small_deck
 
@@ -200,6 +200,22 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds other things and is no store"):
         Store(tmp_path)
     assert precious.exists()
+
+
+def test_two_processes_may_make_a_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def look(root: Path) -> bool:
+        looks.append(root)
+        if len(looks) == 1:  # the other process is quicker
+            monkeypatch.undo()
+            Store(tmp_path / "new")
+            return False
+        return is_store(root)
+
+    monkeypatch.setattr("cosim.spice.store.is_store", look)
+    Store(tmp_path / "new")
+    assert looks
 
 
 def test_a_store_whose_results_vanish_goes_on(tmp_path: Path) -> None:
