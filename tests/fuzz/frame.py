@@ -29,6 +29,8 @@ from tests.fuzz.kind import Finding, Kind, Place
 from tests.fuzz.watch import Watch
 
 LIMIT_S = 10.0
+# A busy machine lets a process wait, so the limit is one of processor time; an input that only waits gets longer.
+_WAITING = 6
 # Verdicts: two that are right, and what must never be.
 RIGHT = ("accepted", "refused")
 WRONG = ("traceback", "hang", "crash", "changed", "finding")
@@ -82,10 +84,18 @@ class _Worker:
     number: int = -1
     mutation: str = "not mutated yet"
     since: float = 0.0
+    cpu_before: float = 0.0
 
     def give(self, number: int) -> None:
         self.number, self.mutation, self.since = number, "not mutated yet", time.monotonic()
         self.pipe.send(number)
+
+    def is_late(self, limit_s: float) -> bool:
+        """Whether the input has taken `limit_s` of processor time, or several times as long."""
+        waited = time.monotonic() - self.since
+        if waited < limit_s:
+            return False
+        return waited > _WAITING * limit_s or _cpu_seconds(self.process.pid or 0) - self.cpu_before > limit_s
 
     def end(self) -> int | None:
         """Kill the worker with all it started. Returns its exit status if it was dead already."""
@@ -116,7 +126,7 @@ def fuzz(
         seed: decides the inputs, together with their numbers.
         scratch: an empty folder; inputs that were wrong are kept in `findings`.
         workers: how many are tried at a time.
-        limit_s: how long one may take [s].
+        limit_s: how much processor time one may take; if it only waits, six times as long [s].
         told: called with the counts after each input.
     """
     originals, findings = scratch / "originals", scratch / "findings"
@@ -133,7 +143,7 @@ def fuzz(
                 tried = None
                 if worker.pipe in ready:
                     tried = _hear(worker)
-                elif time.monotonic() - worker.since > limit_s:
+                elif worker.is_late(limit_s):
                     worker.end()
                     tried = Tried(worker.number, worker.mutation, "hang", f"no answer within {limit_s:g} s")
                 if tried is None:
@@ -171,8 +181,20 @@ def _hear(worker: _Worker) -> Tried | None:
         return Tried(worker.number, worker.mutation, "crash", f"the process ended with status {status}")
     if isinstance(said, Tried):
         return said
-    worker.mutation = said
+    worker.mutation, worker.cpu_before = said
     return None
+
+
+def _cpu_seconds(session: int) -> float:
+    """Processor time of all processes of a session, and of those they have waited for [s]."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # a process that has ended meanwhile
+            _, _, rest = stat.read_text().rpartition(")")
+            values = rest.split()
+            if int(values[3]) == session:
+                ticks += sum(map(int, values[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _keep(tried: Tried, inputs: Path, findings: Path) -> None:
@@ -254,7 +276,7 @@ def _work(kind: Kind, seed: int, place: Place, pipe: Connection) -> None:
         except Exception:
             pipe.send(Tried(number, "none", "finding", f"the mutation failed\n{traceback.format_exc()}"))
             continue
-        pipe.send(mutation)
+        pipe.send((mutation, _cpu_seconds(os.getpid())))
         watch.begin()
         verdict, message = _verdict(kind, place)
         changed = watch.end()
