@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="inputs tried at a time")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that an input may take")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers are ended
     scratch = Path(tempfile.mkdtemp(dir=asked.scratch, prefix=f"{asked.kind}-")).absolute()
     started = time.monotonic()
     tally = fuzz(

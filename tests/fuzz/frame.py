@@ -259,6 +259,7 @@ def _settle(place: Place) -> None:
 
 def _work(kind: Kind, seed: int, place: Place, pipe: Connection) -> None:
     """Try inputs as their numbers come, and say what came of them."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _settle(place)
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (own + _MEMORY_BYTES, resource.RLIM_INFINITY))
