@@ -31,6 +31,9 @@ from cosim.config.sections import (
 from cosim.errors import ConfigError, nearest
 from cosim.files import shipped
 
+_LARGEST_BYTES = 1 << 18
+_LONGEST_LINE = 1 << 11
+
 
 class Config(Section):
     """Everything that can be set, by section.
@@ -197,11 +200,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ConfigError(
+                f"{path} is larger than {_LARGEST_BYTES >> 10} KiB, and is no configuration: check the path"
+            )
+        return _parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML without long lines, since a key of many parts takes a time that grows with the square of its length.
+
+    Raises:
+        ValueError: the text is not TOML, or a line is too long.
+        RecursionError: values are too deep within each other.
+    """
+    if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
+        raise ValueError(f"expected lines of at most {_LONGEST_LINE} characters")
+    return tomllib.loads(text)
 
 
 def check_value(key: str, value: Any) -> Any:
@@ -254,7 +273,7 @@ def _parse(section: str, name: str, text: str) -> Any:
     if text.strip() == "none" and _may_be_left_out(section, name):
         return None
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = _parse_toml(f"value = {text}")
         value = parsed["value"] if len(parsed) == 1 else text
     except (ValueError, RecursionError):
         return text.strip()

@@ -27,9 +27,8 @@ from cosim.errors import NetworkError, plain
 from cosim.files import is_file
 from cosim.importers.onnx_external import LARGEST_FILE_BYTES, fetch_external
 from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, type_name
-from cosim.network.layers import IMAGES, MOST_VALUES, check_image_shape
+from cosim.network.layers import IMAGES, MOST_STEPS, MOST_VALUES, check_image_shape
 
-MOST_NODES = 4000
 OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
 _STANDARD = ("", "ai.onnx")
 _MONOTONE = ("LogSoftmax", "Softmax")
@@ -99,9 +98,9 @@ def _read(path: Path) -> ModelProto:
 
 def _check(model: ModelProto, path: Path) -> None:
     """Refuse models that cannot be understood, with reasons, then those that the onnx library's checker refuses."""
-    if len(model.graph.node) > MOST_NODES:
+    if len(model.graph.node) > MOST_STEPS:
         raise NetworkError(
-            f"{path} has {len(model.graph.node)} nodes, expected at most {MOST_NODES}: take a smaller network"
+            f"{path} has {len(model.graph.node)} nodes, expected at most {MOST_STEPS}: take a smaller network"
         )
     if not all(isinstance(name, str) for name in _names(model)):  # the parser leaves bytes where UTF-8 is broken
         raise NetworkError(f"{path} has names that are not UTF-8, as in a damaged file: export it again")

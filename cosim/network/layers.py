@@ -16,10 +16,11 @@ from cosim.arithmetic.partial_sums import Columns, PartialSums, digitized_sums
 from cosim.errors import NetworkError, nearest
 from cosim.network.software_step import LARGEST_COUNT, SoftwareStep
 
-# Numbers of an image, and values that the results of all steps for one image have together. More are most likely a
-# mistake, and would fill the memory.
+# Numbers of an image, values that the results of all steps for one image have together, and steps. More are most likely
+# a mistake, and would take all memory or time.
 LARGEST_IMAGE = 1 << 24
 MOST_VALUES = 1 << 28
+MOST_STEPS = 2000
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -278,6 +279,10 @@ class Network(nn.Module):
         self.float_weights = float_weights
         self.card = card or {}
         self.source = name
+        if len(self.steps) > MOST_STEPS:
+            raise NetworkError(
+                f"network {name!r} has {len(self.steps)} steps, expected at most {MOST_STEPS}: take a smaller network"
+            )
         if not self.layers:
             raise NetworkError(f"network {name!r} has no convolution or linear layer: nothing to put on an array")
         seen = {IMAGES}

@@ -105,6 +105,12 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     path.write_text("array = [")
     with pytest.raises(ConfigError, match="is not TOML"):
         Config.load(path)
+    path.write_text(".".join(["a"] * 50_000) + " = 1")
+    with pytest.raises(ConfigError, match="is not TOML: expected lines of at most 2048 characters"):
+        Config.load(path)
+    path.write_text("# nothing\n" * 30_000)
+    with pytest.raises(ConfigError, match="is larger than 256 KiB, and is no configuration"):
+        Config.load(path)
     path.write_text("array = 3")
     with pytest.raises(ConfigError, match="array must be a section of keys, found 3"):
         Config.load(path)

@@ -258,6 +258,14 @@ def test_files_that_are_too_large(files: tuple[Path, Path]) -> None:
             load_network(files[0])
 
 
+def test_a_network_of_thousands_of_steps(files: tuple[Path, Path]) -> None:
+    card = json.loads(files[1].read_text())
+    card["steps"][1:1] = [{"step": "relu"}] * 2000
+    files[1].write_text(json.dumps(card))
+    with pytest.raises(NetworkError, match="has 2007 steps, expected at most 2000: take a smaller network"):
+        load_network(files[0])
+
+
 def test_float_weights_of_other_shapes(files: tuple[Path, Path]) -> None:
     save_network(make_network(float_weights=True), files[0])
     rewrite(files[0], "float.conv1.bias", torch.zeros(7))
