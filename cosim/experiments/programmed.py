@@ -105,7 +105,7 @@ class ProgrammedCells:
             for level in range(len(self.targets_v))
         ]
         figures: dict[str, Any] = {
-            "config": self.config.model_dump(),
+            "config": self.config.to_record(),
             "cells": len(self.verified_v),
             "sigma_v": self.sigma_v,
             "sigma_units": self.sigma_units,

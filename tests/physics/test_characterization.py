@@ -73,7 +73,7 @@ def test_files_hold_what_was_measured(measured: Characterization, tmp_path: Path
     np.testing.assert_allclose(transfer[:, 1:], measured.transfer, rtol=1e-8)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [level["shift_v"] for level in summary["levels"]] == measured.shifts.tolist()
-    assert summary["config"] == measured.config.model_dump()
+    assert summary["config"] == measured.config.to_record()
     assert cell_table(measured).row_count == 16
     assert cell_corner_table(measured).row_count == 22
 
