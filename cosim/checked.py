@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 _T = TypeVar("_T")
 
-# For `__pydantic_config__` of a dataclass or a TypedDict that `parse` makes.
+# For `__pydantic_config__` of a dataclass that `parse` makes.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 # Far beyond any quantity, and near enough that squares and sums stay finite.
 LARGEST = 1e30
@@ -47,7 +47,7 @@ def parse(kind: type[_T], text: str | bytes) -> _T:
         return cast(_T, _adapter(cast(Hashable, kind)).validate_json(text, strict=True))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = printable(".".join(str(part) for part in first["loc"]))
         found = "" if first["type"] == "json_invalid" else f", found {first['input']!r:.80}"
         reason = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{key + ': ' if key else ''}{reason}{found}") from error

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from cosim.checked import printable
 from cosim.errors import MachineError
 from cosim.hdf5 import reader
 from cosim.hdf5.group import Group
@@ -83,7 +84,7 @@ def _content(answer: IO[bytes]) -> Group:
         raise EOFError
     header = json.loads(line)
     if "error" in header:
-        raise ValueError(header["error"])
+        raise ValueError(printable(header["error"]))
     whole = Group()
     for path, attributes in header["attributes"].items():
         _place(whole, path).attributes = attributes

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from cosim.checked import LARGEST
 
 Kind = Literal["count", "integer", "real", "real or nan", "finite", "byte", "text"]
-# The kinds of array types (`dtype.kind`) of each kind of quantity.
-_TYPES = {"count": "iu", "integer": "iu", "real": "iuf", "real or nan": "f", "finite": "iuf", "byte": "u", "text": "O"}
-assert _TYPES.keys() == set(get_args(Kind))
+# The types of arrays (`dtype.kind`) that each kind of quantity may have.
+_TYPES: dict[Kind, str] = {"count": "iu", "integer": "iu", "real": "iuf", "real or nan": "f", "finite": "iuf",
+                           "byte": "u", "text": "O"}  # fmt: skip
 _LARGEST_COUNT = 1 << 53
 
 

@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -46,12 +47,15 @@ def _limit(size: int) -> None:
     with open("/proc/self/statm") as own:  # noqa: PTH123
         taken = int(own.read().split()[0]) * resource.getpagesize()
     memory = taken + _SPARE_BYTES + _LEAST_ROOM + _ROOM_A_BYTE * size
-    for kind, most in (
+    seconds = math.ceil(time.process_time()) + cpu_seconds(size)  # importing counts, and takes what it takes
+    for kind, wanted in (
         (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, cpu_seconds(size)),
+        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
+        _, allowed = resource.getrlimit(kind)
+        most = wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
         resource.setrlimit(kind, (most, most))
 
 

@@ -170,3 +170,16 @@ def test_the_outcome_of_a_point_comes_back_or_is_found_damaged(
     damaged = text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :]
     with pytest.raises(ValueError, match=r".+"):
         Outcome.from_json(damaged, bits.shape[1])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_a_configuration_comes_back_without_its_machine(data: st.DataObject) -> None:
+    keys = [f"{section}.{key}" for section, values in cosim.Config() for key in type(values).model_fields]
+    chosen = data.draw(st.lists(st.sampled_from(keys), unique=True, max_size=4))
+    value = st.booleans() | st.integers(0, 300) | st.floats(0, 10) | st.sampled_from(["ideal", "none", "all", "cells"])
+    with suppress(ConfigError):  # most values are of another key's kind, or contradict another's
+        config = cosim.Config().with_values({key: data.draw(value) for key in chosen})
+        again = cosim.Config.from_record(json.loads(json.dumps(config.to_record())))
+        assert again.on_machine(config) == config
+        assert again.machine == cosim.Config().machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,10 @@ def make_cycle(file: h5py.File) -> None:
     file["layers/0/again"] = file["layers"]
 
 
+def make_unprintable(file: h5py.File) -> None:
+    file["a\x1b[2J"] = h5py.SoftLink("/labels")
+
+
 def make_deep(file: h5py.File) -> None:
     file.create_group("/".join(["deep"] * 500))
 
@@ -225,6 +230,7 @@ def make_deep(file: h5py.File) -> None:
         (make_filtered, "labels is packed with an unknown filter"),
         (make_cycle, "is also in another place"),
         (make_deep, "is a link to elsewhere, or too deep"),
+        (make_unprintable, r"a\?\[2J is neither|a\?\[2J is a link"),
     ],
 )
 def test_what_no_file_of_ours_holds_is_refused_before_it_is_read(make: Any, message: str, path: Path) -> None:
@@ -361,3 +367,12 @@ def test_names_that_cannot_be_printed_come_back_with_marks(record: RunRecord) ->
 def test_parse_says_where_and_what() -> None:
     with pytest.raises(ValueError, match=r"a\.1: Input should be a valid integer, found 'b'"):
         parse(dict[str, list[int]], '{"a": [1, "b"]}')
+
+
+def test_a_reader_keeps_to_limits_that_are_lower_than_its_own(path: Path) -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (20, 20));"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30));"
+        f"from pathlib import Path; from cosim.hdf5 import read_file; read_file(Path({str(path)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
