@@ -26,7 +26,10 @@ from cosim.arithmetic.patterns import pattern_bits
 from cosim.cli.shared import use_threads
 from cosim.config import Config
 from cosim.currents import SolvedSource, SpiceSource
+from cosim.netlist.deck import Deck
+from cosim.netlist.drivers import swept_lines
 from cosim.solver.crossbar import crossbar_currents
+from cosim.spice import Simulator, Store
 
 ERRORS = [["array.bitline_res_ohm=0.4"], ["array.bitline_res_ohm=5"], ["array.bitline_res_ohm=20"],
           *([f"corner.temperature_c={c}", f"corner.supply={v}"] for c in (-40, 125) for v in (0.9, 1.1))]  # fmt: skip
@@ -93,25 +96,48 @@ def source_lines(store: Path) -> None:
     compare(["array.source_res_ohm=5", "array.source_strap_cells=16"], store, ("conv2",), None, 2)
 
 
+def crossbar_deck(siemens: np.ndarray, volts: np.ndarray, wire_ohm: float) -> Deck:
+    """A crossbar for ngspice, whose `dc` analysis has a point for each vector; arguments as of `crossbar_currents`."""
+    sensed, driven = siemens.shape
+    lines, sources = [swept_lines(volts, 1.0)], tuple(f"vs{i}" for i in range(sensed))
+    for j in range(driven):
+        nodes = [f"w{j}", *(f"d{i}_{j}" for i in range(sensed))]
+        lines += [f"rd{i}_{j} {nodes[i]} {nodes[i + 1]} {wire_ohm}" for i in range(sensed)]
+    for i in range(sensed):
+        nodes = [f"s{i}", *(f"s{i}_{j}" for j in range(driven))]
+        lines += [f"vs{i} 0 s{i} 0", *(f"rs{i}_{j} {nodes[j]} {nodes[j + 1]} {wire_ohm}" for j in range(driven))]
+        lines += [f"rc{i}_{j} d{i}_{j} s{i}_{j} {1 / siemens[i, j]:.17g}" for j in range(driven)]
+    # A sweep has two points at least.
+    return Deck(
+        "dc", f".dc vread 0 {max(len(volts) - 1, 1)} 1", "\n".join(lines), {}, {}, sources, np.arange(len(volts))
+    )
+
+
 def crossbar(store: Path) -> None:
-    """Random resistors of 1 to 100 uS, wires of 1 ohm a cell, 64 input vectors."""
+    """Random resistors of 1 to 100 uS, wires of 1 ohm a cell, 64 input vectors; ngspice has 2 of the larger."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it misses pycairo, which its plots need
         import badcrossbar
     logging.disable(logging.INFO)
-    print("resistive crossbars, 64 input vectors")
-    for size in (64, 128):
+    print("resistive crossbars, 64 input vectors; ratios are of times a vector")
+    simulator = Simulator(Config.load(None, ["run.timeout_s=7200"]).run, Store(store))
+    for size, simulated in ((64, 64), (128, 2)):
         rng = np.random.default_rng(0)
         siemens, volts = rng.uniform(1e-6, 1e-4, (size, size)), 0.1 * rng.uniform(0, 1, (64, size))
+        cells, inputs = torch.from_numpy(siemens), torch.from_numpy(volts)
+        ours = least(lambda cells=cells, inputs=inputs: crossbar_currents(cells, inputs, 1.0), 20) / len(volts)
+        currents = crossbar_currents(cells, inputs, 1.0).numpy()
+        print(f"  {size} x {size}: {1e3 * ours * len(volts):.1f} ms", flush=True)
         started = time.process_time()
         # It drives wordlines from one end and senses bitlines behind the last one.
-        expected = badcrossbar.compute(volts.T[::-1], 1 / siemens[::-1], r_i=1).currents.output
-        theirs = time.process_time() - started
-        cells, inputs = torch.from_numpy(siemens.T.copy()), torch.from_numpy(volts)
-        ours = least(lambda cells=cells, inputs=inputs: crossbar_currents(cells, inputs, 1.0))
-        error = np.abs(crossbar_currents(cells, inputs, 1.0).numpy() / expected - 1).max()
-        print(f"  {size} x {size}: {1e3 * ours:.1f} ms, badcrossbar {theirs:.2f} s, {theirs / ours:.0f} times, "
-              f"largest relative difference {error:.1e}", flush=True)  # fmt: skip
+        found = badcrossbar.compute(volts.T[::-1], 1 / siemens.T[::-1], r_i=1).currents.output
+        beside = {"badcrossbar": (found, time.process_time() - started)}
+        (reading,) = simulator.simulate([crossbar_deck(siemens, volts[:simulated], 1.0)])
+        beside["ngspice"] = reading.currents, reading.seconds
+        for name, (expected, seconds) in beside.items():
+            count, error = len(expected), np.abs(currents[: len(expected)] / expected - 1).max()
+            print(f"    {name}, {count} vectors: {seconds:.2f} s, {seconds / count / ours:,.0f} times, "
+                  f"largest relative difference {error:.1e}", flush=True)  # fmt: skip
 
 
 PARTS = {"errors": errors, "many": many, "source-lines": source_lines, "crossbar": crossbar}

@@ -2,14 +2,16 @@
 
 The nodes of driven lines are eliminated from their far ends, for all driven lines together. Seen from the drivers,
 everything that lies farther out is one matrix J of conductances between the driven lines. A sensed line is also such a
-matrix to the driven lines that it crosses: it holds the conductances of the cells, reduced by the resistance of the
-sensed line. This reduction is a tridiagonal system, which is solved for all sensed lines at once. In series with a wire
-of R ohm, a matrix F becomes
+matrix S to the driven lines that it crosses. In series with a wire of R ohm, F = S + J becomes
 
     J = F (1 + R F)^-1 = (1 - (1 + R F)^-1) / R
 
-so that each step inverts one symmetric positive definite matrix. All input vectors are solved at once, and a further
-vector costs only a product with each matrix. For cells that are not linear, see `cosim.solver.coupled`.
+so that each step inverts one symmetric positive definite matrix, 1 + R F. All input vectors are solved at once, and a
+further vector costs only a product with each inverse.
+
+A sensed line with the conductances g of its cells is a tridiagonal system, whose inverse needs no elimination. Its
+element i, j is the product of the voltage at the node nearer to the sense end if only that end is held, and of the
+voltage at the other node if only the far end is open. For cells that are not linear, see `cosim.solver.coupled`.
 """
 
 from __future__ import annotations
@@ -30,42 +32,45 @@ def crossbar_currents(siemens: Tensor, volts: Tensor, wire_ohm: float) -> Tensor
     Returns:
         (vectors, sensed lines) currents [A].
     """
-    sensed, driven = siemens.shape
-    at_sense, through = _sensed_lines(siemens, 1 / wire_ohm)
-    identity = torch.eye(driven, dtype=siemens.dtype, device=siemens.device)
-    beyond = torch.zeros_like(identity)
+    ratios = wire_ohm * siemens
+    near, far, whole = _sensed_lines(ratios)
+    by_near, by_far = ratios * near, ratios * far / whole[:, None]
+    own = ratios + 2
+    own[-1] -= 1  # no wire leads on from the last line
+    behind = torch.zeros(siemens.shape[1], siemens.shape[1], dtype=siemens.dtype, device=siemens.device)
     steps = []
-    for line in range(sensed - 1, -1, -1):
-        # This matrix turns the voltages before a stretch of wire into those behind it.
-        factor = torch.linalg.cholesky_ex(identity + wire_ohm * (through[line] + beyond)).L
-        left = torch.cholesky_inverse(factor)
-        steps.append(left)
-        beyond = (identity - left) / wire_ohm
+    for line in range(len(siemens) - 1, -1, -1):
+        # 1 + R F. Only the lower triangle is right, which is the one that is read.
+        matrix = torch.addr(behind, by_far[line], by_near[line], beta=-1, alpha=-1)
+        matrix.diagonal().add_(own[line])
+        # The inverse turns the voltages before a stretch of wire into those behind it.
+        behind = torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
+        steps.append(behind)
     nodes, found = volts.T, []
-    for line, left in enumerate(reversed(steps)):
-        nodes = left @ nodes
-        found.append(at_sense[line] @ nodes)
+    for line, behind in enumerate(reversed(steps)):
+        nodes = behind @ nodes
+        found.append(by_far[line] @ nodes / wire_ohm)
     return torch.stack(found, 1)
 
 
-def _sensed_lines(siemens: Tensor, wire_s: float) -> tuple[Tensor, Tensor]:
-    """The currents that a volt on each driven line causes in each sensed line.
+def _sensed_lines(ratios: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Voltages along sensed lines without drivers.
 
-    The voltages along a sensed line solve a tridiagonal system, by elimination from its far end.
+    Args:
+        ratios: (sensed, driven) conductances of the cells, in units of that of the wire.
 
     Returns:
-        (sensed, driven) currents at the sense end [S]; and (sensed, driven, driven) currents out of the driven lines
-        [S].
+        (sensed, driven) voltages if the sense end is at 0 V and the first node at 1 V; (sensed, driven) voltages if the
+        far end is open and at 1 V; and (sensed,) the voltage of the sense end in the second case.
     """
-    driven = siemens.shape[1]
-    shares = torch.diag_embed(siemens)  # currents into the line's nodes, one row for each node
-    pivots, sides = [siemens[:, -1] + wire_s], [shares[:, -1]]
-    for node in range(driven - 2, -1, -1):
-        ratio = wire_s / pivots[-1]
-        pivots.append(siemens[:, node] + 2 * wire_s - ratio * wire_s)
-        sides.append(shares[:, node] + ratio[:, None] * sides[-1])
-    volts = [sides[-1] / pivots[-1][:, None]]
-    for pivot, side in zip(pivots[-2::-1], sides[-2::-1], strict=True):
-        volts.append((side + wire_s * volts[-1]) / pivot[:, None])
-    lines = torch.stack(volts, 1)  # (sensed, nodes, driven)
-    return wire_s * lines[:, 0], shares - siemens[:, :, None] * lines
+    near, far = [torch.ones_like(ratios[:, 0])], [torch.ones_like(ratios[:, 0])]
+    drop = near[0]
+    for ratio in ratios.T[:-1]:
+        drop = torch.addcmul(drop, ratio, near[-1])
+        near.append(near[-1] + drop)
+    drop = torch.zeros_like(drop)
+    for ratio in ratios.T.flip(0):
+        drop = torch.addcmul(drop, ratio, far[-1])
+        far.append(far[-1] + drop)
+    whole = far.pop()
+    return torch.stack(near, 1), torch.stack(far[::-1], 1), whole
