@@ -1,9 +1,10 @@
 """Patterns: the states that activations give to groups of inputs.
 
 There is a pattern for every chunk of a kernel, in every plane, at every output pixel. A plane holds one bit of every
-activation or, if activations are pulse widths, one unit pulse. A pattern is an integer whose bit i is the state of
-input i of its chunk. With more than 62 inputs, no integer has enough bits. The pattern is then a hash of the states,
-and `states_at` gives the states themselves.
+activation or, if activations are pulse widths, one unit pulse; or a single plane holds the activations themselves. A
+pattern is an integer. It is made of the states of its chunk's inputs, which take a bit each, or several if they are
+activations, those of input 0 lowest. If they take more than 62, no integer has enough bits. The pattern is then a hash
+of the states, and `states_at` gives the states themselves.
 
 All planes are computed at once. Each activation becomes an integer with a lane for each plane, and each lane is wide
 enough for a pattern. The integers of a kernel's rows are shifted to their places and added. A pattern thus costs one
@@ -24,24 +25,31 @@ from torch import Tensor
 
 from cosim.arithmetic.placement import Chunks
 
-PlaneKind = Literal["bits", "pulses"]
+PlaneKind = Literal["bits", "pulses", "values"]
 
-# Up to this many inputs, a pattern is the number whose bits are the states.
-NUMBERED_INPUTS = 62
+# Up to this many bits of states, a pattern is the number that they make.
+NUMBERED_BITS = 62
 _LANE_TYPES = {16: torch.int16, 32: torch.int32, 64: torch.int64}
 
 
 def plane_count(kind: PlaneKind, bits: int) -> int:
-    """Number of planes of an activation: its bits, least significant first, or its 2^bits - 1 unit pulses."""
-    return bits if kind == "bits" else 2**bits - 1
+    """Number of planes of an activation: its bits, least significant first, its 2^bits - 1 unit pulses, or itself."""
+    return {"bits": bits, "pulses": 2**bits - 1, "values": 1}[kind]
+
+
+def state_bits(kind: PlaneKind, bits: int) -> int:
+    """Number of bits of an input's state in a plane."""
+    return bits if kind == "values" else 1
 
 
 def plane_states(kind: PlaneKind, bits: int) -> Tensor:
-    """State of an input in each plane, for each value of its activation: (2^bits, planes) of 0 and 1, int64.
+    """State of an input in each plane, for each value of its activation: (2^bits, planes) int64, most often 0 and 1.
 
     With pulses, an input is open in pulse t if its activation is above t.
     """
     values = torch.arange(2**bits)[:, None]
+    if kind == "values":
+        return values
     planes = torch.arange(plane_count(kind, bits))
     return (values >> planes) & 1 if kind == "bits" else (values > planes).to(torch.int64)
 
@@ -51,7 +59,7 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
 
     Args:
         activations: (n, inputs, height, width) unsigned integers of `bits` bits, padded, of any real dtype.
-        kind: whether planes are bits or pulses.
+        kind: whether planes are bits, pulses or the activations themselves.
         bits: number of bits of an activation.
         chunks: how kernels are cut.
         geometry: stride, dilation and groups of the convolution.
@@ -60,8 +68,8 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
         (n, out height, out width, streams, planes) integers, of 16 bits if these suffice.
     """
     inputs = min(chunks.open_inputs, chunks.depth)
-    planes = plane_count(kind, bits)
-    lane = _lane_bits(inputs, planes)
+    planes, per_state = plane_count(kind, bits), state_bits(kind, bits)
+    lane = _lane_bits(inputs * per_state, planes)
     spread = _spread(kind, bits, lane).to(activations.device)
     n, _, height, width = activations.shape
     # Channels last, so that the numbers to be added lie side by side.
@@ -70,7 +78,7 @@ def layer_patterns(activations: Tensor, kind: PlaneKind, bits: int, chunks: Chun
     summed = []
     for word in spread:
         lanes = torch.index_select(word, 0, values).view(n, height, width, chunks.groups, -1)
-        summed.append(_summed(lanes, chunks, geometry, size).flatten(3))
+        summed.append(_summed(lanes, chunks, geometry, size, per_state).flatten(3))
     found = torch.stack(summed, -1) if len(summed) > 1 else summed[0][..., None]
     patterns = found.view(_LANE_TYPES[lane]) if lane < 64 else found
     return patterns[..., :planes]
@@ -92,7 +100,7 @@ def states_at(
     stream: int,
     places: Tensor,
 ) -> Tensor:
-    """States of a stream's inputs in some reads: (reads, inputs) of 0 and 1, uint8.
+    """States of a stream's inputs in some reads: (reads, inputs) uint8, 0 and 1 unless they are activations.
 
     Args:
         activations: as in `layer_patterns`, like the next four.
@@ -152,12 +160,12 @@ class _Term:
     channels: slice
 
 
-def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """Add lanes (n, height, width, groups, channels) up to patterns (n, *size, groups, chunks)."""
+def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int], per_state: int) -> Tensor:
+    """Add lanes (n, height, width, groups, channels), whose states have `per_state` bits, up to patterns."""
     (stride_y, stride_x), (dilation_y, dilation_x) = geometry["stride"], geometry["dilation"]
-    counts = _place_counts(min(chunks.open_inputs, chunks.depth))
-    if chunks.open_inputs == math.prod(chunks.kernel[1:]) and chunks.open_inputs <= NUMBERED_INPUTS:
-        return _summed_windows(lanes, chunks, geometry, size)
+    counts = _place_counts(min(chunks.open_inputs, chunks.depth), per_state)
+    if chunks.open_inputs == math.prod(chunks.kernel[1:]) and chunks.open_inputs * per_state <= NUMBERED_BITS:
+        return _summed_windows(lanes, chunks, geometry, size, per_state)
     summed: Tensor | None = None
     for term in _terms(chunks.kernel, chunks.open_inputs):
         top, left = term.down * dilation_y, term.across * dilation_x
@@ -179,7 +187,9 @@ def _summed(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple
     return summed
 
 
-def _summed_windows(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int]) -> Tensor:
+def _summed_windows(
+    lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], size: tuple[int, int], per_state: int
+) -> Tensor:
     """Do what `_summed` does if a chunk is the window of one channel.
 
     Adding along rows first, and then along columns, takes fewer additions.
@@ -190,12 +200,12 @@ def _summed_windows(lanes: Tensor, chunks: Chunks, geometry: dict[str, Any], siz
         lanes[:, :, place * dilation_x : place * dilation_x + (size[1] - 1) * stride_x + 1 : stride_x]
         for place in range(wide)
     ]
-    rows = _shifted_sum(across, 1)
+    rows = _shifted_sum(across, per_state)
     down = [
         rows[:, place * dilation_y : place * dilation_y + (size[0] - 1) * stride_y + 1 : stride_y]
         for place in range(high)
     ]
-    return _shifted_sum(down, wide).contiguous()
+    return _shifted_sum(down, wide * per_state).contiguous()
 
 
 def _shifted_sum(parts: Sequence[Tensor], bits: int) -> Tensor:
@@ -234,17 +244,17 @@ def _even(values: tuple[int, ...]) -> slice:
 
 
 @functools.lru_cache(maxsize=64)
-def _place_counts(inputs: int) -> list[int]:
+def _place_counts(inputs: int, per_state: int) -> list[int]:
     """What the state of each input counts in a pattern: powers of two, or odd numbers drawn once for a hash."""
-    if inputs <= NUMBERED_INPUTS:
-        return [1 << place for place in range(inputs)]
+    if inputs * per_state <= NUMBERED_BITS:
+        return [1 << (per_state * place) for place in range(inputs)]
     drawn = np.random.default_rng(0x70617474).integers(-(2**62), 2**62, inputs) | 1
     return [int(count) for count in drawn]
 
 
-def _lane_bits(inputs: int, planes: int) -> int:
+def _lane_bits(pattern_bits: int, planes: int) -> int:
     """Bits of a lane: enough for a pattern and its sign, and no more lanes than there are planes."""
-    needed = next((bits for bits in (16, 32) if inputs < bits), 64)
+    needed = next((bits for bits in (16, 32) if pattern_bits < bits), 64)
     fitting = next((bits for bits in (16, 32) if planes > 32 // bits), 64)
     return max(needed, fitting)
 

@@ -107,6 +107,9 @@ class Read(Section):
     """bit-serial: a bit plane a read, each converted; pulse-width: an activation a opens its wordline for a pulses, and
     the charge of 2^bits - 1 pulses is converted once; amplitude: an activation a puts a / (2^bits - 1) of `bitline_v`
     on a bitline, and the current of each wordline's source line, held at 0 V, is converted once."""
+    mixed: Literal["nested", "direct"] = "nested"
+    """Reads of several amplitudes: nested, put together of listed reads of one amplitude each, which is exact where
+    cells share no line with resistance; direct, each as it occurs, so that time and tables grow with the images."""
     wordline_v: float = Field(4.0, ge=1e-3, le=20)
     """Control-gate voltage of an open wordline whose input bit is 1, or of all with amplitude reads [V]."""
     bitline_v: float = Field(0.1, ge=1e-4, le=5)

@@ -67,9 +67,9 @@ class ArrayLayer:
         self.layer = layer
         self.number = number
         self.chip = chip
-        mode = chip.config.read.mode
-        self.plan = plan_tiles(layer, chip.config.array, chip.config.cell, transposed=mode == "amplitude")
-        self.scheme = ReadScheme(mode, layer.activation_bits, max(self.plan.stream_inputs()))
+        read = chip.config.read
+        self.plan = plan_tiles(layer, chip.config.array, chip.config.cell, transposed=read.mode == "amplitude")
+        self.scheme = ReadScheme.of(read, self.plan)
         self.reads = 0
         self.largest_unsettled_lsb = 0.0
         self.reader = LayerReader(
@@ -123,7 +123,7 @@ class ArrayLayer:
         return found
 
     def _sampled(self, activations: Tensor, stream: int) -> np.ndarray:
-        """States (reads, inputs) of reads that the activations cause, drawn by how often they do; and one of none."""
+        """Shares (reads, inputs) of reads that the activations cause, drawn by how often they do; and one of none."""
         config, (n, _, *size) = self.chip.config, activations.shape
         bits, kernel = self.plan.layer.activation_bits, self.plan.chunks.kernel
         height, width = out_size(kernel, (size[0], size[1]), self.plan.layer.geometry())
@@ -133,7 +133,7 @@ class ArrayLayer:
         states = self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(places)).numpy()
         states = np.vstack([np.zeros_like(states[:1]), states])
         _, first = np.unique(states, axis=0, return_index=True)
-        return states[np.sort(first)[: config.trim.reads]].astype(np.int64)
+        return self.scheme.shares(states[np.sort(first)[: config.trim.reads]].astype(np.int64))
 
     def __call__(self, activations: Tensor) -> Tensor:
         """Layer sums (n, outputs, height, width) of integer activations (n, inputs, height, width)."""
@@ -183,7 +183,7 @@ class ArrayLayer:
             return
         groups, slots_of = self.plan.groups, self.table.slots
         needed = [missing[group.stream] for group in groups]
-        if self.plan.enumerated:
+        if self.scheme.listed:
             answers = self.reader.listed(needed, self.layer.name)
         else:
             wanted = [(index, slots) for index, slots in enumerate(needed) if len(slots)]

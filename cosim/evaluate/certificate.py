@@ -183,10 +183,12 @@ def _worst(distances: Sequence[Distance]) -> tuple[Distance, int]:
 
 
 def _read_text(drive: np.ndarray) -> str:
-    """The states of the inputs as text, the last input first, and the share of their voltage if it is not 1."""
+    """The states of the inputs as text, the last input first, and the shares of their voltage if these are not 1."""
+    shares = np.unique(drive[drive > 0])
+    if len(shares) > 1:
+        return " ".join(f"{share:.4g}" for share in drive[::-1]) + " of the voltage"
     states = "".join("1" if share > 0 else "0" for share in drive[::-1])
-    highest = float(drive.max())
-    return states if highest in (0.0, 1.0) else f"{states} at {highest:.4g} of the voltage"
+    return states if (shares == 1).all() else f"{states} at {shares[0]:.4g} of the voltage"
 
 
 def _refuse(certificate: Certificate, worst: tuple[Distance, int], allowed_lsb: float, source: SpiceSource) -> None:

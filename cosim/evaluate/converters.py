@@ -100,7 +100,7 @@ def _known_reads(reader: LayerReader, states: Sequence[np.ndarray]) -> tuple[lis
     """The known reads and, if patterns are listed, every answer that the source gave for them."""
     groups, scheme = reader.plan.groups, reader.scheme
     of_group = [states[group.stream] for group in groups]
-    if not reader.plan.enumerated:
+    if not scheme.listed:
         wanted = [(index, opened) for index, opened in enumerate(of_group)]
         found = reader.driven(wanted, [opened.astype(float) for opened in of_group], "trimming reads")
         return [KnownReads(index, opened, answer.currents) for index, opened, answer in found], []

@@ -38,10 +38,10 @@ def write_netlists(arrays: Sequence[ArrayLayer], source: SpiceSource, network: s
         OutputError: the folder is not empty and `force` is not given, or it holds what cosim did not write.
     """
     for array in arrays:
-        if not array.plan.enumerated:
+        if not array.scheme.listed:
             raise ConfigError(
-                f"layer {array.layer.name!r} has groups of {max(array.plan.stream_inputs())} wordlines, too many "
-                "patterns to write a deck for each: set array.open_wordlines=9"
+                f"layer {array.layer.name!r} has groups of {array.scheme.inputs} inputs, too many patterns to "
+                'write a deck for each: set array.open_wordlines=9 and, with amplitude reads, read.mixed="nested"'
             )
     with whole_folder(folder, force=force) as new:
         entries = _write_decks(arrays, source, new)

@@ -301,17 +301,17 @@ def _shapes(network: Network) -> dict[str, tuple[tuple[int, ...], tuple[int, ...
 
 
 def _plan_layer(layer: LayerSpec, sums: tuple[int, ...], config: Config, images: int) -> tuple[LayerPlan, TilePlan]:
-    array, mode = config.array, config.read.mode
-    plan = plan_tiles(layer, array, config.cell, transposed=mode == "amplitude")
-    scheme = ReadScheme(mode, layer.activation_bits, max(plan.stream_inputs()))
+    array = config.array
+    plan = plan_tiles(layer, array, config.cell, transposed=config.read.mode == "amplitude")
+    scheme = ReadScheme.of(config.read, plan)
     pixels = math.prod(sums[2:])
     blocks = len(plan.groups) // plan.streams
     occurring = scheme.planes * images * pixels
     patterns = decks = cell_reads = stored_bytes = 0
     table_bytes = 0.0
     for group in plan.groups:
-        reads = scheme.amplitudes << group.inputs
-        if group.inputs > ENUMERATED_INPUTS:
+        reads = scheme.possible(group.inputs)
+        if not scheme.listed:
             reads = min(reads, occurring + (0 if config.trim.method == "none" else config.trim.reads))
         lines, outputs = group.units.shape[1], group.outputs[1] - group.outputs[0]
         in_decks = math.ceil(reads / config.run.patterns_per_deck)
@@ -319,7 +319,7 @@ def _plan_layer(layer: LayerSpec, sums: tuple[int, ...], config: Config, images:
         decks += in_decks
         cell_reads += group.units.size * reads
         stored_bytes += CURRENT_BYTES * (lines + 1) * reads + DECK_BYTES * in_decks
-        entries = reads if plan.enumerated else 2 * reads  # a growing table makes twice the room it needs
+        entries = reads if scheme.listed else 2 * reads  # a growing table makes twice the room it needs
         table_bytes += entries * (LINE_BYTES * lines + PARTIAL_SUM_BYTES * outputs + PATTERN_BYTES / blocks)
     lookups = images * scheme.planes * pixels * plan.streams
     planned = LayerPlan(
@@ -335,7 +335,7 @@ def _plan_layer(layer: LayerSpec, sums: tuple[int, ...], config: Config, images:
         reads_an_image=scheme.real_planes * pixels * len(plan.groups),
         patterns=patterns,
         decks=decks,
-        grows=not plan.enumerated,
+        grows=not scheme.listed,
         table_bytes=int(table_bytes),
         cell_reads=cell_reads,
         stored_bytes=stored_bytes,
@@ -357,7 +357,7 @@ def _tile_hints(config: Config, layers: Iterable[tuple[LayerPlan, TilePlan]]) ->
             lines = math.ceil(columns / (planned.blocks - 1)) * len(plan.places) + reference
             if lines - there <= _FEW_LINES * there:
                 widened.setdefault(lines, []).append(planned.name)
-        if not plan.enumerated:
+        if planned.grows:
             growing.append(planned.name)
     for lines, names in sorted(widened.items()):
         why = f"of {there} {kind} one is the reference column" if reference else f"there are {there} {kind}"
@@ -366,10 +366,11 @@ def _tile_hints(config: Config, layers: Iterable[tuple[LayerPlan, TilePlan]]) ->
             f"({why}): set it, or leave it where the tile is given."
         )
     if growing:
-        yield (
-            f"Groups of {_listed(growing)} have more than {ENUMERATED_INPUTS} inputs: their patterns are those that "
-            f"images cause, and tables and time grow with images; open at most {ENUMERATED_INPUTS}."
-        )
+        those, most = _listed(growing), ENUMERATED_INPUTS
+        reason, remedy = f"Groups of {those} have more than {most} inputs", f"open at most {most}"
+        if config.read.mode == "amplitude" and config.read.mixed == "direct":
+            reason, remedy = f"Amplitudes of {those} are read as they occur", 'set read.mixed = "nested"'
+        yield f"{reason}: their patterns are those that images cause, and tables and time grow with images; {remedy}."
 
 
 def _listed(names: list[str], shown: int = 4) -> str:

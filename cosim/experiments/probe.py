@@ -338,7 +338,7 @@ def _reads(
 
 def _deck_of(array: ArrayLayer, decks: SpiceSource, index: int, pattern: int) -> tuple[str | None, str | None]:
     """Name and identity of the deck that answers a pattern, or None unless decks hold whole blocks of patterns."""
-    if not array.plan.enumerated:
+    if not array.scheme.listed:
         return None, None
     inputs = array.plan.groups[index].inputs
     (patterns,) = decks.batches(np.array([pattern]), inputs)

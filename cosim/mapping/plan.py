@@ -102,11 +102,6 @@ class TilePlan:
     def streams(self) -> int:
         return self.chunks.streams
 
-    @property
-    def enumerated(self) -> bool:
-        """Whether groups are small enough to list all their patterns."""
-        return max(self.stream_inputs()) <= ENUMERATED_INPUTS
-
     def stream_inputs(self) -> list[int]:
         """For each stream, the number of inputs of its groups."""
         inputs = [0] * self.streams

@@ -13,7 +13,8 @@ the pattern P at amplitude k. Then
 
 where each difference is what the inputs of amplitude k add to those of higher amplitudes. This is exact if inputs do
 not influence each other, if all amplitudes that are not 0 are equal, and, by superposition, if cells are linear. For
-real cells that share a line with resistance, it misses the curvature of the cells.
+real cells that share a line with resistance, it misses the curvature of the cells. With read.mixed = "direct", a read
+is not put together, but asked for as it occurs. Its number is the pattern of its amplitudes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.arithmetic.patterns import PlaneKind, layer_patterns, pattern_bits, states_at
-from cosim.mapping.plan import TilePlan
+from cosim.arithmetic.patterns import PlaneKind, layer_patterns, pattern_bits, plane_count, states_at
+from cosim.config import Read
+from cosim.mapping.plan import ENUMERATED_INPUTS, TilePlan
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,29 @@ class ReadScheme:
         mode: the configuration's read.mode.
         bits: number of bits of an activation.
         inputs: number of inputs of the largest group.
+        direct: whether reads of several amplitudes are asked for as they occur.
     """
 
     mode: Literal["bit-serial", "pulse-width", "amplitude"]
     bits: int
     inputs: int
+    direct: bool = False
+
+    @classmethod
+    def of(cls, read: Read, plan: TilePlan) -> ReadScheme:
+        """The configured scheme of a layer."""
+        direct = read.mode == "amplitude" and read.mixed == "direct"
+        return cls(read.mode, plan.layer.activation_bits, max(plan.stream_inputs()), direct)
+
+    @property
+    def nested(self) -> bool:
+        """Whether reads of several amplitudes are put together of listed ones."""
+        return self.mode == "amplitude" and not self.direct
+
+    @property
+    def listed(self) -> bool:
+        """Whether groups are small enough to list all their reads."""
+        return self.inputs <= ENUMERATED_INPUTS and not self.direct
 
     @property
     def pulses(self) -> int:
@@ -54,10 +74,14 @@ class ReadScheme:
         """Number of amplitudes other than 0 that an input can have."""
         return self.pulses if self.mode == "amplitude" else 1
 
+    def possible(self, inputs: int) -> int:
+        """How many different reads a group has."""
+        return (self.amplitudes + 1) ** inputs if self.direct else self.amplitudes << inputs
+
     @property
     def weights(self) -> np.ndarray | None:
         """(planes,) what each plane of `reads` counts in a conversion; None if every plane is converted by itself."""
-        if self.mode == "bit-serial":
+        if self.mode == "bit-serial" or self.direct:
             return None
         if self.mode == "pulse-width":
             return np.full(self.pulses, 1 / self.pulses)
@@ -66,7 +90,7 @@ class ReadScheme:
     @property
     def planes(self) -> int:
         """Number of planes of `reads`."""
-        return self.bits if self.weights is None else len(self.weights)
+        return plane_count(self.kind, self.bits) if self.weights is None else len(self.weights)
 
     @property
     def real_planes(self) -> int:
@@ -84,7 +108,7 @@ class ReadScheme:
         Args:
             drives: (..., planes, places, inputs) share of its full voltage that each input has in each plane.
         """
-        if self.mode != "amplitude":
+        if not self.nested:
             return drives
         assert self.weights is not None
         found: np.ndarray = np.einsum("p,...pri->...ri", self.weights.astype(drives.dtype), drives)[..., None, :, :]
@@ -98,7 +122,7 @@ class ReadScheme:
             activations: (n, inputs, height, width) unsigned integers, padded.
         """
         patterns = self.patterns(plan, activations)
-        if self.mode != "amplitude":
+        if not self.nested:
             return patterns
         nested = patterns.to(torch.int32 if self.inputs + self.bits < 31 else torch.int64)
         above = torch.cat([nested[..., 1:], torch.zeros_like(nested[..., :1])], -1)
@@ -108,7 +132,7 @@ class ReadScheme:
         return torch.cat([torch.zeros_like(nested[..., :1]), upper, lower], -1)
 
     def patterns(self, plan: TilePlan, activations: Tensor) -> Tensor:
-        """Patterns of the activations' bit planes or, in other modes, of their unit pulses.
+        """Patterns of the activations' bit planes, of their unit pulses or of the activations themselves.
 
         Returns:
             (n, out height, out width, streams, planes), as `layer_patterns` returns them.
@@ -123,13 +147,22 @@ class ReadScheme:
     @property
     def kind(self) -> PlaneKind:
         """What a plane of `patterns` is."""
+        if self.direct:
+            return "values"
         return "bits" if self.mode == "bit-serial" else "pulses"
 
     def drive(self, reads: np.ndarray, inputs: int) -> np.ndarray:
-        """(reads, inputs) share of its full voltage, 0..1, that each input of a group has."""
+        """(reads, inputs) share of its full voltage, 0..1, that each input of a group has.
+
+        Numbers of direct reads may be hashes; their states, as `states_at` gives them, have to be kept.
+        """
         states = pattern_bits(reads, inputs)
         amplitude = (reads >> self.inputs) + 1
         return states if self.amplitudes == 1 else states * amplitude[:, None] / self.amplitudes
+
+    def shares(self, states: np.ndarray) -> np.ndarray:
+        """Share of its full voltage, 0..1, that each input has, given its states as `states_at` gives them."""
+        return states / self.amplitudes if self.direct else states
 
     def full(self, patterns: np.ndarray) -> np.ndarray:
         """The reads of patterns at the highest amplitude."""
@@ -151,7 +184,7 @@ class ReadScheme:
         Returns:
             (n, inputs) shares as `drive` gives them; (n, terms) reads of the tables; and (terms,) what each counts.
         """
-        if self.mode == "amplitude":
+        if self.nested:
             assert self.weights is not None
             shares = np.tensordot(self.weights, np.stack([drive(plane) for plane in reads]), 1)
             return np.rint(self.amplitudes * shares) / self.amplitudes, reads.T, self.weights

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosim.arithmetic.patterns import NUMBERED_INPUTS
+from cosim.arithmetic.patterns import NUMBERED_BITS
 from cosim.errors import ConfigError, NetworkError
 from cosim.mapping import ReadScheme, TilePlan
 
@@ -53,12 +53,13 @@ class Slots:
 
     def __init__(self, plan: TilePlan, scheme: ReadScheme) -> None:
         self.plan, self.scheme = plan, scheme
-        self.listed = plan.enumerated
-        if scheme.mode == "amplitude" and scheme.inputs + scheme.bits > NUMBERED_INPUTS:
-            most = NUMBERED_INPUTS - scheme.bits
+        self.listed = scheme.listed
+        if scheme.nested and scheme.inputs + scheme.bits > NUMBERED_BITS:
+            most = NUMBERED_BITS - scheme.bits
             raise ConfigError(
                 f'read.mode = "amplitude" numbers its reads, expected at most {most} inputs of {scheme.bits} bits in '
-                f"one, found array.open_wordlines = {scheme.inputs}: open at most {most}"
+                f"one, found array.open_wordlines = {scheme.inputs}: open at most {most}, "
+                'or set read.mixed = "direct"'
             )
         self.room = scheme.amplitudes << scheme.inputs if self.listed else 0
         self.uses = np.zeros((plan.streams, self.room), np.int64)
@@ -81,7 +82,7 @@ class Slots:
         rows = self.rows(reads)
         size = self.plan.streams * self.room
         counts = torch.bincount(rows.flatten(), minlength=size).numpy().reshape(-1, self.room)
-        if self.scheme.mode == "amplitude":  # each conversion reads without any input once; other uses cancel
+        if self.scheme.nested:  # each conversion reads without any input once; other uses cancel
             for stream, row in enumerate(counts):
                 row[self.slot(stream, np.zeros(1, np.int64))] = reads[..., 0, 0].numel()
         return Met(rows, counts)
@@ -123,9 +124,9 @@ class Slots:
 
     def drive(self, stream: int, slots: np.ndarray) -> np.ndarray:
         """Share of its full voltage, 0..1, that each input has in the reads of the given slots: (slots, inputs)."""
-        if self.listed or self.scheme.mode == "amplitude":
+        if self.listed or self.scheme.nested:
             return self.scheme.drive(self.numbers(stream, slots), self._inputs[stream])
-        return self._states[stream][slots].astype(np.int64)
+        return self.scheme.shares(self._states[stream][slots].astype(np.int64))
 
     def drives(self, stream: int) -> np.ndarray:
         """Shares as `drive` gives them, of every slot of a stream: (slots, inputs) float32."""
@@ -140,7 +141,7 @@ class Slots:
             numbers, first = np.unique(mine, return_index=True)
             new = ~np.isin(numbers, self._sorted[stream][0])
             numbers, first = numbers[new], first[new]
-            if self.scheme.inputs > NUMBERED_INPUTS:
+            if self.scheme.direct or self.scheme.inputs > NUMBERED_BITS:
                 places = np.stack(np.unravel_index(first, (n, height, width, planes)), axis=1)
                 states = self.scheme.states_at(self.plan, activations, stream, torch.from_numpy(places)).numpy()
             else:

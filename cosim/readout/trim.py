@@ -29,7 +29,7 @@ class KnownReads:
 
     Attributes:
         index: number of the group in its plan.
-        states: (n, inputs) of 0 and 1; each open input is at its full voltage.
+        states: (n, inputs) share of its full voltage, 0..1, that each input has.
         currents: (n, lines) measured currents [A].
     """
 

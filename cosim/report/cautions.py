@@ -17,7 +17,7 @@ def find_cautions(comparison: Comparison) -> list[str]:
     found, config = [], comparison.provenance.config
     distance = comparison.audit_max_error_lsb
     if distance is not None and distance > _SAME_LSB:
-        mixed = config.read.mode == "amplitude"
+        mixed = config.read.mode == "amplitude" and config.read.mixed == "nested"
         reason = "reads of several amplitudes are not the sum of reads of one" if mixed else "reads are not memoryless"
         found.append(
             f"The audit found reads that are off by up to {distance:.2g} LSB against the pattern tables: {reason} "

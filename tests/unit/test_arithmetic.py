@@ -16,6 +16,7 @@ from cosim.arithmetic.patterns import (
     out_size,
     pattern_bits,
     plane_states,
+    state_bits,
     states_at,
 )
 from cosim.arithmetic.placement import Chunks, Placement
@@ -63,7 +64,9 @@ def test_chunks_cut_a_kernel_into_rows() -> None:
 
 
 @pytest.mark.parametrize("open_inputs", [4, 9, 64, 100])
-@pytest.mark.parametrize(("bits", "kind"), [(1, "bits"), (2, "bits"), (4, "bits"), (8, "bits"), (3, "pulses")])
+@pytest.mark.parametrize(
+    ("bits", "kind"), [(1, "bits"), (2, "bits"), (4, "bits"), (8, "bits"), (3, "pulses"), (4, "values")]
+)
 @pytest.mark.parametrize(
     ("kernel", "groups", "stride", "dilation"),
     [((2, 3, 3), 1, (1, 1), (1, 1)), ((20, 1, 1), 2, (2, 1), (1, 1)), ((4, 5, 5), 1, (1, 2), (1, 1)),
@@ -95,8 +98,9 @@ def test_patterns_are_what_unfolding_shows(
         found = states_at(activations, kind, bits, chunks, geometry, stream, places)
         expected = torch.stack([states[i, :, y, x, plane] for i, y, x, plane in places.tolist()])
         assert torch.equal(found.to(torch.int64), expected)
-        if open_inputs <= 62:
-            numbers = (states << torch.arange(last - first)[:, None, None, None]).sum(1)
+        per_state = state_bits(kind, bits)
+        if open_inputs * per_state <= 62:
+            numbers = (states << per_state * torch.arange(last - first)[:, None, None, None]).sum(1)
             assert torch.equal(patterns[..., stream, :].to(torch.int64), numbers)
         else:  # hashes: as many as there are different states
             different = states.movedim(1, -1).flatten(0, -2).unique(dim=0)
