@@ -25,7 +25,18 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize(("kind", "inputs"), [("answers", 40), ("records", 80), ("stores", 100)])
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("answers", 40),
+        ("cards", 100),
+        ("configurations", 50),
+        ("networks", 50),
+        ("onnx_files", 50),
+        ("records", 80),
+        ("stores", 100),
+    ],
+)
 def test_mutated_inputs_end_in_a_result_or_a_message(kind: str, inputs: int, tmp_path: Path) -> None:
     done = run("-m", "tests.fuzz", kind, "--inputs", inputs, "--scratch", tmp_path, "--limit", 60)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,11 +12,11 @@ from typing import Any, get_args
 import numpy as np
 
 from cosim.config import Config
-from cosim.config.configuration import MACHINE_KEYS
 from cosim.device import load_card
 from cosim.files import shipped
 from cosim.mapping import plan_tiles
 from cosim.netlist import ArrayDecks, ClosedCells, curve_deck
+from tests.config_ways import config_ways, toml_of
 from tests.conftest import make_layer
 from tests.deck_grammar import smuggled
 from tests.fuzz.kind import Finding, Kind, Place, command
@@ -43,7 +43,7 @@ class Configurations(Kind):
     def prepare(self, originals: Path) -> None:
         for path in shipped("profiles").glob("*.toml"):
             (originals / path.name).write_bytes(path.read_bytes())
-        (originals / "every.toml").write_text(_toml(_without_none(Config().model_dump())))
+        (originals / "every.toml").write_text(toml_of(Config().model_dump()))
         (originals / "few.toml").write_text("[array]\nopen_wordlines = 5\n[cell]\nbits = 3\n[run]\nfidelity = 'dc'\n")
         (originals / "amplitude.toml").write_text(
             '[read]\nmode = "amplitude"\n[array]\nsource_line_wordlines = 1\nsource_res_ohm = 5.0\n'
@@ -71,7 +71,7 @@ class Configurations(Kind):
                 else:
                     overrides.append(f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}")
                 done.append(f"{section[:20]}.{key[:20]} = {value!r:.60}")
-            content = _toml(data).encode("utf-8", "surrogatepass")
+            content = toml_of(data).encode("utf-8", "surrogatepass")
         if rng.random() < 0.1:
             overrides.append(_pick(rng, _OVERRIDES))
             done.append(f"--set {overrides[-1]!r:.60}")
@@ -89,26 +89,18 @@ class Configurations(Kind):
             command("info", "digits-w4a4", "--images", 1, "--config", path, *profile, *given)
             return
         config = Config.load(path, asked["overrides"], asked["profile"])
-        _check_round_trips(config)
+        _check_round_trips(config, place.outputs)
         _check_decks(config)
 
 
-def _check_round_trips(config: Config) -> None:
+def _check_round_trips(config: Config, folder: Path) -> None:
     """Check that a configuration comes back as it went, whichever way it goes."""
-    kept = config.to_record()
-    ways = {
-        "dictionary": Config.from_dict(config.model_dump()),
-        "record": Config.from_record(json.loads(json.dumps(kept, allow_nan=False))).on_machine(config),
-        "TOML": Config.from_dict(tomllib.loads(_toml(_without_none(config.model_dump())))),
-        "overrides": Config.load(None, _overrides(config)),
-        "copy": config.model_copy(update=dict(config)),
-    }
-    for way, found in ways.items():
-        if found != config:
-            raise Finding(f"the configuration is another after its way through a {way}")
-    for key in MACHINE_KEYS:
-        if json.dumps(kept).find(f'"{key.partition(".")[2]}"') >= 0:
-            raise Finding(f"a record has the machine's key {key}")
+    for way, make in config_ways(config.model_dump(), folder).items():
+        if make() != config:
+            raise Finding(f"the configuration is another after it was made from {way}")
+    kept = json.loads(json.dumps(config.to_record(), allow_nan=False))
+    if Config.from_record(kept).on_machine(config) != config:
+        raise Finding("the configuration is another after it was made from a record")
 
 
 def _check_decks(config: Config) -> None:
@@ -184,43 +176,6 @@ def _letters(text: str, rng: np.random.Generator) -> tuple[str, str]:
 _STRUCTURES: tuple[Callable[[str, np.random.Generator], tuple[str, str]], ...] = (
     _doubled, _deep, _dotted, _many, _letters, _letters,
 )  # fmt: skip
-
-
-def _without_none(data: dict[str, Any]) -> dict[str, Any]:
-    return {section: {key: value for key, value in keys.items() if value is not None} for section, keys in data.items()}
-
-
-def _overrides(config: Config) -> list[str]:
-    return [
-        f"{section}.{key}={'none' if value is None else _toml_value(value)}"
-        for section, keys in config.model_dump().items()
-        for key, value in keys.items()
-    ]
-
-
-def _toml(data: Any) -> str:
-    """TOML of sections with keys."""
-    lines = []
-    for section, keys in data.items():
-        if isinstance(keys, dict):
-            lines += [f"[{_toml_value(str(section))}]", *(f"{_toml_value(str(key))} = {_toml_value(value)}"
-                                                          for key, value in keys.items())]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case None:
-            return '"none"'
-        case float():
-            return repr(value)
-        case list() | tuple():
-            return f"[{', '.join(map(_toml_value, value))}]"
-        case dict():
-            return f"{{{', '.join(f'{_toml_value(str(key))} = {_toml_value(entry)}' for key, entry in value.items())}}}"
-    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 KIND = Configurations()
