@@ -156,7 +156,7 @@ def coupled_currents(
     w = end_w.expand(len(opened), *total.shape)
     s = opened.new_zeros(len(lines.held_s), *total.shape)
     for _ in range(_ROUNDS):
-        drawn, by_w, by_s = bitlines.tangents(w, [s[line] for line in lines.line_of.tolist()], opened)
+        drawn, by_w, by_s = bitlines.tangents(w, [s[line] for line in lines.line_of], opened)
         if driven is None:
             end_ohm = stage.slope_ohm(total)
             end_w = volts - stage.held_v(total) - end_ohm * total

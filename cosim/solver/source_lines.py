@@ -36,7 +36,7 @@ class SourceLines:
         sense_ohm: resistance between the straps and 0 V [ohm].
     """
 
-    line_of: Tensor
+    line_of: tuple[int, ...]
     columns: slice
     held_s: Tensor
     wire_ohm: float
@@ -51,11 +51,11 @@ class SourceLines:
         inputs, outputs = group.units.shape
         if config.read.mode != "amplitude":
             every = array.source_line_wordlines
-            line_of = (torch.arange(inputs) + group.first_input % every) // every
+            line_of = tuple((cell + group.first_input % every) // every for cell in range(inputs))
             columns = slice(0, outputs)
-            held_s = torch.zeros(int(line_of[-1]) + 1, outputs, dtype=torch.float64)
+            held_s = torch.zeros(line_of[-1] + 1, outputs, dtype=torch.float64)
         else:
-            line_of = torch.arange(outputs)
+            line_of = tuple(range(outputs))
             columns = slice(group.first_input, group.first_input + inputs)
             held_s = torch.zeros(outputs, array.bitlines, dtype=torch.float64)
             if closed is not None:
@@ -79,9 +79,11 @@ class SourceLines:
         Returns:
             (lines, columns, reads) voltages [V] and (lines, reads) currents [A].
         """
-        rows = self.line_of.to(drawn.device)
-        cells_s = torch.zeros_like(before).index_add_(0, rows, siemens)
-        known = (cells_s * before).index_add_(0, rows, drawn)
+        cells_s, known = torch.zeros_like(before), torch.zeros_like(before)
+        for cell, line in enumerate(self.line_of):
+            cells_s[line] += siemens[cell]
+            known[line] += drawn[cell]
+        known.addcmul_(cells_s, before)
         held = self.held_s.to(drawn)[:, :, None]
         if self.wire_ohm == 0:
             total_s, total = cells_s.sum(1) + held.sum(1), known.sum(1)
