@@ -325,14 +325,19 @@ class Programming(Section):
 
 
 class Run(Section):
-    """How a run is carried out. `fidelity` decides what is simulated; the rest moves currents by less than the
-    simulator's tolerances, if at all."""
+    """How a run is carried out. `fidelity` decides what is simulated, and `rescale` how numbers go from layer to layer;
+    the rest moves currents by less than the simulator's tolerances, if at all."""
 
     fidelity: Fidelity = "tran"
     """ideal integers; solved, settled currents by the array solver, certified by transients; ngspice .dc (settled); or
     ngspice .tran (the reference)."""
     layers: Text = "conv"
     """Layers on arrays: "conv", "all", or names separated by commas."""
+    rescale: Literal["fixed", "float"] = "fixed"
+    """How layers on arrays quantize their inputs and scale their sums: fixed, by integer multipliers and shifts as a
+    chip does it (docs/architecture.md); float, as software does."""
+    rescale_bits: int = Field(16, ge=4, le=24)
+    """Bits of these multipliers, sign apart."""
     workers: Annotated[int | None, OF_MACHINE] = Field(None, ge=1, le=256)
     """ngspice processes at a time; left out, one a core."""
     tensor_threads: Annotated[int, OF_MACHINE] = Field(1, ge=1, le=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cosim.evaluate.certificate import Certificate, certify_circuit
 from cosim.evaluate.distance import Distance
 from cosim.evaluate.netlists import write_netlists
 from cosim.evaluate.stopwatch import Stopwatch
-from cosim.network import LayerSpec, Network, integer_mvm
+from cosim.network import FixedPoint, LayerSpec, Network, Rescaling, integer_mvm
 from cosim.progress import progress_bar
 from cosim.spice import Usage
 
@@ -37,11 +38,13 @@ class CircuitNetwork(nn.Module):
         calibrating: where they come from at calibration; None for the same chip at the configured condition.
 
     Attributes:
+        rescaling: by name, what quantizes inputs and scales sums of the layers on arrays: in fixed point, or the layers
+            themselves.
         calibrated: whether the circuit has the training images that its configuration wants to have.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
-        NetworkError: a layer does not fit the cells.
+        NetworkError: a layer does not fit the cells, or its activation scale does not fit fixed point.
         CardError: the card does not describe a cell, or the cell cannot reach the requested currents.
         MachineError: ngspice is missing or too old.
         SimulationError: ngspice failed.
@@ -73,6 +76,7 @@ class CircuitNetwork(nn.Module):
             for number, layer in enumerate(network.layers)
             if layer.name in chosen
         }
+        self.rescaling = {layer.name: _rescaling(layer, self.config) for layer in layers}
         self.calibrated = self.config.adc.range == "cover" and self.config.trim.patterns == "random"
 
     def calibrate(self, images: Tensor) -> None:
@@ -91,7 +95,7 @@ class CircuitNetwork(nn.Module):
             return integer_mvm(layer, activations)
 
         with torch.no_grad(), self.stopwatch("training images"):
-            self.network(images, mvm)
+            self._run(images, mvm)
         self.calibrated = True
 
     def forward(self, images: Tensor) -> Tensor:
@@ -120,7 +124,12 @@ class CircuitNetwork(nn.Module):
                 advance(1)
                 return sums
 
-            return self.network(images, mvm)
+            return self._run(images, mvm)
+
+    def _run(self, images: Tensor, mvm: Callable[[LayerSpec, Tensor], Tensor]) -> Tensor:
+        """Logits of the network with the circuit's rescaling, if `mvm` computes the sums of its layers."""
+        logits: Tensor = self.network(images, mvm, self.rescaling)
+        return logits
 
     def _reads(self) -> int:
         return sum(array.reads for array in self.arrays.values())
@@ -168,7 +177,7 @@ class CircuitNetwork(nn.Module):
             return integer_mvm(layer, activations) if array is None else array.recall(activations)
 
         with torch.no_grad():
-            self.network(images, mvm)
+            self._run(images, mvm)
         return caught[0]
 
     def chip_facts(self) -> dict[str, Any]:
@@ -209,6 +218,13 @@ class CircuitNetwork(nn.Module):
         if not isinstance(self.source, SpiceSource):
             raise ConfigError(f'run.fidelity = "{self.config.run.fidelity}" has no decks: choose "tran" or "dc"')
         return write_netlists(list(self.arrays.values()), self.source, self.network.name, Path(folder), force)
+
+
+def _rescaling(layer: LayerSpec, config: Config) -> Rescaling:
+    """What stands before and behind the sums of a layer on arrays."""
+    if config.run.rescale == "float":
+        return layer
+    return FixedPoint.of(layer, config.run.rescale_bits)
 
 
 def chosen_layers(network: Network, asked: str) -> list[LayerSpec]:

@@ -41,8 +41,8 @@ PROCESS_BYTES = 400 << 20
 LINE_BYTES, PARTIAL_SUM_BYTES, PATTERN_BYTES = 4, 4, 17
 # The unit currents of a cell, and its threshold shift if cells differ.
 CELL_BYTES = 10
-# Real and integer activations of a layer, its sums, and intermediate results.
-ACTIVATION_BYTES = 16
+# Real activations of a layer in float64, integer ones and sums in float32, and words of fixed point.
+ACTIVATION_BYTES = 24
 # A stored current, and the rest of a deck's file.
 CURRENT_BYTES, DECK_BYTES = 8, 2048
 # A hint may ask for at most this share of a tile's lines in addition.

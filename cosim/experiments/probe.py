@@ -234,8 +234,8 @@ def probe(
         layer_sum=float(sums[place]),
         exact_sum=float(F.conv2d(activations, spec.weight.float(), **spec.geometry())[place]),
         software_sum=float(software_sum[place]),
-        output=_output(spec, sums, place),
-        software_output=_output(spec, software_sum, place),
+        output=_output(spec, circuit.rescaling[layer].scale_output(sums), place),
+        software_output=_output(spec, spec.scale_output(software_sum), place),
         logits=logits[0].numpy(),
         software_logits=software_logits,
     )
@@ -277,8 +277,7 @@ def _patch(spec: LayerSpec, padded: Tensor, at: tuple[int, int], channel: int) -
     return padded[0, first : first + depth, spans[0], spans[1]].numpy()
 
 
-def _output(spec: LayerSpec, sums: Tensor, place: tuple[int, ...]) -> float:
-    output = spec.scale_output(sums)
+def _output(spec: LayerSpec, output: Tensor, place: tuple[int, ...]) -> float:
     return float(output[place[:2]] if spec.kind == "linear" else output[place])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from cosim.network.software_step import LARGEST_COUNT, SoftwareStep
 LARGEST_IMAGE = 1 << 24
 MOST_VALUES = 1 << 28
 MOST_STEPS = 2000
+# Beyond it, values of layers that compute in float64 are not finite either.
+LARGEST_VALUE = torch.finfo(torch.float32).max
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -192,25 +194,48 @@ class LayerSpec:
         """Keyword arguments of `conv2d` that say how a kernel moves over activations, which are padded already."""
         return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
 
-    def quantize_input(self, x: Tensor) -> Tensor:
-        """Quantize x to unsigned integer activations: a padded float32 image (n, inputs, height, width)."""
+    def as_images(self, x: Tensor) -> Tensor:
+        """The layer's input as (n, inputs, height, width): that of a linear layer has 1x1 pixels."""
         if self.kind == "linear":
             x = x[:, :, None, None]
         if x.ndim != 4 or x.shape[1] != self.inputs:
             raise NetworkError(
                 f"layer {self.name!r} takes {self.inputs} input channels, found a tensor of shape {tuple(x.shape)}"
             )
-        integers = (x / self.activation_scale).round_().add_(self.input_zero_point)
-        integers.clamp_(0, 2**self.activation_bits - 1)
+        return x
+
+    def clipped(self, integers: Tensor) -> Tensor:
+        """Activations of rounded inputs (n, inputs, height, width), by the zero point: clipped in place, and padded."""
+        integers.add_(self.input_zero_point).clamp_(0, 2**self.activation_bits - 1)
         (high, wide) = self.padding
         return (
             F.pad(integers, (wide, wide, high, high), value=float(self.input_zero_point)) if high or wide else integers
         )
 
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """Quantize x to unsigned integer activations: a padded float32 image (n, inputs, height, width)."""
+        return self.clipped((self.as_images(x).float() / self.activation_scale).round_())
+
     def scale_output(self, sums: Tensor) -> Tensor:
         """Real outputs from integer sums (n, outputs, height, width)."""
         y = sums * self.output_scale[:, None, None] + self.output_bias[:, None, None]
+        return self.as_output(y)
+
+    def as_output(self, y: Tensor) -> Tensor:
+        """Outputs (n, outputs, height, width) as the next step takes them: those of a linear layer have no pixels."""
         return y[:, :, 0, 0] if self.kind == "linear" else y
+
+
+class Rescaling(Protocol):
+    """What stands before and behind the sums of a layer; a LayerSpec does it in float32."""
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """Unsigned integer activations of real inputs: a padded float32 image (n, inputs, height, width)."""
+        ...
+
+    def scale_output(self, sums: Tensor) -> Tensor:
+        """Real outputs from sums (n, outputs, height, width)."""
+        ...
 
 
 def integer_mvm(layer: LayerSpec, activations: Tensor) -> Tensor:
@@ -326,21 +351,30 @@ class Network(nn.Module):
                 "divide by their full scale"
             )
 
-    def forward(self, images: Tensor, mvm: Callable[[LayerSpec, Tensor], Tensor] = integer_mvm) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        mvm: Callable[[LayerSpec, Tensor], Tensor] = integer_mvm,
+        rescaling: Mapping[str, Rescaling] = {},
+    ) -> Tensor:
         """Logits (n, classes) of images (n, channels, height, width) with values in 0..1.
 
-        `mvm` computes the integer sums of a layer from its integer activations: exact software by default.
+        Args:
+            images: the images.
+            mvm: computes the integer sums of a layer from its integer activations: exact software by default.
+            rescaling: by name, what quantizes inputs and scales sums of layers that do not do it themselves.
 
         Raises:
             NetworkError: the images do not fit, or a step gives values that are not finite; the first one is named.
         """
 
         def compute(layer: LayerSpec, x: Tensor) -> Tensor:
-            return layer.scale_output(mvm(layer, layer.quantize_input(x)))
+            ends = rescaling.get(layer.name, layer)
+            return ends.scale_output(mvm(layer, ends.quantize_input(x)))
 
         self.check_images(images)
         with torch.autocast(images.device.type, enabled=False):  # integers are exact in float32 only
-            return self._run(images.float(), compute)
+            return self._run(images.float(), compute).float()
 
     def _run(self, images: Tensor, compute: Callable[[LayerSpec, Tensor], Tensor]) -> Tensor:
         """The result of the last step. `compute` computes the layers, and results are dropped after their last use."""
@@ -353,8 +387,9 @@ class Network(nn.Module):
                     del results[needed]
             operation = step.operation
             result = compute(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
-            # A sum shows nan and infinity at once and without another tensor, but it may overflow by itself.
-            if not torch.isfinite(result.sum()) and not torch.isfinite(result).all():
+            # The ends show nan, too, and need no other tensor.
+            ends = torch.aminmax(result) if result.numel() else ()
+            if not all(abs(float(end)) <= LARGEST_VALUE for end in ends):
                 raise NetworkError(self._not_finite(step))
             results[step.name] = result
         return results[self.steps[-1].name]

@@ -154,7 +154,7 @@ def test_an_ideal_circuit_is_the_integer_network(
     """Eighteen inputs of four bits are too many for a number: their reads are hashed."""
     network, images = make_network(), random_images(4)
     settings = [*AMPLITUDES, f"read.mixed={mixed}", "run.fidelity=ideal", f"array.open_wordlines={open_wordlines}",
-                "run.layers=all",
+                "run.layers=all", "run.rescale=float",
                 "adc.bits=13", f"array.encoding={encoding}", f"cell.offset_units={offset_units}"]  # fmt: skip
     with torch.no_grad():
         assert torch.equal(CircuitNetwork(network, Config.load(None, settings))(images), network(images))

@@ -123,7 +123,8 @@ def test_differential_pairs_without_wires_equal_the_definition(
 @pytest.mark.parametrize("layers", ["conv", "all", "conv2"])
 def test_network_without_wires_equals_software(layers: str, shared_store: object) -> None:
     network, images = make_network(), random_images(8)
-    settings = ["array.bitline_res_ohm=0", "run.fidelity=dc", "array.open_wordlines=5", f"run.layers={layers}"]
+    settings = ["array.bitline_res_ohm=0", "run.fidelity=dc", "array.open_wordlines=5", f"run.layers={layers}",
+                "run.rescale=float"]  # fmt: skip
     circuit = CircuitNetwork(network, Config.load(None, settings), store=shared_store)
     with torch.no_grad():
         assert torch.equal(circuit(images), network(images))

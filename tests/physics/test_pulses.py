@@ -61,7 +61,8 @@ def test_the_charge_of_a_waveform_is_that_of_nested_patterns(
 
 def test_a_circuit_without_wires_is_the_integer_network(shared_store: object) -> None:
     network, images = make_network(), random_images(4)
-    settings = ["array.bitline_res_ohm=0", "run.fidelity=dc", "array.open_wordlines=5", "run.layers=all", "adc.bits=11"]
+    settings = ["array.bitline_res_ohm=0", "run.fidelity=dc", "array.open_wordlines=5", "run.layers=all", "adc.bits=11",
+                "run.rescale=float"]  # fmt: skip
     for encoding in ("offset", "differential"):
         config = Config.load(None, [*settings, *PULSES, f"array.encoding={encoding}"])
         with torch.no_grad():

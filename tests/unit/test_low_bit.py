@@ -133,7 +133,7 @@ def test_sums_by_xnor_and_shift_are_the_exact_ones(kind: str, bits: int) -> None
 @pytest.mark.parametrize(("kind", "bits"), [("expected", 1), ("expected", 3), ("power-of-two", 3), ("power-of-two", 4)])
 def test_an_ideal_circuit_gives_the_same_codes(kind: str, bits: int) -> None:
     network, images = small(kind, bits)
-    config = Config.load(None, ['run.fidelity="ideal"', 'run.layers="all"'])
+    config = Config.load(None, ["run.fidelity=ideal", "run.layers=all", "run.rescale=float"])
     assert torch.equal(cosim.CircuitNetwork(network, config)(images[:10]), network(images[:10]))
 
 

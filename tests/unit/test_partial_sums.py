@@ -204,7 +204,8 @@ def test_an_ideal_circuit_gives_the_codes_of_software(bits: str, kind: str, tmp_
         nn.Flatten(), nn.Linear(16, 3),
     )  # fmt: skip
     images = torch.rand(40, 1, 7, 7)
-    config = Config.load(None, [*TWO_BITS, f"adc.bits={bits}", 'run.layers="all"', 'run.fidelity="ideal"'])
+    plain = ["run.layers=all", "run.fidelity=ideal", "run.rescale=float"]
+    config = Config.load(None, [*TWO_BITS, f"adc.bits={bits}", *plain])
     network = cosim.quantize(module, images, weight_bits=2, activation_bits=2, weight_quantizer=kind, arrays=config)
     assert torch.equal(cosim.CircuitNetwork(network, config)(images), network(images))
     cosim.save_network(network, tmp_path / "net.safetensors")

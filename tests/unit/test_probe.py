@@ -38,7 +38,7 @@ def run_layer(circuit: cosim.CircuitNetwork, images: torch.Tensor, layer: str) -
     activations = circuit.activations(images, layer)
     array = circuit.arrays[layer]
     sums = array.recall(activations)
-    return sums, array.layer.scale_output(sums)
+    return sums, circuit.rescaling[layer].scale_output(sums)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def test_an_ideal_circuit_gives_no_code_different_from_the_integers(
 ) -> None:
     network = cosim.quantize(settled(MODULES[module]()), images(), **settings)
     config = cosim.Config.load(
-        None, ["run.layers=all", "run.fidelity=dc", "array.bitline_res_ohm=0", "array.open_wordlines=4"]
+        None,
+        ["run.layers=all", "run.fidelity=dc", "array.bitline_res_ohm=0", "array.open_wordlines=4", "run.rescale=float"],
     )
     comparison = cosim.compare(
         cosim.CircuitNetwork(network, config, store=shared_store), images(6), torch.zeros(6, dtype=torch.int64)

@@ -286,7 +286,7 @@ def test_batch_norm_that_no_layer_takes_in(tmp_path: Path) -> None:
     cosim.save_network(network, tmp_path / "net.safetensors")
     again = cosim.load_network(tmp_path / "net.safetensors")
     assert torch.equal(again(IMAGES), network(IMAGES))
-    config = cosim.Config.load(None, ['run.fidelity="ideal"', 'run.layers="all"'])
+    config = cosim.Config.load(None, ["run.fidelity=ideal", "run.layers=all", "run.rescale=float"])
     assert torch.equal(cosim.CircuitNetwork(again, config)(IMAGES), network(IMAGES))
 
 

@@ -1,0 +1,148 @@
+"""Rescaling between layers in fixed point, as a chip does it: by integer multipliers and shifts.
+
+With >> for the shift that rounds down, sums S that are kept with 4 fraction bits become words, and these real outputs,
+
+    Y[o] = ((S M[o] + 2^(s[o] - 1)) >> s[o]) + B[o]        y = Y 2^-F
+
+and a real input x becomes a word, and this an activation,
+
+    X = floor(x 2^G + 1/2)        a = ((X m + 2^(t - 1)) >> t) + input_zero_point, clipped
+
+so that halves are rounded up everywhere. Words have 24 bits and saturate. The places F and G of their binary points are
+the layer's own: F such that the largest output of exact sums fits, and G such that the largest activation does.
+
+All of it is exact in float64. A multiplier and its shift are one factor M 2^-s, whose significand has no more bits than
+the multiplier; a product of a word or sum with it has at most 24 + 4 + 24 bits of the 53, and rounding down after 1/2
+is added is the shift. Outputs of layers are exact, too, and so are their sums and maxima, wherever their binary points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosim.errors import NetworkError
+from cosim.network.layers import LayerSpec
+
+WORD_BITS = 24  # in two's complement
+# Fraction bits of sums: those of exact sums are zero, those of circuits that correct codes digitally or draw noise for
+# whole sums are not.
+SUM_POINT = 4
+_LARGEST_WORD = 2 ** (WORD_BITS - 1) - 1
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-38, 1e38
+# Values computed at a time: their words stay in the cache, which makes it four times faster.
+_PART = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPoint:
+    """What stands before and behind the sums of a layer, in fixed point (a `Rescaling`).
+
+    Attributes:
+        layer: the layer.
+        input_point: fraction bits of input words, G; negative where the lowest bit is worth more than 1.
+        input_factor: m 2^-t.
+        output_factor: M 2^-s of each output, (outputs, 1, 1) float64.
+        output_point: fraction bits of output words, F.
+        bias: B, (outputs, 1, 1) whole numbers in float64.
+    """
+
+    layer: LayerSpec
+    input_point: int
+    input_factor: Tensor
+    output_factor: Tensor
+    output_point: int
+    bias: Tensor
+
+    @classmethod
+    def of(cls, layer: LayerSpec, multiplier_bits: int) -> FixedPoint:
+        """The fixed-point numbers that come closest to a layer's scales and bias.
+
+        Args:
+            layer: the layer.
+            multiplier_bits: bits of a multiplier, sign apart, 4 to 24.
+
+        Raises:
+            NetworkError: the layer's activation scale is beyond reason.
+        """
+        step = float(layer.activation_scale)
+        if not _SMALLEST_SCALE <= step <= _LARGEST_SCALE:
+            raise NetworkError(
+                f"layer {layer.name!r}: fixed point takes activation scales of {_SMALLEST_SCALE:g} to "
+                f'{_LARGEST_SCALE:g}, found {step:g}: train or export it again, or set run.rescale to "float"'
+            )
+        input_point = _binary_point(step * 2**layer.activation_bits)
+        # A rounded multiplier moves no output by more than this share of the largest.
+        output_point = _binary_point(_largest_output(layer) * (1 + 2.0 ** (2 - multiplier_bits)))
+        input_factor = torch.tensor(math.ldexp(1 / step, -input_point), dtype=torch.float64)
+        output_factor = layer.output_scale.double() * math.ldexp(1.0, output_point - SUM_POINT)
+        return cls(
+            layer,
+            input_point,
+            _shortened(input_factor, multiplier_bits),
+            _shortened(output_factor, multiplier_bits)[:, None, None],
+            output_point,
+            _rounded(layer.output_bias.double(), math.ldexp(1.0, output_point))[:, None, None],
+        )
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """Unsigned integer activations of real inputs: a padded float32 image (n, inputs, height, width).
+
+        That input words saturate is not seen: they hold whatever does not end at the lowest or highest activation.
+        """
+
+        def activations(x: Tensor) -> Tensor:
+            words = _rounded(x.double(), math.ldexp(1.0, self.input_point))
+            return _rounded(words, self.input_factor)
+
+        return self.layer.clipped(_in_parts(activations, self.layer.as_images(x), torch.float32))
+
+    def scale_output(self, sums: Tensor) -> Tensor:
+        """Outputs in float64 from sums (n, outputs, height, width), which are rounded to their fraction bits."""
+
+        def outputs(sums: Tensor) -> Tensor:
+            words = _rounded(_rounded(sums.double(), 2.0**SUM_POINT), self.output_factor)
+            words.add_(self.bias).clamp_(-_LARGEST_WORD - 1, _LARGEST_WORD)
+            return words.mul_(math.ldexp(1.0, -self.output_point))
+
+        return self.layer.as_output(_in_parts(outputs, sums, torch.float64))
+
+
+def _in_parts(compute: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A function of single values of images x (n, ...), a few images at a time."""
+    found, images = torch.empty_like(x, dtype=dtype), max(1, _PART // max(1, x[:1].numel()))
+    for part, into in zip(x.split(images), found.split(images), strict=True):
+        into.copy_(compute(part))
+    return found
+
+
+def _rounded(x: Tensor, factor: float | Tensor) -> Tensor:
+    """x times a factor, to the nearest whole number, halves up."""
+    return (x * factor).add_(0.5).floor_()
+
+
+def _shortened(factor: Tensor, bits: int) -> Tensor:
+    """Factors in float64 that keep so many significant bits."""
+    mantissa, exponent = np.frexp(factor.numpy())  # 1/2 <= |mantissa| < 1
+    most = 2**bits - 1
+    return torch.as_tensor(np.ldexp(np.rint(mantissa * 2**bits).clip(-most, most), exponent - bits))
+
+
+def _binary_point(largest: float) -> int:
+    """The most fraction bits with which numbers up to `largest` fit a word."""
+    mantissa, exponent = math.frexp(largest)  # largest < 2^exponent
+    return WORD_BITS - 1 - exponent if mantissa else 0
+
+
+def _largest_output(layer: LayerSpec) -> float:
+    """The largest absolute output that exact sums of a layer can reach, or sums of 1 if its weights are all zero."""
+    weight, highest = layer.weight.to(torch.int64), 2**layer.activation_bits - 1
+    above = (highest * weight.clamp_min(0).sum(dim=(1, 2, 3))).clamp_min(1)
+    below = (highest * weight.clamp_max(0).sum(dim=(1, 2, 3))).clamp_max(-1)
+    reached = layer.output_scale.double() * torch.stack([below, above]) + layer.output_bias.double()
+    return float(reached.abs().max())
