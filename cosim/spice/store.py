@@ -155,7 +155,7 @@ class Store:
         write_whole(path, content, scratch=self.scratch)
 
     def load_answer(self, identity: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
-        """The array that `save_answer` kept under an identity, or None if there is nothing, or it is damaged.
+        """The array of floats that `save_answer` kept under an identity, or None if there is nothing, or it is damaged.
 
         Args:
             identity: what it was kept under.
@@ -177,10 +177,10 @@ class Store:
         except Damaged:
             return None
         fits = len(shape) == array.ndim and all(map(_fits, shape, array.shape))
-        return array if fits else None
+        return array if fits and array.dtype.kind == "f" else None
 
     def save_answer(self, identity: str, array: np.ndarray) -> None:
-        """Keep an array that was computed, unless it is too large, behind the SHA-256 of its identity and content."""
+        """Keep an array of floats that was computed, unless it is too large, behind the SHA-256 of its identity and content."""
         answer = packed_array(array)
         if len(answer) <= _MOST_BYTES - _DIGEST_BYTES:
             self._write(self.root / "answers" / identity, _answer_digest(identity, answer) + answer)

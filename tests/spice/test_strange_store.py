@@ -254,6 +254,12 @@ def test_an_answer_under_another_name_is_not_believed(store: Store) -> None:
     assert store.load_answer(TWO, (3,)) is None
 
 
+def test_an_answer_of_another_kind_is_not_believed(store: Store) -> None:
+    for array in (np.array(["a", "b"]), np.array([1, 2])):
+        store.save_answer(TWO, array)
+        assert store.load_answer(TWO, (2,)) is None
+
+
 def test_an_answer_that_is_too_large_is_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cosim.spice.store._MOST_BYTES", 32 + 128 + 8)
     store.save_answer(TWO, np.zeros(1))

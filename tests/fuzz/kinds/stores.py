@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -162,7 +163,9 @@ def _pick(rng: np.random.Generator, values: Any) -> Any:
 
 
 def _any_file(place: Place, rng: np.random.Generator, room: str = "") -> Path | None:
-    files = sorted(path for path in (place.store / room).rglob("*") if path.is_file() and not path.is_symlink())
+    found = ((path, path.lstat()) for path in (place.store / room).rglob("*"))
+    # What was made large before is left as it is.
+    files = sorted(path for path, seen in found if stat.S_ISREG(seen.st_mode) and seen.st_size < 1 << 20)
     return _pick(rng, files) if files else None
 
 
