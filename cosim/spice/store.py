@@ -180,7 +180,7 @@ class Store:
         return array if fits and array.dtype.kind == "f" else None
 
     def save_answer(self, identity: str, array: np.ndarray) -> None:
-        """Keep an array of floats that was computed, unless it is too large, behind the SHA-256 of its identity and content."""
+        """Keep an array of floats, unless it is too large, behind the SHA-256 of its identity and content."""
         answer = packed_array(array)
         if len(answer) <= _MOST_BYTES - _DIGEST_BYTES:
             self._write(self.root / "answers" / identity, _answer_digest(identity, answer) + answer)
