@@ -87,7 +87,7 @@ def load_network(name: str | Path) -> Network:
             (channels, height, width),
             steps,
             float_weights=_float_weights(layers, tensors, path),
-            card=dict(card.get("facts", {})),
+            card=_facts(card.get("facts", {})),
         )
         network.source = str(name)
         _check_shapes(network)
@@ -199,6 +199,16 @@ def _entry_for(step: LayerSpec | SoftwareStep) -> dict[str, Any]:
     if step.kind == "conv2d":
         entry |= {key: list(getattr(step, key)) for key in _GEOMETRY} | {"groups": step.groups}
     return entry
+
+
+def _facts(given: Any) -> dict[str, Any]:
+    """The facts of a card, which are free but for the data set."""
+    if not isinstance(given, dict) or not isinstance(given.get("dataset"), str | None):
+        raise NetworkError(
+            f"the facts of a network must be names and values, and its dataset a name, found {str(given)[:80]!r}: "
+            "write the card again"
+        )
+    return given
 
 
 def _operation_from(entry: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> LayerSpec | SoftwareStep:

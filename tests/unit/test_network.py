@@ -221,6 +221,9 @@ def change(card: dict, path: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        ("facts", [1], "facts of a network must be names and values, and its dataset a name, found '.1.'"),
+        ("facts", {"dataset": ["mnist"]}, "its dataset a name"),
+        ("facts", {"dataset": 5}, "its dataset a name"),
         ("input_shape", [1, -6, -6], r"takes images of shape \(1, -6, -6\), expected \(channels, height, width\)"),
         ("input_shape", [True, 6, 6], r"expected \(channels, height, width\), whole numbers from 1"),
         ("input_shape", [1, HUGE, HUGE], "expected at most 16777216 numbers"),

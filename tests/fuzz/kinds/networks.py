@@ -21,7 +21,7 @@ from cosim.arithmetic.partial_sums import PartialSums
 from cosim.evaluate.plan import plan_run
 from cosim.network import LayerSpec, Network, SoftwareStep, Step, load_network, save_network
 from tests.conftest import make_layer, make_network
-from tests.fuzz.kind import Finding, Kind, Place
+from tests.fuzz.kind import Finding, Kind, Place, command
 from tests.fuzz.values import NUMBERS, TEXTS, damage_bytes, damage_json
 
 # How often a network that is taken is planned and run, if it is small.
@@ -114,12 +114,17 @@ class Networks(Kind):
         (place.inputs / "net.json").write_bytes(
             json.dumps(card).encode("utf-8", "surrogatepass") if text is None else text
         )
-        if rng.random() < _RUN:
-            (place.inputs / "run").touch()
+        chance = rng.random()
+        if chance < _RUN:
+            (place.inputs / ("command" if chance < _RUN / 4 else "run")).touch()
         return f"{name}: {what}"
 
     def run(self, place: Place) -> None:
-        network = load_network(place.inputs / "net.safetensors")
+        path = place.inputs / "net.safetensors"
+        if (place.inputs / "command").exists():
+            command("infer", path, "--fidelity", "ideal", "--images", 2, "--out", place.outputs / "run.h5")
+            return
+        network = load_network(path)
         if (place.inputs / "run").exists() and _values(network) <= _MOST_VALUES:
             config = cosim.Config.load(None, ["run.fidelity=ideal", "run.layers=all", "array.bitlines=256"])
             plan_run(network, config, 2)
@@ -267,8 +272,11 @@ def _deep(card: dict[str, Any], rng: np.random.Generator) -> str:
 def _name(card: dict[str, Any], rng: np.random.Generator) -> str:
     steps = [step for step in card.get("steps") or () if isinstance(step, dict)]
     holder = _pick(rng, [card, *steps])
-    key, value = _pick(rng, ("name", "layer", "step", "kind", "format", "inputs")), _pick(rng, TEXTS)
-    holder[key] = value
+    key, value = _pick(rng, ("name", "layer", "step", "kind", "format", "inputs", "facts")), _pick(rng, TEXTS)
+    if key == "facts":
+        holder[key] = {"dataset": _pick(rng, ("digits", "mnist", value, 5, ["digits"]))}
+    else:
+        holder[key] = value
     return f"{key} = {value!r:.40}"
 
 
