@@ -542,8 +542,7 @@ def test_no_accuracy_comes_of_logits_that_are_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = load_network("digits-w4a4")
-    for layer in network.layers:
-        layer.output_scale.mul_(1e38)
+    next(layer for layer in network.layers if layer.name == "conv2").output_scale.mul_(1e38)
     save_network(network, tmp_path / "wild.safetensors")
     words = f"infer {tmp_path}/wild.safetensors --fidelity ideal --images 20 --out {tmp_path}/run.h5"
     monkeypatch.setattr(sys, "argv", ["cosim", *words.split()])
