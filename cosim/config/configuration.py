@@ -20,6 +20,7 @@ from cosim.config.sections import (
     Array,
     Cell,
     Corner,
+    Defects,
     Programming,
     Read,
     Run,
@@ -51,6 +52,7 @@ class Config(Section):
     trim: Trim = Trim()
     variation: Variation = Variation()
     programming: Programming = Programming()
+    defects: Defects = Defects()
     run: Run = Run()
 
     @model_validator(mode="after")

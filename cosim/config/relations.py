@@ -75,6 +75,17 @@ def check_relations(config: Config) -> None:
             "tempco_sigma_v_per_k, retention_s and telegraph_traps move the thresholds of cells, which run.fidelity = "
             '"ideal" has none of: choose "solved", "dc" or "tran", or leave them at their defaults'
         )
+    defects = config.defects
+    if config.run.fidelity == "ideal" and defects.stuck:
+        raise ConfigError(
+            'defects.off_share and on_share are of cells with thresholds, which run.fidelity = "ideal" has none of: '
+            'choose "solved", "dc" or "tran", or set them to 0'
+        )
+    if defects.off_share + defects.on_share > 1:
+        raise ConfigError(
+            f"defects.off_share = {defects.off_share:g} and defects.on_share = {defects.on_share:g} are shares of the "
+            "same cells, expected a sum of at most 1: lower one"
+        )
     if variation.telegraph_fastest_s > variation.telegraph_slowest_s:
         raise ConfigError(
             f"variation.telegraph_fastest_s = {variation.telegraph_fastest_s:g} must be at most telegraph_slowest_s = "

@@ -324,6 +324,27 @@ class Programming(Section):
     """Time of a verify [s]."""
 
 
+class Defects(Section):
+    """Cells and bitlines that do not work, and spare bitlines (docs/variation.md)."""
+
+    off_share: float = Field(0.0, ge=0, le=1)
+    """Share of the cells that are stuck off, and never conduct."""
+    on_share: float = Field(0.0, ge=0, le=1)
+    """Share of the cells that are stuck on, and conduct at least what the highest level conducts."""
+    on_below_v: float = Field(0.0, ge=0, le=5)
+    """How far the threshold of a cell that is stuck on lies below that of the highest level [V]."""
+    bitline_share: float = Field(0.0, ge=0, le=1)
+    """Share of the bitlines that are dead, and carry no current to their sense stage; of source lines with amplitude
+    reads."""
+    spare_bitlines: int = Field(0, ge=0, le=4096)
+    """Spare bitlines of a tile, beside `array.bitlines`, that replace dead ones."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there are stuck cells."""
+        return self.off_share > 0 or self.on_share > 0
+
+
 class Run(Section):
     """How a run is carried out. `fidelity` decides what is simulated, and `rescale` how numbers go from layer to layer;
     the rest moves currents by less than the simulator's tolerances, if at all."""

@@ -19,6 +19,7 @@ from cosim.device import (
     NormalProgramming,
     Population,
     PulseProgramming,
+    StuckCells,
     load_card,
     program_levels,
     program_population,
@@ -26,6 +27,7 @@ from cosim.device import (
 from cosim.device.pulses import CELLS
 from cosim.errors import CardError
 from cosim.files import source_digest
+from cosim.mapping import Group
 from cosim.netlist import ClosedCells, closed_deck, curve_deck, ramp_v_per_s
 from cosim.spice import Simulator
 
@@ -47,6 +49,7 @@ class ProgrammedCell:
         variation: how the cells of the configured chip differ, or None if they do not.
         slopes: (units,) change of a cell's current with its threshold at the corner [A/V]; None unless there are traps.
         sense: what mismatch of their sense stages does at the corner, or None if there is none.
+        stuck: the cells of the configured chip that are stuck, or None if none are.
     """
 
     card: Card
@@ -55,6 +58,17 @@ class ProgrammedCell:
     variation: CellVariation | None
     slopes: np.ndarray | None = None
     sense: SenseMismatch | None = None
+    stuck: StuckCells | None = None
+
+    def cell_shifts(self, layer: int, group: Group) -> np.ndarray | None:
+        """Threshold shifts (inputs, output lines) of the cells of a group of layer number `layer` [V].
+
+        Returns None if they are those of the cells' units.
+        """
+        shifts = None if self.variation is None else self.variation.cell_shifts(layer, group)
+        if self.stuck is None:
+            return shifts
+        return self.stuck.cell_shifts(layer, group, self.shifts[group.units] if shifts is None else shifts)
 
 
 def program(config: Config, simulator: Simulator) -> ProgrammedCell:
@@ -74,7 +88,7 @@ def program(config: Config, simulator: Simulator) -> ProgrammedCell:
         curve = cell_curves(card, config, simulator).read
         slopes = curve.currents(shifts) * curve.log_slopes(shifts)
     sense = sense_mismatch(card, shifts, config, simulator)
-    return ProgrammedCell(card, shifts, closed, variation, slopes, sense)
+    return ProgrammedCell(card, shifts, closed, variation, slopes, sense, StuckCells.of(config, shifts))
 
 
 def _programming(config: Config, shifts: np.ndarray, curve: CellCurve, simulator: Simulator) -> CellProgramming:

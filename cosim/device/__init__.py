@@ -2,6 +2,7 @@
 
 from cosim.device.card import Card, Model, Section, Subcircuit
 from cosim.device.curve import CellCurve, CellCurves
+from cosim.device.defects import RepairedBitlines, StuckCells
 from cosim.device.draws import cell_normals, chip_generator
 from cosim.device.mismatch import CellMismatch
 from cosim.device.normal import NormalProgramming
@@ -25,7 +26,9 @@ __all__ = [
     "NormalProgramming",
     "Population",
     "PulseProgramming",
+    "RepairedBitlines",
     "Section",
+    "StuckCells",
     "Subcircuit",
     "Traps",
     "cell_normals",

@@ -13,7 +13,7 @@ from cosim.arithmetic.patterns import out_size, plane_count
 from cosim.config import Config
 from cosim.currents import CurrentSource, GroupCurrents
 from cosim.device import chip_generator
-from cosim.evaluate.converters import layer_converters
+from cosim.evaluate.converters import behind_bitlines, layer_converters
 from cosim.evaluate.reader import LayerReader
 from cosim.evaluate.stopwatch import Stopwatch
 from cosim.mapping import ReadScheme, plan_tiles
@@ -87,11 +87,19 @@ class ArrayLayer:
         cell = self.chip.source.cell
         slopes = cell.slopes if cell is not None else None
         noise = ReadNoise.of(self.chip.config, self.number, self.plan, self.scheme, slopes)
-        self.converters = layer_converters(self.reader, self._calibrating, self._lsb_units, self._known_states, noise)
+        trimmed = layer_converters(self.reader, self._calibrating, self._lsb_units, self._known_states, noise)
+        self.converters = behind_bitlines(self.reader, trimmed)
         table = LayerTable(self.plan, self.scheme, self.converters.tiles, noise)
         for index, slots, found in self.converters.answers:  # so that they are not read again
             self._enter(table, index, slots, found)
         return table
+
+    def stuck_cells(self) -> int:
+        """Number of cells in the layer's groups that are stuck."""
+        cell = self.chip.source.cell
+        if cell is None or cell.stuck is None:
+            return 0
+        return sum(int(kind.sum()) for group in self.plan.groups for kind in cell.stuck.stuck(self.number, group))
 
     def calibrate(self, activations: Tensor) -> None:
         """Prepare what the configuration wants to have from sample activations. This discards all answers.

@@ -65,6 +65,9 @@ class LayerComparison:
         trim_gain_spread: largest less smallest of these gains.
         trim_offset_lsb: mean of the offsets that trimming corrected [LSB].
         beyond_registers: number of bitlines that need a correction which no register reaches.
+        stuck_cells: number of cells in the layer's groups that are stuck.
+        replaced_bitlines: number of dead bitlines that spare ones replace.
+        dead_bitlines: number of bitlines that are dead and have no spare.
     """
 
     name: str
@@ -86,6 +89,18 @@ class LayerComparison:
     trim_gain_spread: float
     trim_offset_lsb: float
     beyond_registers: int
+    stuck_cells: int
+    replaced_bitlines: int
+    dead_bitlines: int
+
+    @property
+    def defects(self) -> dict[str, int]:
+        """How much of what does not work there is, by name."""
+        return {
+            "cells stuck": self.stuck_cells,
+            "bitlines replaced by spares": self.replaced_bitlines,
+            "bitlines dead": self.dead_bitlines,
+        }
 
     @property
     def trimmed(self) -> bool:
@@ -197,4 +212,7 @@ def _compare_layer(layer: LayerRecord) -> LayerComparison:
         trim_gain_spread=layer.trim_gain_spread,
         trim_offset_lsb=layer.trim_offset_lsb,
         beyond_registers=layer.beyond_registers,
+        stuck_cells=layer.stuck_cells,
+        replaced_bitlines=layer.replaced_bitlines,
+        dead_bitlines=layer.dead_bitlines,
     )

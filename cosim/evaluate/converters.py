@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cosim.arithmetic.patterns import pattern_bits
 from cosim.currents import GroupCurrents
+from cosim.device import RepairedBitlines
 from cosim.evaluate.reader import LayerReader
 from cosim.readout import Converter, KnownReads, ReadNoise, corrected, measured_lines, replica_group, unit_current
 from cosim.readout.replica import CHIP_LAYER
@@ -27,6 +28,8 @@ class LayerConverters:
         offset_lsb: measured offsets, of the same shape [LSB].
         beyond_registers: number of bitlines whose correction no register reaches.
         answers: answers to known reads that hold when images are read, too.
+        replaced_bitlines: number of dead bitlines that spare ones replace.
+        dead_bitlines: number of bitlines that are dead and have no spare.
     """
 
     tiles: list[Converter]
@@ -34,6 +37,8 @@ class LayerConverters:
     offset_lsb: np.ndarray
     beyond_registers: int
     answers: list[Answer]
+    replaced_bitlines: int = 0
+    dead_bitlines: int = 0
 
 
 def layer_converters(
@@ -56,7 +61,7 @@ def layer_converters(
         ConfigError: known reads do not follow their ideal sums.
     """
     config, plan = reading.config, reading.plan
-    lines = {group.tile: group.units.shape[1] for group in plan.groups}
+    lines = plan.widths()
 
     def drawn(reader: LayerReader) -> list[Converter]:
         pulses, cell = reader.scheme.pulses, reader.source.cell
@@ -79,6 +84,23 @@ def layer_converters(
         beyond += int(unreached.sum())
     gains, offsets = (np.concatenate(each) for each in zip(*found, strict=True))
     return LayerConverters(tiles, gains, offsets, beyond, answers if calibrating is reading else [])
+
+
+def behind_bitlines(reader: LayerReader, converters: LayerConverters) -> LayerConverters:
+    """A layer's converters, some of them behind bitlines that are dead.
+
+    What trimming finds on a dead bitline has no meaning, so converters are trimmed as if there were none.
+    """
+    found = [
+        RepairedBitlines.drawn(reader.config, reader.number, tile, width)
+        for tile, width in enumerate(reader.plan.widths())
+    ]
+    return replace(
+        converters,
+        tiles=[tile.behind(bitlines.dead) for tile, bitlines in zip(converters.tiles, found, strict=True)],
+        replaced_bitlines=sum(bitlines.replaced for bitlines in found),
+        dead_bitlines=sum(int(bitlines.dead.sum()) for bitlines in found),
+    )
 
 
 def _reference_units_a(reader: LayerReader) -> list[float | None]:

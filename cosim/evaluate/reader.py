@@ -92,8 +92,7 @@ class LayerReader:
     def request_of(self, group: Group, drive: np.ndarray, number: int) -> ReadRequest:
         """Make the request for reads of any group, whose cells are drawn as those of layer `number`."""
         cell = self.source.cell
-        cells = cell.variation.cell_shifts(number, group) if cell is not None and cell.variation is not None else None
-        return ReadRequest(group, drive, cells)
+        return ReadRequest(group, drive, cell.cell_shifts(number, group) if cell is not None else None)
 
     def _encoding(self) -> str:
         """Describes in words how weights lie on bitlines."""

@@ -19,7 +19,7 @@ from cosim.hdf5 import Group, Quantity, read_file, write_file
 from cosim.network import LayerSpec
 from cosim.readout import GroupReads
 
-FORMAT = "cosim-run-7"
+FORMAT = "cosim-run-8"
 _T = TypeVar("_T")
 
 
@@ -87,6 +87,9 @@ class LayerRecord:
         trim_gain_spread: largest less smallest of these gains, 0 without trimming.
         trim_offset_lsb: mean of the offsets that trimming corrected [LSB], 0 without trimming.
         beyond_registers: number of bitlines that need a correction which no register reaches.
+        stuck_cells: number of cells in the layer's groups that are stuck.
+        replaced_bitlines: number of dead bitlines that spare ones replace.
+        dead_bitlines: number of bitlines that are dead and have no spare.
         tile: (groups,) number of the array on which each group lies.
         first_input: (groups,) first input line of each group.
         inputs: (groups,) number of inputs of each group.
@@ -106,6 +109,9 @@ class LayerRecord:
     trim_gain_spread: float
     trim_offset_lsb: float
     beyond_registers: int
+    stuck_cells: int
+    replaced_bitlines: int
+    dead_bitlines: int
     tile: np.ndarray
     first_input: np.ndarray
     inputs: np.ndarray
@@ -262,6 +268,9 @@ class _Figures:
     trim_gain_spread: Amount
     trim_offset_lsb: Number
     beyond_registers: Count
+    stuck_cells: Count
+    replaced_bitlines: Count
+    dead_bitlines: Count
     highest_code: Count | None = None
     correlation: Number | None = None
 

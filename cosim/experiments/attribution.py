@@ -77,6 +77,7 @@ EFFECTS = (
         "program error",
         {"programming.method": "normal", "variation.program_sigma_v": 0.0, "variation.program_sigma_rel": 0.0},
     ),
+    Effect("defects", {"defects.off_share": 0.0, "defects.on_share": 0.0, "defects.bitline_share": 0.0}),
     Effect("drift", {"variation.retention_s": 0.0}),
     Effect(
         "noise",

@@ -102,6 +102,13 @@ class TilePlan:
     def streams(self) -> int:
         return self.chunks.streams
 
+    def widths(self) -> list[int]:
+        """For each tile, the number of output lines that it uses."""
+        lines = [0] * self.tiles
+        for group in self.groups:
+            lines[group.tile] = group.units.shape[1]
+        return lines
+
     def stream_inputs(self) -> list[int]:
         """For each stream, the number of inputs of its groups."""
         inputs = [0] * self.streams

@@ -138,8 +138,9 @@ class Converter:
         return sums * self.pulses / self.lsb_units
 
     def currents(self, lsb: np.ndarray) -> np.ndarray:
-        """Currents [A] that lie at the given positions (..., bitlines). This is the inverse of `in_lsb`."""
-        return (lsb - self.offset_lsb) / self.gain * self.ampere_per_lsb
+        """Currents [A] that lie at the given positions (..., bitlines), 0 on dead bitlines: the inverse of `in_lsb`."""
+        dead = self.gain == 0
+        return np.where(dead, 0, (lsb - self.offset_lsb) / np.where(dead, 1, self.gain) * self.ampere_per_lsb)
 
     def codes(self, lsb: np.ndarray) -> np.ndarray:
         """Codes, int32, of positions (..., bitlines) as `in_lsb` gives them."""
@@ -162,6 +163,12 @@ class Converter:
     def trimmed(self, gain: np.ndarray, offset_lsb: np.ndarray) -> Converter:
         """These converters after correction of their measured gain and offset, each (bitlines,) or (1,)."""
         return replace(self, gain=self.gain / gain, offset_lsb=(self.offset_lsb - offset_lsb) / gain)
+
+    def behind(self, dead: np.ndarray) -> Converter:
+        """These converters behind bitlines of which some carry no current, (bitlines,) bool."""
+        if not dead.any():
+            return self
+        return replace(self, gain=np.where(dead, 0, self.gain), offset_lsb=self.offset_lsb + np.zeros(len(dead)))
 
     def digitally_trimmed(self, factor: np.ndarray, shift_lsb: np.ndarray, fraction_bits: int) -> Converter:
         """These converters with a correction behind them: codes times `factor` less `shift_lsb`."""

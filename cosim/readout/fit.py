@@ -73,6 +73,8 @@ class Moments:
         if own <= _COLLINEAR * ideal.sum() * opened.sum():
             return 0.0
         gain = with_ideal.sum() * opened.sum() - with_opened.sum() * mixed.sum()
+        if abs(gain) <= _COLLINEAR * own:  # no bitline answers
+            return 0.0
         found = float((with_opened.sum() * ideal.sum() - with_ideal.sum() * mixed.sum()) / gain)
         for _ in range(_STEPS):
             slope = np.nan_to_num(self.slopes(found))

@@ -78,7 +78,8 @@ def measured_lines(
     a current that every open cell conducts alike, at temperatures and supplies other than those of programming. A
     converter's gain multiplies it like any other current. It is not corrected: the reference column has it too, and
     subtracting that column removes it if gains are equal, the zero point is the reference level and a weight is one
-    cell. A bitline whose reads do not decide a gain takes that of its layer.
+    cell. A bitline whose reads do not decide a gain takes that of its layer. One that stuck cells leave without a
+    meaningful gain is given a gain of 1 and no offset.
 
     Args:
         config: the configuration.
@@ -112,13 +113,17 @@ def measured_lines(
         mean_gain = float(whole.line(common, 1.0)[0][0])
         lines = [each.line(common, mean_gain) for each in moments]
         gains, offsets = [gain for gain, _ in lines], [offset for _, offset in lines]
-    for found in gains:
-        if not (_SANE_GAIN[0] < found.min() and found.max() < _SANE_GAIN[1]):
+    sane = [(_SANE_GAIN[0] < found) & (found < _SANE_GAIN[1]) for found in gains]
+    for found, here in zip(gains, sane, strict=True):
+        if not here.all() and not (config.defects.stuck and here.any()):
             raise ConfigError(
                 f"layer {plan.layer.name!r}: trimming found gains of {found.min():.3g} to {found.max():.3g}, expected "
                 f"{_SANE_GAIN[0]:g} to {_SANE_GAIN[1]:g}: currents do not follow the sums; read nearer to the "
                 'condition the cells are programmed at, or set trim.method = "none"'
             )
+    # Stuck cells may leave a bitline without a gain; it stays untrimmed.
+    gains = [np.where(here, found, 1) for found, here in zip(gains, sane, strict=True)]
+    offsets = [np.where(here, found, 0) for found, here in zip(offsets, sane, strict=True)]
     # Rounded, so that a chip without errors is left exactly as it is.
     return [(np.round(gain, 9), np.round(offset, 9)) for gain, offset in zip(gains, offsets, strict=True)]
 

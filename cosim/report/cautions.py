@@ -45,6 +45,11 @@ def find_cautions(comparison: Comparison) -> list[str]:
                 f"Trimming cannot correct {layer.beyond_registers} bitlines of layer {layer.name}: no register reaches "
                 "their gain or offset. Raise trim.gain_range or trim.offset_range_lsb."
             )
+        if layer.dead_bitlines:
+            found.append(
+                f"Of the bitlines of layer {layer.name}, {layer.dead_bitlines} are dead and have no spare: they read "
+                "as if their cells conducted nothing. Raise defects.spare_bitlines."
+            )
     chip = comparison.provenance.chip
     overlapping, separation = chip.get("overlapping_levels"), chip.get("smallest_separation_sigmas")
     if overlapping and separation is not None:

@@ -254,6 +254,7 @@ def _statistics(layer: LayerComparison) -> list[tuple[str, str]]:
         rows.append(("codes clipped", wording.share(layer.clipped_codes, layer.conversions)))
     if layer.noise_lsb:
         rows.append(("noise of a read, rms", f"{layer.noise_lsb:.3g} LSB"))
+    rows += [(name, f"{count:,}") for name, count in layer.defects.items() if count]
     if layer.trimmed:
         rows.append(("trimmed gain", f"{layer.trim_gain:.4f}, spread {layer.trim_gain_spread:.2g}"))
         rows.append(("trimmed offset", f"{wording.number(layer.trim_offset_lsb, '+.2g')} LSB"))

@@ -78,6 +78,9 @@ def layer_table(comparison: Comparison) -> LayerTable:
     }
     if any(layer.noise_lsb for layer in layers):
         rows["noise of a read, rms [LSB]"] = [f"{layer.noise_lsb:.4f}" for layer in layers]
+    for name in layers[0].defects if layers else ():
+        if any(layer.defects[name] for layer in layers):
+            rows[name] = [f"{layer.defects[name]:,}" for layer in layers]
     if any(layer.trimmed for layer in layers):
         rows["trimmed gain, mean"] = [f"{layer.trim_gain:.4f}" for layer in layers]
         rows["trimmed gain, spread"] = [f"{layer.trim_gain_spread:.4f}" for layer in layers]

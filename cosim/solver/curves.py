@@ -152,7 +152,7 @@ class CurveSource:
             per_block = round(_BLOCK_V / GRID_V)
             first, last = int(np.floor(lowest / _BLOCK_V - 0.1)), int(np.ceil(highest / _BLOCK_V + 0.1))
             blocks = [GRID_V * np.arange(per_block * block, per_block * (block + 1)) for block in range(first, last)]
-            self._grid = held = self._curves(blocks, lowest, highest)
+            self._grid = held = self._curves(blocks, lowest - GRID_V, highest + GRID_V)  # with neighbours between them
         return held
 
     def _curves(self, blocks: list[np.ndarray], lowest: float, highest: float) -> CellCurves:

@@ -85,7 +85,7 @@ def test_files_that_are_no_runs(tmp_path: Path) -> None:
             RunRecord.load(path)
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "cosim-run-0"
-    with pytest.raises(InputError, match="format 'cosim-run-0', expected 'cosim-run-7'"):
+    with pytest.raises(InputError, match="format 'cosim-run-0', expected 'cosim-run-8'"):
         RunRecord.load(path)
 
 
@@ -161,7 +161,7 @@ def test_datasets_that_do_not_fit_are_named(name: str, value: object, message: s
         ("/", "provenance", "[]", "Input should be"),
         ("/", "provenance", "[" * 5000, "recursion limit"),
         ("/", "provenance", 5, "Input should be"),
-        ("/", "format", np.zeros(3), "expected 'cosim-run-7'"),
+        ("/", "format", np.zeros(3), "expected 'cosim-run-8'"),
         ("layers/0", "lsb_units", "$(touch x)", "lsb_units: Input should be a valid number"),
         ("layers/0", "lsb_units", np.nan, "lsb_units"),
         ("layers/0", "reads", -1, "reads: Input should be greater than or equal to 0"),
