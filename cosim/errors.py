@@ -18,6 +18,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_COMPARED = 200
+_MOST_COMPARED = 1000
+_MOST_LISTED = 40
+
 
 class CosimError(Exception):
     """Root of everything cosim raises on purpose."""
@@ -60,10 +64,20 @@ class SimulationError(CosimError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint naming the known word nearest to `word`, else listing them all."""
+    """A hint naming the known word nearest to `word`, else listing them.
+
+    Words may be those of a stranger's file: only so many are compared and listed, as text that is safe to show.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    close = difflib.get_close_matches(word[:_LONGEST_COMPARED], known[:_MOST_COMPARED], n=1, cutoff=0.5)
+    return f"did you mean {plain(close[0])!r}?" if close else f"known: {listed(known)}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words of a file as text that is safe to show, the first ones if there are many."""
+    words = list(words)
+    more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
+    return ", ".join([*map(plain, words[:_MOST_LISTED]), *more]) or "none"
 
 
 def plain(text: object, longest: int = 80) -> str:

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cosim.errors import CardError, nearest
+from cosim.errors import CardError, listed, nearest
 
 # The corner of a card without sections, and the one at which levels are programmed.
 NOMINAL = "tt"
@@ -74,7 +73,7 @@ class Subcircuit:
             return asked.lower()
         if len(known) != 1:
             raise CardError(
-                f"subcircuit {self.name!r} needs one parameter, the threshold shift, found {_listed(known)}: "
+                f"subcircuit {self.name!r} needs one parameter, the threshold shift, found {listed(known)}: "
                 + ("name it with cell.shift_parameter" if known else "write .subckt NAME drain gate source body "
                    "shift=0 and use it")
             )  # fmt: skip
@@ -119,13 +118,13 @@ class Section:
             raise CardError(
                 f"cell.subcircuit: card {self.card!r} has no subcircuit {asked!r}: {nearest(name, self.subcircuits)}"
                 if asked is not None and self.subcircuits
-                else f"card {self.card!r} needs one subcircuit, found {_listed(self.subcircuits)}: "
+                else f"card {self.card!r} needs one subcircuit, found {listed(self.subcircuits)}: "
                 "name the cell with cell.subcircuit"
             )
         found = self.subcircuits[name]
         if len(found.ports) != 4:
             raise CardError(
-                f"subcircuit {name!r} needs the four ports drain gate source body, found {_listed(found.ports)}"
+                f"subcircuit {name!r} needs the four ports drain gate source body, found {listed(found.ports)}"
             )
         initials = "".join("b" if port in ("bulk", "well") else port[0] for port in found.ports)
         if initials != _PORT_ORDER and sorted(initials) == sorted(_PORT_ORDER):
@@ -146,7 +145,7 @@ class Section:
         if len(fitting) != 1:
             raise CardError(
                 f"card {self.card!r} needs one BSIM4 n-channel model (nmos, level=54), or one named {self.card!r}, "
-                f"or a subcircuit, found {_listed(fitting)}: keep one"
+                f"or a subcircuit, found {listed(fitting)}: keep one"
             )
         return next(iter(fitting.values()))
 
@@ -170,7 +169,3 @@ class Card:
                 f"set corner.process to one of these, or write .lib {process} ... .endl into the card"
             )
         return self.sections[process]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"

@@ -29,7 +29,7 @@ from cosim.network.software_step import SoftwareStep
 FORMAT = "cosim-network-1"
 # A damaged card must not fill the memory.
 _LARGEST_WEIGHTS_BYTES = 1 << 30
-_LARGEST_CARD_BYTES = 1 << 26
+_LARGEST_CARD_BYTES = 1 << 24
 _GEOMETRY = ("stride", "padding", "dilation")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NUMBERS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -40,7 +40,7 @@ def main() -> int:
         scratch=scratch,
         workers=asked.workers,
         limit_s=asked.limit,
-        told=_show_progress if sys.stderr.isatty() else lambda tally: None,
+        told=_show_progress,
     )
     print(f"{asked.kind}, {asked.inputs} inputs from {asked.first}, seed {asked.seed}: ", end="")
     print(", ".join(f"{tally.counts[verdict]} {verdict}" for verdict in (*RIGHT, *WRONG)), end="; ")
@@ -50,8 +50,11 @@ def main() -> int:
 
 
 def _show_progress(tally: Tally) -> None:
-    done, wrong = tally.counts.total(), len(tally.wrong)
-    print(f"\r{done} inputs, {wrong} wrong", end="" if done % 10 else "\r", file=sys.stderr)
+    """On a terminal after every input, in a log after every thousand."""
+    done, terminal = tally.counts.total(), sys.stderr.isatty()
+    if terminal or done % 1000 == 0:
+        text = f"{done} inputs, {len(tally.wrong)} wrong"
+        print(f"\r{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 
 def _show(wrong: list[Tried], scratch: Path) -> None:
