@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 from cosim.config import Config
 from cosim.device.draws import cell_normals, chip_generator
@@ -51,7 +51,7 @@ class StuckCells:
     def stuck(self, layer: int, group: Group) -> tuple[np.ndarray, np.ndarray]:
         """Which cells of a group of layer number `layer` are stuck off, and which on: (wordlines, bitlines) bool."""
         normal, defects = cell_normals(self.config, "stuck cells", layer, group), self.config.defects
-        return normal < ndtri(defects.off_share), normal > -ndtri(defects.on_share)
+        return normal < scipy.special.ndtri(defects.off_share), normal > -scipy.special.ndtri(defects.on_share)
 
     def cell_shifts(self, layer: int, group: Group, shifts: np.ndarray) -> np.ndarray:
         """Threshold shifts (wordlines, bitlines) of a group's cells, from those that its other cells have [V]."""

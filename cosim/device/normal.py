@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+import scipy
 
 from cosim.config import Config
 from cosim.device.curve import CellCurve
@@ -47,6 +47,6 @@ class NormalProgramming:
         sigma = self._drawn_v[group.units]
         normal = cell_normals(self._config, "program error", layer, group)
         if variation.verify_band_v is not None:  # cells err to the same side as without verify
-            inside = ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
-            normal = ndtri(1 - inside + ndtr(normal) * (2 * inside - 1))
+            inside = scipy.special.ndtr(variation.verify_band_v / np.maximum(sigma, 1e-300))
+            normal = scipy.special.ndtri(1 - inside + scipy.special.ndtr(normal) * (2 * inside - 1))
         return shifts + sigma * normal

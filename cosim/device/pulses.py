@@ -25,7 +25,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 from cosim.config import Config, Programming
 from cosim.device.curve import CellCurve
@@ -149,7 +149,7 @@ class PulseProgramming:
     def verified(self, layer: int, group: Group) -> np.ndarray:
         """Threshold shifts of the cells of a group of layer number `layer`, (wordlines, bitlines) [V]."""
         sorted_v, levels = self._population.shifts, group.units.astype(np.int64) - self._config.cell.offset_units
-        place = ndtr(cell_normals(self._config, "program error", layer, group)) * sorted_v.shape[1] - 0.5
+        place = scipy.special.ndtr(cell_normals(self._config, "program error", layer, group)) * sorted_v.shape[1] - 0.5
         place = np.clip(place, 0, sorted_v.shape[1] - 1)
         lower = np.minimum(place.astype(np.int64), sorted_v.shape[1] - 2)
         low, high = sorted_v[levels, lower], sorted_v[levels, lower + 1]

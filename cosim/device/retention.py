@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import log_ndtr, ndtri
+import scipy
 
 from cosim.config import Config, Variation
 from cosim.device.draws import cell_normals
@@ -56,6 +56,6 @@ def lost_shares(config: Config, layer: int, group: Group) -> np.ndarray:
         place = cell_normals(config, "tail of the loss", layer, group)
         share = variation.retention_tail_share
         # Of the cells below this quantile, -ln(probability / share) is exponential.
-        exponential = np.where(place < ndtri(share), math.log(share) - log_ndtr(place), 0)
+        exponential = np.where(place < scipy.special.ndtri(share), math.log(share) - scipy.special.log_ndtr(place), 0)
         relative += variation.retention_tail * exponential
     return np.clip(charge_loss(variation) * relative, 0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 
 def current_sigma(currents: np.ndarray, rel: float, saturation_a: float | None) -> np.ndarray:
@@ -33,5 +33,5 @@ def verified_sigma(sigma: np.ndarray, band_v: float | None) -> np.ndarray:
     ratio = band_v / np.maximum(sigma, 1e-12 * band_v)
     wide = np.maximum(ratio, 0.05)
     density = np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
-    normal = sigma * np.sqrt(1 - 2 * wide * density / (2 * ndtr(wide) - 1))
+    normal = sigma * np.sqrt(1 - 2 * wide * density / (2 * scipy.special.ndtr(wide) - 1))
     return np.where(ratio < 0.05, band_v / math.sqrt(3), normal)  # in such a narrow band, all values are equally likely

@@ -388,7 +388,7 @@ class Network(nn.Module):
             operation = step.operation
             result = compute(operation, *inputs) if isinstance(operation, LayerSpec) else operation(*inputs)
             # The ends show nan, too, and need no other tensor.
-            ends = torch.aminmax(result) if result.numel() else ()
+            ends = (result.amin(), result.amax()) if result.numel() else ()
             if not all(abs(float(end)) <= LARGEST_VALUE for end in ends):
                 raise NetworkError(self._not_finite(step))
             results[step.name] = result

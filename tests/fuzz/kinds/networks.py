@@ -215,9 +215,15 @@ def _any(card: dict[str, Any], rng: np.random.Generator) -> str:
     return damage_json(card, rng) if card else "nothing"
 
 
+def _steps(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a card that may be damaged already."""
+    steps = card.get("steps")
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
 def _count(card: dict[str, Any], rng: np.random.Generator) -> str:
     """A number of a layer or of the images."""
-    layers = [step for step in card.get("steps") or () if isinstance(step, dict) and "layer" in step]
+    layers = [step for step in _steps(card) if "layer" in step]
     if not layers or rng.random() < 0.1:
         card["input_shape"] = [_pick(rng, _COUNTS) for _ in range(int(_pick(rng, (3, 3, 3, 2, 4))))]
         return f"input_shape = {card['input_shape']!r:.60}"
@@ -270,8 +276,7 @@ def _deep(card: dict[str, Any], rng: np.random.Generator) -> str:
 
 
 def _name(card: dict[str, Any], rng: np.random.Generator) -> str:
-    steps = [step for step in card.get("steps") or () if isinstance(step, dict)]
-    holder = _pick(rng, [card, *steps])
+    holder = _pick(rng, [card, *_steps(card)])
     key, value = _pick(rng, ("name", "layer", "step", "kind", "format", "inputs", "facts")), _pick(rng, TEXTS)
     if key == "facts":
         holder[key] = {"dataset": _pick(rng, ("digits", "mnist", value, 5, ["digits"]))}
