@@ -48,6 +48,7 @@ def demo(
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    fidelity: FidelityName = None,
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
@@ -65,7 +66,8 @@ def demo(
     out = out or free_folder(Path("runs/demo"))
     check_folder(out, force=force)
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
-    network, settings = cosim.load_network(name), cosim.Config.load(config, overrides or [], profile)
+    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
+    network = cosim.load_network(name)
     test = cosim.load_dataset(dataset).head(images)
     check_memory(network, settings, len(test))
     use_threads(settings)
@@ -210,6 +212,7 @@ def probe(
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    fidelity: FidelityName = None,
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
@@ -224,13 +227,13 @@ def probe(
     from cosim.report.probe_report import probe_tables, write_probe
 
     check_folder(out, force=force)
-    place = _place(at)
+    place, overrides = _place(at), with_named(overrides, {"run.fidelity": fidelity})
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
-        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides or [], profile)
+        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides, profile)
         test = load_images(network, dataset, data)
     else:
-        came, machine = record.provenance, cosim.Config.load(config, overrides or [], profile)
+        came, machine = record.provenance, cosim.Config.load(config, overrides, profile)
         if dataset or machine != cosim.Config().on_machine(machine):
             raise ConfigError(
                 "a run has its own configuration and data set, and only the machine is yours to say: leave --dataset "

@@ -13,6 +13,7 @@ from cosim.cli.shared import (
     DataFolder,
     DatasetName,
     DryRun,
+    FidelityName,
     Force,
     NetworkName,
     Overrides,
@@ -25,6 +26,7 @@ from cosim.cli.shared import (
     load_images,
     print_plan,
     use_threads,
+    with_named,
 )
 from cosim.errors import ConfigError, SimulationError
 
@@ -52,6 +54,7 @@ def sweep(
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    fidelity: FidelityName = None,
     store: StoreFolder = None,
     dry_run: DryRun = False,
     force: Force = False,
@@ -68,7 +71,10 @@ def sweep(
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
 
     check_folder(out, force=force or (out / POINTS).is_dir(), beside=[POINTS])
-    settings, axes = cosim.Config.load(config, overrides or [], profile), _axes(over or [])
+    settings, axes = (
+        cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile),
+        _axes(over or []),
+    )
     check_axes(axes, seeds)
     loaded, test = _loaded(network, dataset, data, split, images, settings)
     plans = plan_points(loaded, settings, axes, seeds, len(test))
@@ -105,6 +111,7 @@ def attribute(
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    fidelity: FidelityName = None,
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
@@ -114,7 +121,7 @@ def attribute(
     from cosim.report.attribution_report import attribution_table, write_attribution
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, overrides or [], profile)
+    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
     loaded, test = _loaded(network, dataset, data, split, images, settings)
     check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)
