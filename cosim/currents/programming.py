@@ -139,7 +139,7 @@ def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.nd
         source_digest(_DECIDING),
     )
     identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    kept = simulator.store.load_answer(identity, (3, None))
+    kept = simulator.store.load_answer(identity, (3, config.cell.most_units + 1))
     if kept is not None:
         shifts, conductance_s, capacitance_f = kept
         return shifts, ClosedCells(conductance_s, capacitance_f)

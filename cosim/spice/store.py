@@ -177,7 +177,7 @@ class Store:
         except Damaged:
             return None
         fits = len(shape) == array.ndim and all(map(_fits, shape, array.shape))
-        return array if fits and array.dtype.kind == "f" else None
+        return array if fits and array.dtype.kind == "f" and np.isfinite(array).all() else None
 
     def save_answer(self, identity: str, array: np.ndarray) -> None:
         """Keep an array of floats, unless it is too large, behind the SHA-256 of its identity and content."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import cosim
+from cosim.currents import make_source
 from cosim.errors import CosimError, InputError, MachineError, OutputError
 from cosim.spice import IndexedDeck, Reading, Store, is_store
 from cosim.spice.archive import Damaged, packed, packed_array, unpacked, unpacked_array
@@ -255,7 +257,7 @@ def test_an_answer_under_another_name_is_not_believed(store: Store) -> None:
 
 
 def test_an_answer_of_another_kind_is_not_believed(store: Store) -> None:
-    for array in (np.array(["a", "b"]), np.array([1, 2])):
+    for array in (np.array(["a", "b"]), np.array([1, 2]), np.array([1, np.nan]), np.array([np.inf, 1])):
         store.save_answer(TWO, array)
         assert store.load_answer(TWO, (2,)) is None
 
@@ -272,3 +274,15 @@ def test_an_answer_that_is_too_large_is_not_kept(store: Store, monkeypatch: pyte
 def test_an_answer_of_another_shape_is_not_believed(shape: tuple[int | None, ...], store: Store) -> None:
     assert store.load_answer(ONE, shape) is None
     assert store.load_answer(ONE, (None,)) is not None
+
+
+@pytest.mark.parametrize("forge", [lambda kept: kept[:, :-1], lambda kept: np.pad(kept, ((0, 0), (0, 3)))])
+def test_a_forged_design_is_programmed_again(forge: Callable[[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    config = cosim.Config.load(None, ["run.fidelity=dc"])
+    meant = make_source(config, tmp_path).cell
+    (path,) = (tmp_path / "answers").iterdir()
+    kept = Store(tmp_path).load_answer(path.name, (3, None))
+    Store(tmp_path).save_answer(path.name, forge(kept))
+    again = make_source(config, tmp_path).cell
+    assert np.array_equal(again.shifts, meant.shifts)
+    assert np.array_equal(again.closed.conductance_s, meant.closed.conductance_s)
