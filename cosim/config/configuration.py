@@ -62,11 +62,17 @@ class Config(Section):
 
     @property
     def read_at_corner(self) -> Read:
-        """The section read with the voltages at the corner's supply."""
+        """The section read with the voltages at the corner's supply and temperature."""
         read, supply = self.read, self.corner.supply
         factor = supply if read.supply_share == 1 else 1 + read.supply_share * (supply - 1)
-        volts = {"wordline_v": factor * read.wordline_v, "bitline_v": factor * read.bitline_v}
+        warmed_v = read.wordline_tempco_v_per_k * (self.corner.temperature_c - Corner().temperature_c)
+        volts = {"wordline_v": factor * read.wordline_v + warmed_v, "bitline_v": factor * read.bitline_v}
         return Read.model_construct(**{**dict(read), **volts})  # not checked, since ranges are for the nominal supply
+
+    @property
+    def at_verify(self) -> Config:
+        """The same configuration where cells are verified to their levels: at 27 C and nominal supply."""
+        return self.at_corner(Corner(process=self.corner.process) if self.programming.process == "own" else Corner())
 
     @property
     def at_calibration(self) -> Config:

@@ -119,6 +119,10 @@ class Read(Section):
     supply_share: float = Field(1.0, ge=0, le=1)
     """Share of a change of the supply that reaches the read voltages of wordlines and bitlines: 1 without a regulator,
     0.1 behind one that takes out nine tenths."""
+    wordline_tempco_v_per_k: float = Field(0.0, ge=-0.01, le=0.01)
+    """How much the voltage of open wordlines rises with temperature, from 27 C [V/K]. Read voltages of flash memories
+    are made to follow the cells, which conduct more as they get colder at a given voltage: with -1.4e-3, gain factors
+    that differ do least harm to cells of the card nor65 (docs/variation.md)."""
     rise_s: float = Field(1e-9, ge=1e-13, le=1e-3)
     """Rise and fall time of a wordline, or of a bitline with amplitude reads [s]."""
 
@@ -135,7 +139,8 @@ class Sense(Section):
 
 
 class Corner(Section):
-    """Where the arrays are read. Levels are programmed at tt, 27 C and nominal supply, whatever the corner."""
+    """Where the arrays are read. Levels are programmed at 27 C and nominal supply, whatever the corner, and at the
+    process that programming.process says."""
 
     process: Process = "tt"
     """The card's section: the cell and its periphery typical (tt), both fast (ff) or slow (ss), or typical with skewed
@@ -302,6 +307,9 @@ class Programming(Section):
     method: Literal["normal", "pulses"] = "normal"
     """normal: a distribution about the level, of variation.program_sigma_v and _rel; pulses: incremental pulses from an
     erased cell, each followed by a verify, until the cell's current lies in its band."""
+    process: Literal["typical", "own"] = "typical"
+    """Where cells are verified to their levels. typical: on a chip of process tt, so that other chips get its
+    thresholds and conduct other currents; own: on the chip itself, whose process (corner.process) verify takes out."""
     step_v: float = Field(0.02, ge=1e-4, le=2)
     """Step of the wordline from pulse to pulse, by which the threshold of a cell that follows rises [V]."""
     efold_v: float = Field(0.6, ge=0.02, le=5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosim.config import Config, Corner
+from cosim.config import Config
 from cosim.currents.sense import SenseMismatch, sense_mismatch
 from cosim.device import (
     CURVE_SHIFTS,
@@ -133,7 +133,7 @@ def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.nd
     sections = (config.array, config.cell, config.read, config.corner)
     parts = (
         _FORMAT,
-        *(card.at(process).text() for process in (Corner().process, config.corner.process)),
+        *(card.at(at.corner.process).text() for at in (config.at_verify, config)),
         *(section.model_dump_json() for section in sections),
         simulator.engine,
         source_digest(_DECIDING),
@@ -152,15 +152,15 @@ def _programmed(card: Card, config: Config, simulator: Simulator) -> tuple[np.nd
 def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray:
     """Threshold shift for every number of unit currents up to that of the highest level [V].
 
-    It is found from the card itself at tt, 27 C and nominal supply. The simulated curve is inverted, then simulated
+    It is found from the card itself where cells are verified. The simulated curve is inverted, then simulated
     again around each shift and inverted once more, so that the currents are within 1e-6 of their targets.
 
     Raises:
         CardError: the card cannot hold the levels.
     """
-    shifts, nominal = CURVE_SHIFTS, config.at_corner(Corner())
+    shifts, verified = CURVE_SHIFTS, config.at_verify
     for _ in range(2):
-        deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), nominal)
+        deck = curve_deck(card, shifts, np.full(len(shifts), config.read.bitline_v), verified)
         (reading,) = simulator.simulate([deck], "programming")
         programmed = program_levels(shifts, reading.currents[0], config.cell)
         shifts = np.sort((programmed[:, None] + np.linspace(-0.02, 0.02, 9)).ravel())
@@ -170,7 +170,7 @@ def program_cell(card: Card, config: Config, simulator: Simulator) -> np.ndarray
 
 def cell_curves(card: Card, config: Config, simulator: Simulator) -> CellCurves:
     """Currents of the card's cell over its threshold shift, where cells are verified and where they are read."""
-    conditions = [config.at_corner(Corner()), config]
+    conditions = [config.at_verify, config]
     volts = [np.full(len(CURVE_SHIFTS), each.read_at_corner.bitline_v) for each in conditions]
     decks = [curve_deck(card, CURVE_SHIFTS, *each) for each in zip(volts, conditions, strict=True)]
     verify, read = (

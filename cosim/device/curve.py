@@ -75,7 +75,7 @@ class CellCurves:
     """Curves of the card's cell at the voltage of the clamp.
 
     Attributes:
-        verify: at the condition at which cells are verified, the nominal corner.
+        verify: at the condition at which cells are verified, `Config.at_verify`.
         read: at the configured corner.
     """
 

@@ -1,6 +1,6 @@
 """Mismatch: how cells differ that were verified to the same current.
 
-Program-verify makes cells alike in one current at one condition, which is the nominal corner. Cells with other gain
+Program-verify makes cells alike in one current at one condition (`Config.at_verify`). Cells with other gain
 factors, coupling ratios or temperature coefficients then hold other charges, and conduct differently at another
 condition. Whatever a cell does there, some threshold shift makes the card's own cell do the same at the voltage of the
 clamp. That shift goes into decks and solver, which need not know of the mismatch.

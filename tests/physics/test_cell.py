@@ -33,6 +33,16 @@ def test_levels_are_programmed_to_current(settings: list[str], simulator: Simula
     assert 0 < currents[0] < 2e-4 * config.cell.unit_a
 
 
+@pytest.mark.parametrize("process", ["ff", "ss"])
+def test_verify_takes_out_the_process_of_the_chip_that_it_reads(process: str, simulator: Simulator) -> None:
+    typical = Config.load(None, [f"corner.process={process}"])
+    units = np.arange(typical.cell.most_units + 1)
+    _, blind = read_levels(typical, simulator)
+    assert np.abs(blind / typical.cell.unit_a - units)[1:].max() > 1
+    _, verified = read_levels(typical.with_values({"programming.process": "own"}), simulator)
+    np.testing.assert_allclose(verified[1:] / typical.cell.unit_a, units[1:], rtol=2e-6)
+
+
 def test_linear_region_current_is_proportional_to_overdrive(simulator: Simulator) -> None:
     """I = beta (V_GS - V_T - V_DS / 2) V_DS: equal steps of threshold are nearly equal steps of current."""
     config = Config()

@@ -57,6 +57,24 @@ def changed_card(folder: Path, name: str, old: str, new: str) -> list[str]:
     return [f"cell.card={path}"]
 
 
+@pytest.mark.parametrize("corner", [HOT, COLD[:1]])
+def test_a_wordline_that_follows_the_temperature_hides_gain_factors_there(
+    corner: list[str], simulator: Simulator
+) -> None:
+    def worst(tempco: str) -> float:
+        config = Config.load(None, [*corner, f"read.wordline_tempco_v_per_k={tempco}"])
+        card = load_card(config.cell.card)
+        shifts, curves = program_cell(card, config, simulator), cell_curves(card, config, simulator)
+        mismatch = mismatch_of(gain=1.08)
+        seen = mismatch.seen(mismatch.stored(shifts, curves.verify), curves.read)
+        errors = curves.read.currents(seen) - curves.read.currents(shifts)
+        return float(np.abs(errors / config.cell.unit_a)[config.cell.offset_units :].max())
+
+    assert worst("0") > 0.1
+    assert worst("-1.4e-3") < 0.03
+    assert worst("1.4e-3") > worst("0")
+
+
 @pytest.mark.parametrize("corner", [HOT, COLD, HIGH])
 def test_another_gain_factor_is_that_of_a_wider_cell(corner: list[str], simulator: Simulator) -> None:
     wider = ["cell.width_m=1.1e-7"]

@@ -206,3 +206,21 @@ def test_a_regulator_keeps_the_supply_from_the_read_voltages() -> None:
     assert volts() == (0.9 * 4, 0.9 * 0.1)
     assert volts("read.supply_share=0.1") == pytest.approx((0.99 * 4, 0.99 * 0.1))
     assert volts("read.supply_share=0") == (4, 0.1)
+
+
+def test_wordlines_follow_the_temperature() -> None:
+    def volts(*settings: str) -> tuple[float, float]:
+        config = Config.load(None, ["read.wordline_v=4", "read.wordline_tempco_v_per_k=-1e-3", *settings])
+        return config.read_at_corner.wordline_v, config.read_at_corner.bitline_v
+
+    assert volts() == (4, 0.1)
+    assert volts("corner.temperature_c=77") == (pytest.approx(3.95), 0.1)
+    assert volts("corner.temperature_c=-40", "corner.supply=0.9") == pytest.approx((3.6 + 0.067, 0.09))
+
+
+def test_where_cells_are_verified() -> None:
+    settings = ["corner.process=ss", "corner.temperature_c=-40", "corner.supply=0.9"]
+    typical = Config.load(None, settings).at_verify.corner
+    assert (typical.process, typical.temperature_c, typical.supply) == ("tt", 27, 1)
+    own = Config.load(None, [*settings, "programming.process=own"]).at_verify.corner
+    assert (own.process, own.temperature_c, own.supply) == ("ss", 27, 1)
