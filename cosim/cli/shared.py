@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from cosim.errors import DatasetError, NetworkError, OutputError
+from cosim.errors import ConfigError, DatasetError, NetworkError, OutputError
 
 if TYPE_CHECKING:  # commands import the library when they need it, so that --help is quick
     import cosim
@@ -114,10 +114,12 @@ def check_apart(given: Mapping[str, Any]) -> None:
         OutputError: an output is an input, by whatever name or link; it is a file in a folder of inputs; or it is the
             folder in which an input lies, which would be emptied.
     """
-    cards = [text.partition("=")[2].strip() for text in given.get("overrides") or () if text.startswith("cell.card=")]
+    outputs = _existing(given[name] for name in OUTPUTS if given.get(name) is not None)
+    if not outputs:
+        return
     named = [given[name] for name in INPUTS if given.get(name) is not None]
-    inputs = _existing([*named, *cards])
-    for output in _existing(given[name] for name in OUTPUTS if given.get(name) is not None):
+    inputs = _existing([*named, *_configured_card(given)])
+    for output in outputs:
         for path in inputs:
             if path.is_dir():
                 clash = not output.is_dir() and output.resolve().is_relative_to(path.resolve())
@@ -125,6 +127,20 @@ def check_apart(given: Mapping[str, Any]) -> None:
                 clash = output.samefile(path) or output.samefile(path.resolve().parent)
             if clash:
                 raise OutputError(f"writing {output} would destroy what is read, {path}: choose another name")
+
+
+def _configured_card(given: Mapping[str, Any]) -> list[str]:
+    """The card of the command's configuration, if it has one and the card is a file of the user's."""
+    from cosim.config import Config
+    from cosim.device import shipped_cards
+
+    if "overrides" not in given:
+        return []
+    try:
+        card = Config.load(given["config"], given["overrides"] or [], given["profile"]).cell.card
+    except ConfigError:
+        return []  # the command tells, and writes nothing
+    return [] if card in shipped_cards() else [card]
 
 
 def _existing(named: Iterable[str | Path]) -> list[Path]:

@@ -26,6 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cosim.infer(cosim.CircuitNetwork(make_network(), ideal), images).save(folder / "run.h5")
     save_network(make_network(), folder / "net.safetensors")
     (folder / "chip.toml").write_text("[adc]\nbits = 6\n")
+    (folder / "own.toml").write_text('[cell]\ncard = "cell.card"\n')
     (folder / "cell.card").write_text(".model cell nmos level=14\n")
     (folder / "model.onnx").write_bytes(b"onnx")
     (folder / "data").mkdir()
@@ -50,6 +51,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "infer digits-w4a4 --config chip.toml --json chip.toml",
         "infer digits-w4a4 --data data --out data/train-images",
         "infer digits-w4a4 --set cell.card=cell.card --out cell.card",
+        "infer digits-w4a4 --set cell.card='./cell.card' --out cell.card",
+        "infer digits-w4a4 --set cell.card\t=\tcell.card --json cell.card",
+        "infer digits-w4a4 --config own.toml --out cell.card",
+        "info digits-w4a4 --config own.toml --profile realistic --json cell.card",
         "info net.safetensors --json net.safetensors",
         "quantize model.onnx --dataset digits --out net.safetensors --data .",
         "train digits --config net.json --partial-sums straight-through --out net.safetensors",
@@ -72,7 +77,7 @@ def test_an_output_that_is_an_input_is_refused(
     monkeypatch.setenv("COSIM_STORE", str(tmp_path / "store"))
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     for force in ([], ["--force"]):
-        monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split(), *force])
+        monkeypatch.setattr(sys, "argv", ["cosim", *arguments.split(" "), *force])
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 2
