@@ -25,6 +25,8 @@ USER_BLOCK = 512
 _MAGIC = b"cosim-seal-1 blake2b-256 "
 # How much data a file may claim to hold: compressed counts are mostly zeros, but no file of ours comes near this.
 _LEAST_ROOM, _ROOM_A_BYTE = 64 << 20, 64
+# A file with holes, which takes no room on the disk, could otherwise have any size.
+LARGEST_BYTES = 4 << 30
 _SPARE_BYTES = 256 << 20
 _LEAST_SECONDS, _BYTES_A_SECOND = 2, 2e6
 _DEEPEST = 8
@@ -42,11 +44,17 @@ def seal_text(digest: str) -> bytes:
     return (_MAGIC + digest.encode() + b"\n").ljust(USER_BLOCK, b"\0")
 
 
+def _room(size: int) -> int:
+    """How much data a file of `size` bytes may claim to hold [bytes]: this process and cosim's both take the memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
+    return min(_LEAST_ROOM + _ROOM_A_BYTE * size, memory // 4)
+
+
 def _limit(size: int) -> None:
     """Let this process take no more time and memory than a file of `size` bytes can need, and write no file."""
     with open("/proc/self/statm") as own:  # noqa: PTH123
         taken = int(own.read().split()[0]) * resource.getpagesize()
-    memory = taken + _SPARE_BYTES + _LEAST_ROOM + _ROOM_A_BYTE * size
+    memory = taken + _SPARE_BYTES + _room(size)
     seconds = math.ceil(time.process_time()) + cpu_seconds(size)  # importing counts, and takes what it takes
     for kind, wanted in (
         (resource.RLIMIT_AS, memory),
@@ -143,6 +151,8 @@ def _texts(dataset: h5py.Dataset) -> list[str]:
 def _read(path: str, output: BinaryIO) -> None:
     """Write the content of a file to `output`."""
     size = os.stat(path).st_size  # noqa: PTH116
+    if size > LARGEST_BYTES:
+        raise ValueError(f"it has {size:,} bytes, expected at most {LARGEST_BYTES:,}")
     _limit(size)
     _check_seal(path)
     with h5py.File(path, "r", locking=False) as file:
@@ -153,8 +163,8 @@ def _read(path: str, output: BinaryIO) -> None:
                 continue
             datasets[name] = item
             claimed += _check_dataset(name, item)
-            if claimed > _LEAST_ROOM + _ROOM_A_BYTE * size:
-                raise ValueError(f"{name} claims more data than a file of {size:,} bytes can hold")
+            if claimed > _room(size):
+                raise ValueError(f"{name} claims more data than a file of {size:,} bytes can hold, or this machine")
         numbers = {name: item for name, item in datasets.items() if item.dtype.kind != "O"}
         header = {
             "attributes": attributes,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import h5py
 
+from cosim.errors import OutputError
 from cosim.files import write_whole
 from cosim.hdf5.group import Group
-from cosim.hdf5.reader import USER_BLOCK, seal_text
+from cosim.hdf5.reader import LARGEST_BYTES, USER_BLOCK, seal_text
 
 # Arrays with more values than this are compressed.
 _SMALL = 4096
@@ -20,12 +21,19 @@ def write_file(path: Path, content: Group) -> None:
     """Write an HDF5 file, such that no reader sees a part of it.
 
     Raises:
-        OutputError, MachineError: it cannot be written.
+        OutputError: it is larger than `read_file` takes, or cannot be written.
+        MachineError: the disk is full.
     """
     stream = io.BytesIO()
     with h5py.File(stream, "w", userblock_size=USER_BLOCK) as file:
         _write(file, content)
-    write_whole(path, seal(stream.getvalue()))
+    whole = stream.getvalue()
+    if len(whole) > LARGEST_BYTES:
+        raise OutputError(
+            f"{path} would have {len(whole):,} bytes, and files of at most {LARGEST_BYTES:,} are read: keep fewer "
+            "reads, or take fewer images"
+        )
+    write_whole(path, seal(whole))
 
 
 def seal(content: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,10 @@ import cosim
 from cosim.checked import parse
 from cosim.cli import main
 from cosim.config import MACHINE_KEYS
-from cosim.errors import ConfigError, InputError, MachineError
+from cosim.errors import ConfigError, InputError, MachineError, OutputError
 from cosim.evaluate import RunRecord, compare_record
 from cosim.evaluate.provenance import Provenance
-from cosim.hdf5 import apart, read_file
+from cosim.hdf5 import apart, read_file, sealed
 from cosim.hdf5.sealed import seal
 from cosim.report.page import render_page
 from tests.conftest import make_network, random_images
@@ -100,6 +101,15 @@ def test_every_damaged_byte_is_found_before_the_library_looks(path: Path) -> Non
         path.write_bytes(whole)
         with pytest.raises(InputError, match="damaged or changed"):
             RunRecord.load(path)
+
+
+def test_a_file_of_holes_is_not_read(record: RunRecord, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(path, 1 << 40)  # it takes no more room on the disk
+    with pytest.raises(InputError, match="it has 1,099,511,627,776 bytes, expected at most 4,294,967,296"):
+        RunRecord.load(path)
+    monkeypatch.setattr(sealed, "LARGEST_BYTES", 1000)
+    with pytest.raises(OutputError, match=r"would have [\d,]+ bytes, and files of at most 1,000 are read"):
+        record.save(path)
 
 
 def test_a_file_that_another_tool_wrote_has_no_seal_and_is_read(record: RunRecord, path: Path) -> None:
