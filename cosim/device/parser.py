@@ -174,6 +174,7 @@ def _assignments(
             found["version"] = value
             continue
         found[key.lower()] = _value(statement, value, values, names)
+    _check_parameters(statement, found)
     return found
 
 

@@ -305,6 +305,7 @@ def test_a_large_card_is_read_in_a_moment(text: str) -> None:
         ("".join(f".lib s{number}\n.endl\n" for number in range(65)), "65 sections, expected at most 64"),
         ("".join(f".subckt c{number} d g s b\n.ends\n" for number in range(1001)), "1001 subcircuits in a section"),
         (".param " + "".join(f"p{number}=1 " for number in range(10_001)), "more than 10000 parameters"),
+        (".model q d " + "".join(f"p{number}=1 " for number in range(10_001)), "more than 10000 parameters"),
         (".subckt c d g s b " + "".join(f"p{number}=1 " for number in range(10_001)) + "\n.ends", "more than 10000"),
         (".model q d " + "(" * 40_000 + "\n" + "".join(f".lib s{number}\n.endl\n" for number in range(60)),
          "characters in its sections, each with the statements that belong to all, expected at most 2097152"),
