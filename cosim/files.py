@@ -176,6 +176,8 @@ def write_whole(path: Path, content: bytes | str, *, scratch: Path | None = None
         OutputError: the directory cannot be written to, or there is something else than a regular file.
     """
     if isinstance(content, str) and is_standard_output(path):
+        if sys.stdout is None:  # Python's, if the command was started without one
+            raise OutputError(f"{path} is standard output, which is closed: name a file")
         sys.stdout.flush()
         sys.stdout.buffer.write(content.encode())
         sys.stdout.flush()

@@ -80,6 +80,12 @@ def test_standard_output_takes_text_and_nothing_else(name: str, capsysbinary: py
         check_outputs(Path(name), force=True)
 
 
+def test_standard_output_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match=r"^- is standard output, which is closed: name a file"):
+        write_whole(Path("-"), "text")
+
+
 def test_bytes_never_go_to_standard_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("-", "/dev/stdout"):
