@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cosim.errors import CosimError, InputError, MachineError, SimulationError
     from cosim.evaluate import CircuitNetwork, Comparison, RunRecord, compare, compare_record, infer
     from cosim.experiments.attribution import Attribution, attribute
+    from cosim.experiments.search import SearchResult, search
     from cosim.experiments.sweep import SweepResult, sweep
     from cosim.importers.onnx_file import load_onnx
     from cosim.network import LayerSpec, Network, SoftwareStep, load_network, save_network
@@ -47,6 +48,7 @@ _HOMES = {
     "cosim.errors": ("CosimError", "InputError", "MachineError", "SimulationError"),
     "cosim.evaluate": ("CircuitNetwork", "Comparison", "RunRecord", "compare", "compare_record", "infer"),
     "cosim.experiments.attribution": ("Attribution", "attribute"),
+    "cosim.experiments.search": ("SearchResult", "search"),
     "cosim.experiments.sweep": ("SweepResult", "sweep"),
     "cosim.importers.onnx_file": ("load_onnx",),
     "cosim.network": ("LayerSpec", "Network", "SoftwareStep", "load_network", "save_network"),
@@ -66,6 +68,7 @@ __all__ = [
     "Network",
     "Quantization",
     "RunRecord",
+    "SearchResult",
     "SimulationError",
     "SoftwareStep",
     "SweepResult",
@@ -79,6 +82,7 @@ __all__ = [
     "load_onnx",
     "quantize",
     "save_network",
+    "search",
     "sweep",
 ]
 

@@ -1,1 +1,1 @@
-"""Many circuits on the same images (sweeps, effects one at a time), one output value taken apart, one cell measured."""
+"""Many circuits on the same images (sweeps, searches, one effect at a time), one output value or one cell in detail."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -11,23 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from cosim.config import Config, check_value
+from cosim.config import Config
 from cosim.datasets import Dataset
-from cosim.errors import CardError, ConfigError, NetworkError, SimulationError
-from cosim.evaluate.plan import RunPlan, plan_run
+from cosim.errors import ConfigError
 from cosim.evaluate.provenance import Provenance
 from cosim.experiments.bench import Bench, Outcome
-from cosim.experiments.sweep_result import CHIPS, SweepResult
-from cosim.files import disk_error, read_regular, write_whole
+from cosim.experiments.points import CHIPS, Points, check_axes, combinations
+from cosim.experiments.sweep_result import SweepResult
 from cosim.network import Network
-from cosim.progress import log, progress_bar
-
-# The folder, in that of a sweep, of what came of its points.
-POINTS = "points"
-# Two bits for each image, and a dozen numbers.
-_MOST_BYTES = 64 << 20
-# Errors that concern one point, and not the whole sweep.
-_OF_A_POINT = (ConfigError, CardError, NetworkError, SimulationError)
+from cosim.progress import progress_bar
 
 
 def sweep(
@@ -63,64 +54,22 @@ def sweep(
         MachineError: ngspice is missing, or the disk is full.
     """
     started = time.perf_counter()
-    base, axes = config or Config(), check_axes(over, seeds)
-    bench, points = Bench(network, dataset, store), None if folder is None else _points(Path(folder))
-    grid = list(itertools.product(*axes.values()))
-    found: list[Outcome | str] = []
+    base, axes = config or Config(), check_grid(over, seeds)
+    bench = Bench(network, dataset, store)
+    points, grid = Points(bench, base, folder, again), combinations(axes)
     software = bench.right(bench.software)
     with progress_bar("points", len(grid)) as advance:
-        for values in grid:
-            given = dict(zip(axes, values, strict=True))
-            label = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in given.items())
-            advance(0, note=label)
-            try:
-                found.append(_outcome(bench, base.with_values(given), points, again))
-            except _OF_A_POINT as error:
-                found.append(str(error))
-            last = found[-1]
-            log(f"{label}: {last if isinstance(last, str) else f'{100 * last.accuracy:.2f} %'}")
-            advance(1)
+        found = [points.outcome(values, advance) for values in grid]
     return _gathered(bench.provenance(base, time.perf_counter() - started), axes, software, found)
 
 
-def plan_points(
-    network: Network, config: Config, over: Mapping[str, Sequence[Any]], seeds: int | None, images: int
-) -> list[RunPlan]:
-    """Plan every point of a grid that can be run. Points whose arrays and reads are the same share one plan.
-
-    Args:
-        network: the network.
-        config: the configuration that all points share.
-        over: as in `sweep`.
-        seeds: as in `sweep`.
-        images: number of images.
-
-    Raises:
-        ConfigError, NetworkError: as `check_axes` raises them; or no point can be run, with the reason of the last.
-    """
-    axes = check_axes(over, seeds)
-    plans, known, reason = [], dict[tuple[Any, ...], RunPlan](), None
-    for values in itertools.product(*axes.values()):
-        try:
-            point = config.with_values(dict(zip(axes, values, strict=True)))
-            decisive = (point.array, point.cell, point.read, point.trim, point.run)
-            if decisive not in known:
-                known[decisive] = plan_run(network, point, images)
-            plans.append(known[decisive])
-        except (ConfigError, NetworkError) as error:
-            reason = error
-    if reason is not None and not plans:
-        raise reason
-    return plans
-
-
-def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:
+def check_grid(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str, tuple[Any, ...]]:
     """Check the axes of a grid and their values. The axis of virtual chips comes last.
 
     Raises:
         ConfigError: a key is unknown, a value is out of range or given twice, or there is no axis.
     """
-    axes = {key: tuple(check_value(key, value) for value in values) for key, values in over.items()}
+    axes = check_axes(over)
     if seeds is not None:
         if CHIPS in axes:
             raise ConfigError(f"{CHIPS} is an axis already: give either its values or a number of seeds")
@@ -129,36 +78,7 @@ def check_axes(over: Mapping[str, Sequence[Any]], seeds: int | None) -> dict[str
         axes[CHIPS] = tuple(range(seeds))
     if not axes:
         raise ConfigError("a sweep needs an axis: name a key and its values, as corner.temperature_c=-40,27,85")
-    for key, values in axes.items():
-        if not values:
-            raise ConfigError(f"axis {key} has no values: give some, separated by commas")
-        if len(set(map(repr, values))) < len(values):
-            raise ConfigError(f"axis {key} has a value twice: {', '.join(map(str, values))}; give each once")
     return axes
-
-
-def _points(folder: Path) -> Path:
-    points = folder / POINTS
-    try:
-        points.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error, points) from error
-    return points
-
-
-def _outcome(bench: Bench, config: Config, points: Path | None, again: bool) -> Outcome:
-    """The outcome of one point: the one that was kept, or else a new one, which is then kept."""
-    if points is None:
-        return bench.measure(config)
-    path = points / f"{bench.identity(config)}.json"
-    if not again:
-        try:
-            return Outcome.from_json(read_regular(path, _MOST_BYTES).decode(), len(bench.dataset))
-        except (FileNotFoundError, ValueError):
-            pass  # a damaged file is replaced by a new measurement
-    outcome = bench.measure(config)
-    write_whole(path, outcome.to_json())
-    return outcome
 
 
 def _gathered(

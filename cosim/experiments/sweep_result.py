@@ -16,11 +16,11 @@ from cosim.config import check_value
 from cosim.errors import ConfigError, InputError
 from cosim.evaluate.comparison import Accuracy
 from cosim.evaluate.provenance import Provenance
+from cosim.experiments.points import CHIPS
 from cosim.files import is_file
 from cosim.hdf5 import Group, Quantity, read_file, write_file
 
 FORMAT = "cosim-sweep-4"
-CHIPS = "variation.chip"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosim.experiments.sweep_result import CHIPS, SweepResult
+from cosim.experiments.points import CHIPS
+from cosim.experiments.sweep_result import SweepResult
 from cosim.report.figures import COLOURS, label, new_axes, write_png
 
 if TYPE_CHECKING:

@@ -28,8 +28,7 @@ def sweep_table(result: SweepResult) -> Table:
     table = Table(title=escape("\n".join(sweep_sentences(result))))
     for number in shown:
         last = number == len(head) - 1
-        heading = head[number].rpartition(".")[2].translate({ord(" "): "\n", ord("_"): "\n"})
-        table.add_column(escape(heading), justify="left" if last else "right", no_wrap=not last)
+        table.add_column(wording.narrow(head[number]), justify="left" if last else "right", no_wrap=not last)
     for row in rows:
         table.add_row(*(escape(row[number]) for number in shown))
     return table
@@ -85,10 +84,7 @@ def sweep_rows(result: SweepResult) -> list[list[str]]:
 
 def write_sweep_table(result: SweepResult, path: Path) -> Path:
     """Write the table and its summary as Markdown. Returns the path."""
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in sweep_rows(result)]
-    lines = [head, ["---"] * len(head), *body]
-    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    write_whole(path, "\n".join(f"{sentence}." for sentence in sweep_sentences(result)) + "\n\n" + table)
+    write_whole(path, f"{wording.sentences(sweep_sentences(result))}\n{wording.markdown(sweep_rows(result))}")
     return path
 
 

@@ -1,10 +1,12 @@
-"""Writes numbers and counts as text, for pages and for terminal tables."""
+"""Writes numbers, counts and tables as text, for pages and for terminal tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 _PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 # The last part of a configuration key tells its unit.
@@ -63,3 +65,20 @@ def quantity(key: str, value: Any) -> str:
     power = 3 * int(np.floor(np.log10(abs(value)) / 3 + 1e-9)) if value else 0
     power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
     return f"{value / 10.0**power:.6g} {_PREFIXES[power]}{unit}"
+
+
+def narrow(heading: str) -> str:
+    """A heading for a column of a terminal's table: of a key the last part, and each word on a line of its own."""
+    return escape(heading.rpartition(".")[2].translate({ord(" "): "\n", ord("_"): "\n"}))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown. The first row has the headings."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def sentences(said: Sequence[str]) -> str:
+    """Sentences, each on a line of its own."""
+    return "".join(f"{sentence}.\n" for sentence in said)

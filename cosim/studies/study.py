@@ -15,6 +15,7 @@ from cosim import progress
 from cosim.datasets import load_dataset
 from cosim.files import write_whole
 from cosim.folders import check_folder, whole_folder
+from cosim.report import wording
 from cosim.report.figures import write_png
 from cosim.studies.trial import FOLDERS, Trial, run_trial, train_float
 
@@ -81,7 +82,7 @@ def run_study(
     results = [found for trial in trials if (found := trial.result(folder)) is not None]
     with whole_folder(folder, force=True, beside=FOLDERS) as new:
         write_whole(new / "results.json", json.dumps(results, indent=2) + "\n")
-        write_whole(new / "table.md", markdown(study.table(results)))
+        write_whole(new / "table.md", wording.markdown(study.table(results)))
         write_png(study.draw(results), new / "plot.png")
     return results
 
@@ -120,13 +121,6 @@ def _side_by_side(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """A table in Markdown. The first row is the heading."""
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -143,6 +143,7 @@ def test_store_shows_and_clears(folder: Path) -> None:
 
 FOLDER_COMMANDS = (
     "demo", "netlist digits-w4a4", "characterize", "program", "study bits", "sweep digits-w4a4 --over adc.bits=4",
+    "search digits-w4a4 --design adc.bits=4,5 --seeds 1 --images 5",
     "attribute digits-w4a4", "probe digits-w4a4 --image 0 --layer conv1 --at 0,0 --channel 0",
 )  # fmt: skip
 
@@ -158,6 +159,10 @@ FOLDER_COMMANDS = (
         ("demo --fidelity spice", "run.fidelity: Input should be 'ideal'"),
         ("netlist digits-w4a4 --out decks --fidelity spice", "run.fidelity: Input should be 'ideal'"),
         ("sweep digits-w4a4 --out grid --seeds 2 --fidelity spice", "run.fidelity: Input should be 'ideal'"),
+        (
+            "search digits-w4a4 --design adc.bits=4,5 --seeds 2 --images 5 --out found --fidelity spice",
+            "run.fidelity: Input should be 'ideal'",
+        ),
         ("attribute digits-w4a4 --fidelity spice", "run.fidelity: Input should be 'ideal'"),
         (
             "probe digits-w4a4 --image 0 --layer conv1 --at 1,1 --channel 0 --fidelity spice",

@@ -63,6 +63,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "characterize --card cell.card --out .",
         "demo --config chip.toml --out .",
         "sweep net.safetensors --over adc.bits=4 --out .",
+        "search net.safetensors --design adc.bits=4,5 --seeds 1 --images 5 --out .",
         "attribute net.safetensors --out .",
     ],
 )

@@ -13,7 +13,7 @@ import cosim
 from cosim.cli import app
 from cosim.errors import ConfigError, MachineError
 from cosim.evaluate.plan import free_memory, plan_run, size_in_words
-from cosim.experiments.sweep import plan_points
+from cosim.experiments.points import combinations, plan_points
 from cosim.network import Network, SoftwareStep, save_network
 from cosim.report.plan_table import plan_estimates
 from tests.conftest import make_layer, make_network, random_images
@@ -114,11 +114,11 @@ def test_some_memory_is_free() -> None:
 
 
 def test_points_of_a_sweep_on_like_arrays_share_a_plan() -> None:
-    over = {"adc.bits": [4, 5], "array.open_wordlines": [4, 9, 300]}
-    plans = plan_points(make_network(), cosim.Config(), over, 3, 10)
+    over = {"adc.bits": [4, 5], "array.open_wordlines": [4, 9, 300], "variation.chip": [0, 1, 2]}
+    plans = plan_points(make_network(), cosim.Config(), combinations(over), 10)
     assert (len(plans), len({id(plan) for plan in plans})) == (12, 2)  # none with 300 of 256 wordlines
     with pytest.raises(ConfigError, match=r"does not fit array\.wordlines"):
-        plan_points(make_network(), cosim.Config(), {"array.open_wordlines": [300]}, None, 10)
+        plan_points(make_network(), cosim.Config(), [{"array.open_wordlines": 300}], 10)
     assert "12 runs" in str(plan_estimates(plans).title)
 
 
