@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,29 @@ def test_a_design_that_fails_anywhere_is_out(decided: Callable[..., SearchResult
     assert shown[0][-1] == "failed"
     assert [row[-1] for row in shown[1:]] == ["", "", "too few bits", "no convergence"]
     assert "1 design failed: too few bits" in str(search_table(result).caption)
+
+
+@pytest.mark.parametrize("failing", [{}, {3: 0}, {3: 0, 5: 1}, {3: 0, 5: 0, 6: 0, 8: 0}, {8: 3}])
+def test_the_bar_ends_with_the_search_whatever_fails(
+    failing: dict[int, int], decided: Callable[..., SearchResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, totals = list[int](), list[int]()
+
+    @contextmanager
+    def bar(title: str, total: int) -> Iterator[Callable[..., None]]:
+        totals.append(total)
+        yield lambda count, note="": steps.append(count)
+
+    def wrong(config: cosim.Config) -> int:
+        if failing.get(config.adc.bits) == config.variation.chip and config.corner.supply == 1:
+            raise ConfigError("no such circuit")
+        return 8 - config.adc.bits
+
+    monkeypatch.setattr("cosim.experiments.search.progress_bar", bar)
+    decided(wrong, designs={"adc.bits": [3, 5, 6, 7, 8]}, over={"corner.supply": [0.9, 1, 1.1]}, seeds=8)
+    assert totals == [3 * (5 * 1 + 3 * 1 + 2 * 2)]
+    assert sum(steps) == totals[0]
+    assert min(steps) >= 0
 
 
 def test_nothing_is_measured_twice(noise: cosim.Dataset, tmp_path: Path, measured: list[cosim.Config]) -> None:
