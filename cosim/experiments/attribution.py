@@ -40,6 +40,7 @@ CELLS = "cells"
 # The effects, in the order in which they are added. That of cells is the non-linearity and leakage of open cells, and
 # the influence of closed cells.
 EFFECTS = (
+    Effect("rescaling", {"run.rescale": "float"}, of_cells=False),
     Effect(CELLS, {"run.fidelity": "ideal", "array.closed_wordlines": "omitted"}),
     Effect(
         "wires",

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from cosim.config import Config
 from cosim.currents import ReadRequest
-from cosim.datasets import Dataset
+from cosim.datasets import Dataset, load_dataset
 from cosim.errors import ConfigError, DatasetError
 from cosim.evaluate import CircuitNetwork, compare_record, infer
+from cosim.network import load_network
 from tests.conftest import make_network, random_images
 from tests.scripted import ScriptedSource, ideal_units
 
@@ -199,3 +200,26 @@ def test_a_configuration_that_wants_training_images_says_so() -> None:
 def test_settings_that_cannot_be(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config.load(None, settings)
+
+
+@pytest.mark.parametrize(
+    "corner",
+    [
+        [],
+        ["corner.process=ss", "corner.temperature_c=-40", "corner.supply=0.9"],
+        ["corner.process=ff", "corner.temperature_c=125", "corner.supply=1.1"],
+    ],
+)
+def test_a_chip_with_every_effect_that_was_calibrated_once_still_knows_its_digits(
+    corner: list[str], shared_store: Path
+) -> None:
+    """The whole profile at the corners farthest from its only calibration, on 200 test images."""
+    settings = ["run.fidelity=solved", "run.certificate_reads=40", "variation.chip=3", *corner]
+    config = Config.load(None, settings, "realistic")
+    circuit = CircuitNetwork(load_network("digits-w4a4"), config, store=shared_store)
+    record = infer(circuit, load_dataset("digits").head(200))
+    comparison = compare_record(record)
+    assert comparison.accuracy_circuit.share >= comparison.accuracy_software.share - 0.015
+    assert len(comparison.disagreements) <= 6
+    assert comparison.certificate is not None
+    assert comparison.certificate.max_error_lsb < 0.02

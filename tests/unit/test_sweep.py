@@ -291,9 +291,10 @@ def test_effects_alone_and_added_up(
     by_name = {each.name: each for each in found.contributions}
     assert [each.name for each in found.contributions] == [effect.name for effect in EFFECTS]
     present = [name for name, each in by_name.items() if each.keys]
-    assert present == ["cells", "wires", "sense stage", "converter", "noise", "corner", "trimming"]
+    assert present == ["rescaling", "cells", "wires", "sense stage", "converter", "noise", "corner", "trimming"]
     assert by_name["drift"].alone is by_name["drift"].cumulative is None
     assert found.ideal.accuracy == found.accuracy_software.share
+    assert found.ideal.disagreements == 0
     assert found.ideal.code_error_max == 0
     cells, converter, full = by_name["cells"].alone, by_name["converter"].alone, by_name["trimming"].cumulative
     assert cells is not None
@@ -306,7 +307,7 @@ def test_effects_alone_and_added_up(
     assert full.code_error_rms == whole.code_error_rms > converter.code_error_rms
     paths = write_attribution(found, tmp_path)
     written = json.loads(paths[0].read_text())
-    assert written["effects"][4]["keys"] == {"adc.bits": 4}
+    assert written["effects"][5]["keys"] == {"adc.bits": 4}
     assert paths[1].read_bytes().startswith(b"\x89PNG")
     assert attribution_table(found).row_count == 3 + len(EFFECTS)
 
