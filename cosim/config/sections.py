@@ -136,6 +136,8 @@ class Sense(Section):
     card periph65, at the corner's process."""
     clamp_ohm: float = Field(100.0, ge=1e-6, le=1e6)
     """Resistance of the stage "resistive" [ohm]."""
+    scale: float = Field(1.0, ge=0.5, le=8)
+    """Factor on widths and lengths of the stage "transistor": mismatch falls by it, and settling takes longer."""
 
 
 class Corner(Section):

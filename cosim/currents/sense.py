@@ -60,7 +60,7 @@ def sense_mismatch(card: Card, shifts: np.ndarray, config: Config, simulator: Si
     variation = config.variation
     if not variation.sense_mismatch:
         return None
-    areas = np.array([width * length for _, (width, length) in TRANSISTORS.values()])
+    areas = config.sense.scale**2 * np.array([width * length for _, (width, length) in TRANSISTORS.values()])
     # The difference of two transistors has sigma A / sqrt(w l), and each of the two 1 / sqrt(2) of it.
     sigmas = np.concatenate(
         [variation.sense_avt_v_m / np.sqrt(2 * areas), variation.sense_abeta_m / np.sqrt(2 * areas)]

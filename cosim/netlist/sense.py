@@ -73,6 +73,7 @@ class SenseStage:
         bitline_v: voltage at which bitlines are held [V].
         supply: factor on the stage's supply voltage.
         grounds: whether it holds source lines at 0 V instead, and measures the currents that flow out of them.
+        scale: factor on widths and lengths of its transistors.
     """
 
     stage: Literal["clamp", "resistive", "transistor"]
@@ -80,12 +81,14 @@ class SenseStage:
     bitline_v: float
     supply: float
     grounds: bool = False
+    scale: float = 1.0
 
     @classmethod
     def of(cls, config: Config) -> SenseStage:
         """The stage at the configuration's corner."""
         sense, bitline_v = config.sense, config.read_at_corner.bitline_v
-        return cls(sense.stage, sense.clamp_ohm, bitline_v, config.corner.supply, config.read.mode == "amplitude")
+        grounds = config.read.mode == "amplitude"
+        return cls(sense.stage, sense.clamp_ohm, bitline_v, config.corner.supply, grounds, sense.scale)
 
     def source(self, line: int) -> str:
         """Name of the voltage source that carries the measured current of a line, with the opposite sign."""
@@ -111,7 +114,8 @@ class SenseStage:
         misfitting = {misfit.transistor: misfit for misfit in misfits}
 
         def transistor(name: str, d: str, g: str, s: str) -> None:
-            kind, (width, length) = TRANSISTORS[name]
+            kind, size = TRANSISTORS[name]
+            width, length = self._scaled(size)
             given: dict[str, object] = {"width": width, "length": length}
             if name in misfitting:
                 misfit = misfitting[name]
@@ -139,11 +143,16 @@ class SenseStage:
         circuit.V("sref", _REFERENCE, circuit.gnd, number(self.bitline_v))
         circuit.I("stail", _TAIL_GATE, circuit.gnd, number(_TAIL_A))
         circuit.I("skeep", _POWER, _KEEPER_GATE, number(_KEEPER_A))
-        circuit.M("stail", _TAIL_GATE, _TAIL_GATE, _POWER, _POWER, model="cosim_pmos", width=_TAIL[0], length=_TAIL[1])
+        (tail_w, tail_l), (keeper_w, keeper_l) = self._scaled(_TAIL), self._scaled(_KEEPER)
+        circuit.M("stail", _TAIL_GATE, _TAIL_GATE, _POWER, _POWER, model="cosim_pmos", width=tail_w, length=tail_l)
         circuit.M(
-            "skeep", _KEEPER_GATE, _KEEPER_GATE, GROUND, GROUND, model="cosim_nmos", width=_KEEPER[0],
-            length=_KEEPER[1],
-        )  # fmt: skip
+            "skeep", _KEEPER_GATE, _KEEPER_GATE, GROUND, GROUND, model="cosim_nmos", width=keeper_w, length=keeper_l
+        )
+
+    def _scaled(self, size: tuple[float, float]) -> tuple[float, float]:
+        """Width and length of a transistor [m]."""
+        width, length = size
+        return self.scale * width, self.scale * length
 
 
 def deck_files(card: Card, config: Config) -> dict[str, str]:

@@ -115,6 +115,16 @@ def test_converters_draw_gain_and_offset_of_their_stage(simulator: Simulator) ->
     assert not np.array_equal(few.gain, other.gain)
 
 
+def test_larger_transistors_of_the_same_shape_differ_less(simulator: Simulator) -> None:
+    """Twice the width and length: half the sigma of thresholds, in a stage that works nearly as before."""
+    small, large = (program(Config.load(None, [*PELGROM, f"sense.scale={scale}"]), simulator).sense for scale in (1, 2))
+    assert small is not None
+    assert large is not None
+    for name in ("gain", "offset_a"):
+        first, second = (np.sqrt((getattr(sense, name) ** 2).sum()) for sense in (small, large))
+        assert second == pytest.approx(first / 2, rel=0.15)
+
+
 def test_a_whole_circuit_draws_them_and_calibration_takes_them_out(shared_store: object) -> None:
     network, images = make_network(), random_images(6)
     settings = ["run.fidelity=solved", "run.layers=all", "array.open_wordlines=5", *PELGROM]
