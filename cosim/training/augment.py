@@ -1,4 +1,4 @@
-"""Random distortion of training images, for whole batches on the device they lie on."""
+"""Random distortion of training images, a batch at a time, on the device that holds them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are distorted, each by a random amount of its own.
+    """How training images are distorted. The amounts are drawn at random for each image.
 
     Attributes:
         rotate_degrees: largest rotation, with interpolation.
         zoom: largest relative zoom, with interpolation.
         shift_pixels: largest shift, with interpolation.
-        crop_pixels: number of zeros with which images are padded before they are cropped at a random place.
+        crop_pixels: number of zeros added on each side before an image is cropped at a random place.
         flip: whether to mirror half of the images left to right.
     """
 

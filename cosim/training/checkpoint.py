@@ -1,4 +1,7 @@
-"""Checkpoints of a training: one safetensors file holds all that decides how it continues. Nothing is unpickled."""
+"""Checkpoints of a training: one safetensors file holds everything that the training needs to continue.
+
+The file contains no pickled objects, so reading it runs no code.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ def save_checkpoint(
     identity: dict[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    """Write the state of a training whole.
+    """Write the state of a training to a file, whole or not at all.
 
     Args:
-        identity: what a training must agree on to go on from here; anything JSON can hold.
-        history: of the epochs so far.
+        identity: facts that a training must share to continue from this checkpoint; anything that JSON can hold.
+        history: loss, accuracy and time of each epoch so far.
     """
     state = optimizer.state_dict()
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
@@ -38,9 +41,9 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     for number, values in state["state"].items():
-        # Some optimisers keep whole numbers beside tensors.
+        # Some optimizers keep plain numbers as well as tensors.
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    # Neither views nor channels-last tensors are stored: contiguous copies are.
+    # safetensors accepts neither views nor channels-last tensors, so contiguous copies are stored.
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
     }
@@ -66,24 +69,24 @@ def load_checkpoint(
     Raises:
         NetworkError: the checkpoint is missing or damaged, or it belongs to another network or training.
     """
-    remedy = f"remove {path} to begin anew, or write to another file"
+    remedy = f"remove {path} to start again, or write to another file"
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["cosim"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise NetworkError(f"{path} is no checkpoint of a training ({error}): {remedy}") from error
+        raise NetworkError(f"{path} is not a checkpoint of a training ({error}): {remedy}") from error
     found = facts.get("identity", {})
     if facts.get("format") != FORMAT or found != json.loads(json.dumps(identity)):
         differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
         raise NetworkError(
-            f"{path} is the checkpoint of another training, it differs in {', '.join(differing) or 'its format'}: "
+            f"{path} is the checkpoint of another training, which differs in {', '.join(differing) or 'its format'}: "
             f"{remedy}"
         )
     try:
-        net.load_state_dict(_below("net.", tensors))
+        net.load_state_dict(_with_prefix("net.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("optimizer.", tensors).items():
+        for name, value in _with_prefix("optimizer.", tensors).items():
             number, _, part = name.partition(".")
             state.setdefault(int(number), {})[part] = value
         optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
@@ -97,14 +100,14 @@ def load_checkpoint(
 
 
 def digest_of(net: nn.Module) -> str:
-    """SHA-256 of a network's parameters and statistics, for the identity of trainings that begin with them."""
+    """SHA-256 of a network's parameters and statistics, which identifies the trainings that start from them."""
     digest = hashlib.sha256()
     for name, value in net.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

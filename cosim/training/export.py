@@ -1,4 +1,4 @@
-"""Exports a traced module with quantizers as the steps of a network: integers, scales and software steps."""
+"""Turns a traced module with quantizers into the steps of a network: layers of integers with scales, software steps."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from cosim.network.layers import IMAGES, LayerSpec, SoftwareStep, Step, check_na
 from cosim.training.quantized_layer import QuantizedLayer, four_axes, geometry
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
-_AFFINE = "calculate with numbers, or with constant tensors of (1, channels, 1, 1)"
+_AFFINE = "use a number, or a constant tensor of shape (1, channels, 1, 1), as one operand"
 _REMEDIES = {
     "AvgPool2d": "leave divisor_override out",
-    "Flatten": "flatten everything behind the images, nn.Flatten()",
+    "Flatten": "flatten all axes but the first, nn.Flatten()",
     "Hardtanh": "clip from 0 to 6, as nn.ReLU6 does",
     "MaxPool2d": "leave return_indices out",
-    "PReLU": "use nn.PReLU() with one number, which is a LeakyReLU",
-    "adaptive_avg_pool2d": "give output_size alone",
-    "add": "add two computed tensors of one shape, without alpha",
+    "PReLU": "use nn.PReLU() with one slope for all channels, which is a LeakyReLU",
+    "adaptive_avg_pool2d": "give output_size only",
+    "add": "add two computed tensors of the same shape, without alpha",
     "avg_pool2d": "leave divisor_override out",
     "cat": "concatenate channels, dim=1",
     "conv2d": "use nn.Conv2d itself, as a module",
     "div": _AFFINE,
     "dropout": "call it with training=self.training, or use nn.Dropout",
-    "flatten": "flatten everything behind the images, torch.flatten(x, 1)",
+    "flatten": "flatten all axes but the first, torch.flatten(x, 1)",
     "linear": "use nn.Linear itself, as a module",
-    "log_softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "log_softmax": "remove it, or use it once, at the very end, over the classes (dim=1)",
     "max_pool2d": "leave return_indices out",
     "mean": "take it over height and width, (2, 3)",
     "mul": _AFFINE,
     "reshape": "flatten with torch.flatten(x, 1)",
-    "softmax": "take it out, or have it once, at the very end, over the classes (dim=1)",
+    "softmax": "remove it, or use it once, at the very end, over the classes (dim=1)",
     "squeeze": "flatten with torch.flatten(x, 1)",
     "sub": _AFFINE,
     "truediv": _AFFINE,
@@ -47,7 +47,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class _Understood:
-    """A node that is a software step: its kind, its arguments, and the nodes that it takes."""
+    """A node that becomes a software step: the step's kind and arguments, and the nodes that are its inputs."""
 
     kind: str
     arguments: dict[str, Any]
@@ -73,7 +73,7 @@ class Exporter:
                 self.names[node] = IMAGES
             elif node.op == "output":
                 self._end(node)
-            elif node.op != "get_attr":  # a constant: what takes it says that it cannot
+            elif node.op != "get_attr":  # a constant; a step that cannot use one raises the error
                 self._visit(node)
         return self.written, self.float_weights
 
@@ -87,7 +87,7 @@ class Exporter:
         module = self.modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(module, QuantizedLayer):
             self._write_layer(node, module)
-        elif isinstance(module, NORMS):  # those that no layer takes in are no longer batch norms
+        elif isinstance(module, NORMS):  # folded into the layer before it; tracing has replaced all other batch norms
             before = node.args[0]
             assert isinstance(before, fx.Node)
             self.names[node] = self.names[before]
@@ -113,7 +113,7 @@ class Exporter:
         self.names[node] = step.name
 
     def _free_name(self, node: fx.Node) -> str:
-        """The name of a node's step: its module's path, or the node's own name, with a number if that is taken.
+        """The name of a node's step: its module's path, or else the node's name, with a number if the name is taken.
 
         Raises:
             NetworkError: the name is too long.
@@ -128,7 +128,7 @@ class Exporter:
         return name
 
     def _norm_of(self, node: fx.Node) -> _Norm | None:
-        """The batch norm that uses a layer's result, if nothing else does."""
+        """The batch norm that uses a layer's result, or None if there is none or if anything else uses the result."""
         if not isinstance(self.modules.get(str(node.target)), QuantizedLayer) or len(node.users) != 1:
             return None
         (user,) = node.users
@@ -175,7 +175,7 @@ def _understand(node: fx.Node, module: nn.Module | None) -> _Understood:
 def _not_understood(node: fx.Node, module: nn.Module | None) -> NetworkError:
     what = type(module).__name__ if module is not None else function_of(node)
     usual = (
-        "use convolutions, linear layers, batch norm behind them, pooling, ReLU, ReLU6, LeakyReLU, flatten, additions "
+        "use convolutions, linear layers, batch norm after them, pooling, ReLU, ReLU6, LeakyReLU, flatten, additions "
         "and concatenations of channels"
     )
     return NetworkError(f"node {called(node)} is {what}, which is not understood: {_REMEDIES.get(what, usual)}")
@@ -186,7 +186,7 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
     if name not in _CALLS:
         return None
     given = {**dict(zip(_CALLS[name], node.args[1:], strict=False)), **node.kwargs}
-    if given.get("return_indices") is False:  # torch writes it down even where nobody asked
+    if given.get("return_indices") is False:  # tracing writes this default down
         del given["return_indices"]
     if len(node.args) - 1 > len(_CALLS[name]) or not set(given) <= set(_CALLS[name]):
         return None
@@ -203,7 +203,7 @@ def _understand_call(node: fx.Node, name: str, tensors: list[fx.Node]) -> _Under
     return _Understood(name, {key: value for key, value in given.items() if value is not None}, tensors[:1])
 
 
-# The arguments after the first that are understood, in order.
+# The arguments of each function that are understood, in order and without the first, which is its input.
 _CALLS: dict[str, tuple[str, ...]] = {
     "relu": (),
     "relu6": (),
@@ -225,9 +225,9 @@ def _pooling(module: Any, also: str) -> dict[str, Any]:
 
 
 def layer_spec(name: str, module: QuantizedLayer, norm: _Norm | None) -> LayerSpec:
-    """The integers of a quantized layer. Its scale and bias include the batch norm behind it.
+    """The integers of a quantized layer. The layer's scale and bias include the batch norm that follows it.
 
-    An input whose zero is not the integer 0 adds zero_point * sum(weight) to every sum, which the bias corrects.
+    An input quantizer with a zero point adds zero_point * sum(weight) to every sum. The bias takes this away again.
     """
     layer, weight, activation = module.layer, module.weight_quantizer, module.input_quantizer
     gain, offset = fold_norm(layer, norm)
@@ -252,7 +252,7 @@ def layer_spec(name: str, module: QuantizedLayer, norm: _Norm | None) -> LayerSp
 
 
 def fold_norm(layer: nn.Conv2d | nn.Linear, norm: _Norm | None) -> tuple[Tensor, Tensor]:
-    """Gain and offset of each output, from a layer's bias and the running statistics of the batch norm behind it."""
+    """Gain and offset of each output, from a layer's bias and the running statistics of the batch norm after it."""
     outputs = layer.weight.shape[0]
     bias = layer.bias.detach().clone() if layer.bias is not None else torch.zeros(outputs)
     if norm is None:

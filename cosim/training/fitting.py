@@ -19,12 +19,12 @@ from cosim.progress import log, progress_bar
 from cosim.training.checkpoint import load_checkpoint, save_checkpoint
 from cosim.training.quantizers import ClippedQuantizer, Quantizer
 
-# L2 decay of the clips in PACT's loss, if no other is given.
+# L2 decay of the trained clips (PACT) if the course gives none.
 CLIP_DECAY = 2e-4
 
 _LOWER = "lower the learning rate (`rate`, or --rate-factor of cosim train)"
 
-# Number of steps between reads of the loss, each of which waits for the device.
+# Number of steps between two looks at the loss. Each look waits until the device has finished its work.
 _LOOK_EVERY = 10
 
 
@@ -43,8 +43,8 @@ class Course:
         precision: number format of the convolutions.
         norm: whether batch norm uses the statistics of the batch. With "train" it does, except in the last tenth of the
             epochs, or at least the last epoch. With "keep" it never does.
-        checkpoint: file to continue from, and to save every epoch in; None for neither.
-        identity: facts that a checkpoint must agree with to be continued.
+        checkpoint: file in which every epoch is saved, and from which the training continues if it exists; or None.
+        identity: facts that a checkpoint must share for the training to continue from it.
     """
 
     title: str
@@ -70,7 +70,10 @@ class Epoch:
 
 @contextmanager
 def repeatable(seed: int, threads: int = 1) -> Iterator[None]:
-    """Make random numbers depend on a seed, and sums on a number of threads, but not on the number of cores."""
+    """Fix the seed of random numbers, and the number of threads on which the rounding of sums depends.
+
+    Results then do not depend on the number of cores.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -90,22 +93,22 @@ def pick_device(asked: str) -> torch.device:
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if asked not in ("cpu", "cuda") or (asked == "cuda" and not torch.cuda.is_available()):
-        raise MachineError(f"device {asked!r} is not here: choose cpu, or leave it to auto")
+        raise MachineError(f"this machine has no device {asked!r}: choose cpu or auto")
     return torch.device(asked)
 
 
 def fit(net: nn.Module, images_for: Callable[[Tensor], Tensor], labels: Tensor, course: Course) -> list[Epoch]:
-    """Fit a classifier, on the device where its labels lie.
+    """Fit a classifier, on the device that holds the labels. It is left in evaluation mode.
 
     Args:
-        images_for: the images of an index tensor, float (n, channels, height, width).
+        images_for: function that maps a tensor of indices to images, float (n, channels, height, width).
         labels: (n,) classes.
 
     Returns:
-        the history, with that of earlier sittings. The network is left in evaluation mode.
+        the history, which includes the epochs before an interruption.
 
     Raises:
-        NetworkError: the loss is no longer finite; the checkpoint is that of another training.
+        NetworkError: the loss is no longer finite; the checkpoint belongs to another training.
     """
     steps = math.ceil(len(labels) / course.batch)
     net.to(device=labels.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,7 +118,7 @@ def fit(net: nn.Module, images_for: Callable[[Tensor], Tensor], labels: Tensor, 
     if course.checkpoint is not None and course.checkpoint.exists():
         done = load_checkpoint(course.checkpoint, net, optimizer, schedule, course.identity)
         history = [Epoch(**epoch) for epoch in done]
-    _check_ranges(net, course.title, "is zero before training: the layer's weights, or all it sees, are zero")
+    _check_ranges(net, course.title, "is zero before training: the layer's weights, or all its inputs, are zero")
     with progress_bar(course.title, course.epochs * steps, lines=False) as advance, torch.enable_grad():
         advance(len(history) * steps)
         for number in range(len(history), course.epochs):
@@ -170,22 +173,22 @@ def _epoch(
 
 def _kept(course: Course) -> str:
     kept = course.checkpoint is not None and course.checkpoint.exists()
-    return f" The epochs before are in {course.checkpoint}" if kept else ""
+    return f" The epochs before this one are saved in {course.checkpoint}" if kept else ""
 
 
 def _check_ranges(net: nn.Module, place: str, what: str) -> None:
-    """Refuse quantizers whose range is empty, or not finite."""
+    """Refuse quantizers whose range is empty or not finite."""
     for name, module in net.named_modules():
         if isinstance(module, Quantizer) and not module.is_sound():
             raise NetworkError(f"{place}: the range of {name!r} {what}")
 
 
 def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
-    """Set training mode, batch norm as the course says, and the quantizers' annealing for the epoch."""
+    """Prepare the modules for an epoch: training mode, the statistics of batch norm, and annealing of quantizers."""
     resting = epoch >= course.epochs - max(1, course.epochs // 10)
     net.train()
     for module in net.modules():
-        # The circuit runs on the running statistics, so the weights must end up fitting those.
+        # The circuit uses the running statistics, so that the weights must fit them at the end.
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and (resting or course.norm == "keep"):
             module.eval()
         if isinstance(module, Quantizer):
@@ -193,7 +196,7 @@ def _set_modes(net: nn.Module, course: Course, epoch: int) -> None:
 
 
 def _optimizer(net: nn.Module, course: Course) -> torch.optim.Optimizer:
-    """Make the optimizer. Only weights of layers and trained clips decay."""
+    """Make the optimizer. Weight decay applies to weights of layers and to trained clips only."""
     weights = [module.weight for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     clips = [module.clip for module in net.modules() if isinstance(module, ClippedQuantizer)]
     known = {id(parameter) for parameter in (*weights, *clips)}

@@ -1,4 +1,4 @@
-"""Quantizers for 1 to 3 bits, whose integers multiply by XNOR or shift."""
+"""Quantizers for few bits, whose integers can be multiplied with XNOR gates or with shifts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cosim.training.quantizers import SMALLEST_STEP, Quantizer, Shown, sum_like
 Estimator = Literal["expected", "straight-through"]
 _Function = Callable[[Tensor], Tensor]
 
-# Width of the noise in steps at the beginning of training and at its end. From 0.5 on the expected staircase is close
-# to a straight line; below 0.1 hardly a value has a gradient left.
+# Width of the noise, in steps, at the beginning and at the end of training. At 0.5 and above, the expected staircase is
+# close to a straight line; below 0.1, hardly any value has a gradient.
 _WIDE, _NARROW = 0.5, 0.1
 
 
 class _Staircase(torch.autograd.Function):
-    """Values on a grid of integers times a step, with a smoother function E in place of the staircase.
+    """Values on a grid of integers times a step. The backward pass uses a smoother function E of the staircase.
 
-    With q the integer: d v^ / d v = E'(v / s), d v^ / d s = q - (v / s) E'(v / s).
+    If q is the integer: d v^ / d v = E'(v / s), d v^ / d s = q - (v / s) E'(v / s).
     """
 
     @staticmethod
@@ -59,29 +59,31 @@ def expected_slope(scaled: Tensor, width: float, low: float, high: float) -> Ten
 
 
 def _clip_slope(scaled: Tensor, low: float, high: float) -> Tensor:
-    """Derivative of a clip: straight through."""
+    """Derivative of a clip, which is the straight-through estimator."""
     return (scaled >= low) & (scaled <= high)
 
 
 class ExpectedGradientQuantizer(Quantizer):
-    """Low-bit quantizer with a trained step and an estimator that follows the expected staircase.
+    """Low-bit quantizer with a trained step, whose gradient is that of the staircase averaged over noise.
 
-    Weights (signed) lie on the odd integers, which have no zero and are as many below it as above:
+    Weights (signed) lie on the odd integers, which are symmetric about zero and do not include it:
 
-        v^ = s w,   w in {+-1, +-3, ..., +-(2^b - 1)}:  +-1 for one bit,
+        v^ = s w,   w in {+-1, +-3, ..., +-(2^b - 1)}:  +-1 for one bit.
 
-    so that w is a sum of +-2^j and every product of bits an XNOR. Activations lie on 0..2^b - 1. The backward pass sees
-    E[v^(v + noise)], which is smooth; the noise narrows from half a step to a tenth while training comes to its end,
-    and what the backward pass sees becomes the staircase. With estimator "straight-through" it sees a clip instead.
-    With E' the slope of what it sees, by v / s, and w the integer:
+    Each w is therefore a sum of +-2^j, and every product of two bits is an XNOR. Activations lie on 0..2^b - 1.
 
-        dv^/dv = E'(v/s),   dv^/ds = w - (v/s) E'(v/s), scaled by 1 / sqrt(N high)
+    The backward pass uses the expectation E[v^(v + noise)], which is smooth. The noise narrows from half a step to a
+    tenth of a step during training, so that the expectation approaches the staircase. With estimator
+    "straight-through" the backward pass uses a clip instead. If E' is the slope of the function that the backward pass
+    uses, by v / s, and w the integer, then
 
-    which is LSQ's gradient of the step where E' is a clip's.
+        dv^/dv = E'(v/s),   dv^/ds = w - (v/s) E'(v/s), scaled by 1 / sqrt(N high).
 
-    Source: the idea of a backward graph that is smooth and becomes quantized is that of J. Chen et al., "Propagating
-    asymptotic-estimated gradients for low bitwidth quantized neural networks", 2020, arXiv 2003.04296; the logistic
-    noise is this project's choice.
+    For a clip, this is LSQ's gradient of the step.
+
+    Source: the idea of a smooth backward graph that becomes quantized during training is that of J. Chen et al.,
+    "Propagating asymptotic-estimated gradients for low bitwidth quantized neural networks", 2020, arXiv 2003.04296;
+    the logistic noise is this project's choice.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class ExpectedGradientQuantizer(Quantizer):
     ) -> None:
         super().__init__(bits, signed=signed, channels=channels)
         if bits > 3:
-            raise NetworkError(f"the expected-gradient quantizer is for 1 to 3 bits, found {bits}: take another")
+            raise NetworkError(
+                f"the expected-gradient quantizer is for 1 to 3 bits, found {bits}: choose another quantizer"
+            )
         if signed:  # on the grid of odd integers a step of the staircase is two units
             self.low, self.high = 1 - 2**bits, 2**bits - 1
         self.signed, self.estimator, self.width = signed, estimator, _WIDE
@@ -140,8 +144,8 @@ class PowerOfTwoQuantizer(Quantizer):
 
         v^ = s w,   w in {0, +-1, +-2, ..., +-2^(2^(b-1) - 2)}:  {0, +-1} for 2 bits, {0, +-1, +-2, +-4} for 3
 
-    |v| / s below 1/2 is zero, above it takes the power nearest on a logarithmic scale. The gradient is straight through
-    inside the range, that of the step is LSQ's.
+    A value with |v| / s < 1/2 becomes zero; others become the nearest power on a logarithmic scale. The gradient of a
+    value is that of a clip (straight through), and the gradient of the step is LSQ's.
 
     Source: Miyashita et al., "Convolutional neural networks using logarithmic data representation", 2016,
     arXiv 1603.01025, for the grid; arXiv 2003.04296 for the use of shifts with 1 to 3 bits.

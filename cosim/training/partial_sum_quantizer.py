@@ -1,4 +1,4 @@
-"""Training with digitized partial sums in the forward pass, so that a network can run on few code bits.
+"""Training with digitized partial sums in the forward pass, so that a network can run with converters of few bits.
 
 IMCQ and IMCAQ: Wei et al., IEEE JXCDC 2020, 10.1109/JXCDC.2020.2992306. The sums and codes are those of
 `cosim.arithmetic.partial_sums`.
@@ -24,34 +24,35 @@ from cosim.training.quantizers import Shown
 
 Rounding = Literal["straight-through", "concrete"]
 
-# Images that share the noise of a pattern: few, so that noise averages over a batch as it does over reads.
+# Images that share the noise of a pattern: few, so that the noise averages out over a batch as it does over reads.
 _IMAGES_A_DRAW = 32
 
 
 class PartialSumQuantizer(nn.Module):
     """Digitizes the partial sums of a layer in the forward pass of training.
 
-    In evaluation mode, sums are rounded to the nearest codes. In training, noise of the converter is added, which is
-    drawn anew for every pattern and every 32 images, and the gradient of a code by its sum is
+    In evaluation mode, sums are rounded to the nearest codes. In training, noise of the converter is added, with a new
+    draw for every pattern and every 32 images. The gradient of a code by its sum is
 
         straight-through  1 (IMCQ)
-        concrete          that of the sample (IMCAQ): a code g has the probability
+        concrete          that of a Concrete sample (IMCAQ): a code g has the probability
                               p(g) ~ sigmoid((g + 1/2 - x) / w) - sigmoid((g - 1/2 - x) / w)
                           for a sum x in codes and logistic noise of width w; the sample is sum z g with
                           z = softmax((log p + Gumbel noise) / temperature), over the codes near x.
 
-    On average over all x, the slope of a Concrete sample is 1. However, sums are whole numbers of units, and noise much
-    narrower than a unit gives them hardly any slope. With noise of 0.1 codes and temperature 0.5, the slope is 0.28 on
-    average, with a standard deviation of 1.1, if a code is two units wide, and 0.006 if it is one unit wide.
+    On average over all x, the slope of a Concrete sample is 1. However, sums are whole numbers of units, and at whole
+    numbers the slope is close to 0 if the noise is much narrower than a unit. With noise of 0.1 codes and temperature
+    0.5, the slope is 0.28 on average, with a standard deviation of 1.1, if a code is two units wide, and 0.006 if it is
+    one unit wide.
 
-    A bit plane's share in the gradient of an activation of n bits is 1 / (2^n - 1) of what the plane counts.
+    The gradient of an activation is the mean over its bit planes, weighted by what each plane counts, 2^j.
 
     Source: Wei et al. (above); the Concrete quantizer is Louizos et al., "Relaxed Quantization for Discretized Neural
     Networks", ICLR 2019, arXiv 1810.01875, equations 5-9, with its local grid.
 
     Args:
-        how: the arrays.
-        rounding: of the gradient.
+        how: how the arrays digitize partial sums.
+        rounding: the gradient of a code by its sum, as above.
         noise_lsb: standard deviation of the sense amplifier's noise in codes, >= 0; > 0 for "concrete".
         temperature: of the Concrete distribution, > 0.
     """
@@ -68,7 +69,7 @@ class PartialSumQuantizer(nn.Module):
             raise NetworkError(f"rounding must be straight-through or concrete, found {rounding!r}")
         if not 0 <= noise_lsb < math.inf or (rounding == "concrete" and noise_lsb == 0):
             raise NetworkError(
-                f"noise_lsb must be >= 0, and > 0 for concrete rounding whose width it is, found {noise_lsb}"
+                f"noise_lsb must be >= 0, and > 0 for concrete rounding, which draws this noise, found {noise_lsb}"
             )
         if not 0 < temperature < math.inf:
             raise NetworkError(f"temperature must be > 0, found {temperature}")
@@ -90,7 +91,10 @@ class PartialSumQuantizer(nn.Module):
             return Shown.apply(exact, run.outputs(), 1.0)
 
     def draws(self, lsb: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Codes for sums in codes, anew each time where training has noise; for "concrete" with their slopes by sum."""
+        """Yield the codes of sums (both in LSB), with new noise each time in training; for "concrete" also the slopes.
+
+        The slopes are the derivatives of the codes by the sums, or None.
+        """
         if self.training and self.rounding == "concrete":
             yield from concrete_codes(lsb, self.noise_lsb, self.temperature, self.how.highest)
         while self.training and self.noise_lsb > 0:
@@ -102,28 +106,28 @@ def concrete_codes(
     lsb: Tensor, noise_lsb: float, temperature: float, highest: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield endless Concrete samples of the code of each sum, with their derivatives by the sum, shaped as `lsb`."""
-    width = noise_lsb * math.sqrt(3) / math.pi  # of a logistic distribution with this standard deviation
+    width = noise_lsb * math.sqrt(3) / math.pi  # scale of the logistic distribution with this standard deviation
     reach = max(1, math.ceil(3 * noise_lsb))
     nearest = nearest_codes(lsb, highest).flatten()
-    # The codes lie along the first axis, as steps from the nearest.
+    # Codes near each sum lie along the first axis, counted from the nearest code.
     steps = torch.arange(-reach, reach + 2, device=lsb.device, dtype=lsb.dtype)
-    ends = (steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width  # of the noise that leads to each code
+    ends = (steps[:, None] + (nearest - 0.5 - lsb.flatten())) / width  # ends of the noise interval that gives each code
     below = torch.sigmoid(ends)
     steps = steps[:-1]
     grid = steps[:, None] + nearest
     allowed = (grid >= 0) if highest is None else (grid >= 0) & (grid <= highest)
-    # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), the last alike for all codes. As logarithms, or
-    # the codes of a sum far above the highest would all be equally improbable.
+    # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)). The last factor is the same for all codes.
+    # Logarithms keep the codes apart for a sum far above the highest code, where every probability underflows.
     log_odds = F.logsigmoid(ends[1:]) + F.logsigmoid(-ends[:-1])
     log_odds = torch.where(allowed, log_odds, -math.inf)
     probability = (log_odds - log_odds.amax(0)).exp_().clamp_min_(1e-12) * allowed
-    # d log p / dx = (below + above - 1) / width, of which the 1 falls out.
+    # d log p / dx = (below + above - 1) / width, where the 1 cancels.
     tilt = below[1:] + below[:-1]
     moments = torch.stack([torch.ones_like(steps), steps])
     while True:
-        # With exponential noise E the odds (p / E)^(1/temperature) are those of Gumbel noise on log p.
+        # With exponential noise E, the odds (p / E)^(1/temperature) are distributed as with Gumbel noise on log p.
         odds = probability / torch.rand_like(probability).clamp_min_(1e-9).log_()
-        odds = odds.div_(odds.amin(0)).pow_(1 / temperature)  # of numbers below zero the least is the largest
+        odds = odds.div_(odds.amin(0)).pow_(1 / temperature)  # log() is negative, so the minimum has the largest size
         total, first = moments @ odds
         tilt_total, tilt_first = moments @ odds.mul_(tilt)
         mean = first / total
@@ -133,7 +137,7 @@ def concrete_codes(
 
 @dataclass(frozen=True, eq=False)
 class LayerFacts:
-    """The present state of a layer's quantizers, and its geometry.
+    """The current state of a layer's quantizers, and the layer's geometry.
 
     Attributes:
         input_step: step of the input quantizer.
@@ -155,7 +159,7 @@ class LayerFacts:
 
 
 class _Run:
-    """One forward pass of a layer on columns: integers, tables and rows."""
+    """One forward pass of a layer whose partial sums are digitized: integers, tables of codes, and rows in them."""
 
     def __init__(self, quantizer: PartialSumQuantizer, x: Tensor, weight: Tensor, facts: LayerFacts) -> None:
         self.facts = facts
@@ -237,22 +241,24 @@ class _ConcreteSums(torch.autograd.Function):
 def _through_tables(
     rows: Tensor, given: Tensor, slopes: Tensor, units: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of what a group's cells conduct and of its kernel's rows in every read, through tables of codes.
+    """Gradients of the units of a group's cells, and of the group's inputs in every read, through tables of codes.
 
     Args:
-        rows: (chunks, bits, reads) which row of the tables answers each read.
-        given: (reads, columns) gradient of what is read, per unit of the bit.
-        slopes: (chunks, patterns, columns) of code by sum.
-        units: (chunks, columns, inputs) that cells conduct.
-        counts: (bits,) what a bit counts.
+        rows: (chunks, bits, reads) row of the tables that holds the codes of each read.
+        given: (reads, columns) gradient of the value that is read, per unit of the bit.
+        slopes: (chunks, patterns, columns) derivative of a code by its sum.
+        units: (chunks, columns, inputs) units that cells conduct.
+        counts: (bits,) weight of each bit.
 
     Returns:
-        (chunks, columns, inputs) and (chunks * inputs, reads), the latter of all bits together.
+        (chunks, columns, inputs) gradient of the units, and (chunks * inputs, reads) gradient of the inputs, summed
+        over bits.
     """
-    # Summed over the reads that a row answers first, so that slopes and patterns meet a table and not every read.
+    # Gradients are summed over the reads that share a row first. Slopes and patterns are then multiplied by one value
+    # for each row of a table instead of one for each read.
     asked = (given * counts[:, None, None]).flatten(0, 1)
     by_table = torch.zeros_like(slopes)
-    for answering in rows:  # a chunk at a time, whose table stays in the cache
+    for answering in rows:  # a chunk at a time, so that its table stays in the cache
         by_table.view(-1, slopes.shape[2]).index_add_(0, answering.flatten(), asked)
     by_unit = (by_table * slopes).transpose(1, 2) @ every_pattern(units.shape[2], units.device)
     bags = rows.transpose(1, 2).flatten(0, 1)

@@ -1,9 +1,9 @@
-"""Bring your own network: a float torch module becomes integers for the arrays, fine-tuned or not.
+"""Bring your own network: a float torch module becomes integers for the arrays, with or without fine-tuning.
 
     module -> torch.fx graph in plain form -> quantizers around its convolutions and linear layers, their ranges fitted
     to calibration images -> compared with the module -> (training) -> Network
 
-What is understood is listed in docs/howto/own-network.md; what is not is named with its node.
+docs/howto/own-network.md lists the supported operations. The error for any other operation names its node.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cosim.training.quantizers import (
     ThresholdQuantizer,
 )
 
-# Calibration images on which the network is compared with the module, and the float rounding that is let pass.
+# Number of calibration images on which the network is compared with the module, and the tolerated relative difference.
 _COMPARED, _ROUNDING = 8, 1e-3
 
 WeightQuantizer = Literal["step", "threshold", "asymmetric", "expected", "odd", "power-of-two"]
@@ -51,11 +51,12 @@ class Quantization:
     Attributes:
         weight_bits: 1 to 8; weights with more bits than a cell take several cells.
         activation_bits: 1 to 8.
-        weight_quantizer: "step" and "threshold" are symmetric, "asymmetric" has a zero point; for 1 to 3 bits
-            "expected" on odd integers (XNOR), "odd" on the same straight through, "power-of-two" (shift; 2 to 4 bits).
-        activation_quantizer: "step", "clip" as of PACT, or "expected" for 1 to 3 bits. An input that is negative
-            somewhere gets an asymmetric quantizer in any case.
-        per_channel: whether the weights of each output have a range of their own, instead of one range for all.
+        weight_quantizer: "step" and "threshold" are symmetric, and "asymmetric" has a zero point. For 1 to 3 bits there
+            are "expected" (odd integers, for XNOR) and "odd" (the same integers with straight-through gradients), and
+            for 2 to 4 bits "power-of-two" (for shifts).
+        activation_quantizer: "step", "clip" (PACT), or "expected" for 1 to 3 bits. A layer with negative inputs always
+            gets an asymmetric quantizer.
+        per_channel: whether the weights of each output have their own range, instead of one range for all.
         arrays: the configuration of arrays whose converters digitize the partial sums, or None for exact sums; its
             `run.layers` says which layers are on arrays.
         rounding: as in `PartialSumQuantizer`, for training.
@@ -74,28 +75,28 @@ class Quantization:
     def __post_init__(self) -> None:
         for name, bits in (("weight", self.weight_bits), ("activation", self.activation_bits)):
             if type(bits) is not int or not 1 <= bits <= 8:
-                found = bits if type(bits) is int else f"{bits!r}, which is no int"
+                found = bits if type(bits) is int else f"{bits!r}, which is not an int"
                 raise NetworkError(f"{name} bits must be 1 to 8, found {found}")
-        # Made once, so that what cannot be made is said before anything is trained.
+        # The quantizers are made once here, so that impossible options are refused before anything is trained.
         stored_bits = _weight_quantizer(self, 1).stored_bits
         _input_quantizer(self, torch.zeros(1))
         PartialSumQuantizer(PartialSums(1, 1, 1.0, None), self.rounding, self.noise_lsb)  # any arrays
         quantizer = self.partial_sums()
         if quantizer is not None and stored_bits > quantizer.how.cell_bits:
             raise NetworkError(
-                f"partial sums take weights of one cell, found {stored_bits} bits for cells of "
-                f"{quantizer.how.cell_bits}, as {self.weight_quantizer!r} stores {self.weight_bits}: lower weight_bits "
-                "or raise cell.bits"
+                f"training with partial sums needs each weight in one cell: a {self.weight_quantizer!r} weight of "
+                f"{self.weight_bits} bits takes {stored_bits} bits, but a cell has {quantizer.how.cell_bits}: lower "
+                "weight_bits or raise cell.bits"
             )
 
     def partial_sums(self) -> PartialSumQuantizer | None:
-        """A quantizer of partial sums, if they are to be digitized."""
+        """A quantizer of partial sums, or None if sums stay exact."""
         if self.arrays is None:
             return None
         return PartialSumQuantizer(PartialSums.from_config(self.arrays), self.rounding, self.noise_lsb)
 
     def facts(self) -> dict[str, Any]:
-        """The options as JSON holds them; of the arrays what partial sums depend on."""
+        """The options in JSON's types. Of the arrays, only the facts that partial sums depend on are included."""
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "arrays"}
         if self.arrays is None:
             del plain["rounding"], plain["noise_lsb"]
@@ -108,18 +109,18 @@ def quantize(module: nn.Module, calibration_images: Tensor, *, name: str = "netw
 
     Args:
         module: a torch module that maps images (n, channels, height, width) with values in 0..1 to logits (n, classes),
-            or to their softmax, which is left out. It stays as it is.
-        calibration_images: (n, channels, height, width) float32 images as it will see; some hundred will do.
+            or to their softmax, which is left out. It is not changed.
+        calibration_images: (n, channels, height, width) float32 images like those of later use; a few hundred suffice.
         options: the attributes of `Quantization`.
 
     Returns:
-        the integer network, its float weights beside it, ready for `CircuitNetwork` and `save_network`. Its card lists
-        under `software` the steps that no array computes, and under `left_out` a softmax at the end.
+        the integer network with its float weights, ready for `CircuitNetwork` and `save_network`. Its card lists the
+        steps that arrays do not compute under `software`, and a softmax that was left out under `left_out`.
 
     Raises:
-        NetworkError: the module cannot be traced, holds an operation that is not understood, does more than its graph
-            shows (hooks), or the calibration images do not fit it or leave a layer's input zero; the message names the
-            place.
+        NetworkError: the module cannot be traced, contains an operation that is not supported, or does more than its
+            graph shows (hooks); or the calibration images do not fit it, or leave a layer's input zero. The message
+            names the place.
     """
     how = Quantization(**options)
     prepared = prepare(module, calibration_images, how)
@@ -141,10 +142,10 @@ def finetune(
     device: str = "auto",
     **options: Any,
 ) -> Network:
-    """Quantize a trained classifier and train it on for some epochs, quantizers in place.
+    """Quantize a trained classifier, and train it for some more epochs with the quantizers in place.
 
     Weights and ranges are trained with Adam on a one-cycle schedule; batch norm keeps its running statistics, which the
-    circuit will use. The float weights beside the network are those before.
+    circuit will use. The float weights that the network keeps are those before the training.
 
     Args:
         module: as for `quantize`.
@@ -154,7 +155,7 @@ def finetune(
         batch: number of images in a step.
         rate: largest learning rate, > 0.
         seed: seed of the training.
-        calibration_images: how many of the first images the ranges are fitted to before training.
+        calibration_images: number of images, the first ones, to which the ranges are fitted before training.
         checkpoint: file that keeps the last epoch, from which an interrupted training continues, or None.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
         options: as for `quantize`.
@@ -165,8 +166,8 @@ def finetune(
     counts = (epochs, batch, calibration_images)
     if not all(isinstance(count, int) and count >= 1 for count in counts) or not 0 < rate < math.inf:
         raise NetworkError(
-            f"expected whole epochs, batch, calibration_images >= 1 and a rate > 0, found {epochs!r}, {batch!r}, "
-            f"{calibration_images!r} and {rate!r}"
+            f"epochs, batch and calibration_images must be whole numbers >= 1, and rate > 0, found {epochs!r}, "
+            f"{batch!r}, {calibration_images!r} and {rate!r}"
         )
     _check_images(images, "training images")
     how, calibration, place = Quantization(**options), images[:calibration_images], pick_device(device)
@@ -190,7 +191,7 @@ def finetune(
 def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) -> fx.GraphModule:
     """Put quantizers around the layers of a module's graph, and fit them to calibration images.
 
-    The module itself is not changed. The result can be exported, and its float network gives what the module gives.
+    The module itself is not changed. The result can be exported, and its float network gives the module's logits.
 
     Raises:
         NetworkError: as for `quantize`.
@@ -205,7 +206,7 @@ def prepare(module: nn.Module, calibration_images: Tensor, how: Quantization) ->
 
 
 def _check_same(network: Network, images: Tensor, traced: Trace) -> None:
-    """Refuse a network whose float version differs from the module, since tracing loses what a graph does not show."""
+    """Refuse a network whose float version differs from the module, for example because tracing lost a hook."""
     with torch.no_grad():
         found = traced.ending(network.forward_float(images))
     difference, largest = math.inf, traced.given.abs().max().item()
@@ -213,9 +214,9 @@ def _check_same(network: Network, images: Tensor, traced: Trace) -> None:
         difference = (found - traced.given).abs().max().item()
     if not difference <= _ROUNDING * largest + 1e-6:
         raise NetworkError(
-            f"the traced network gives other logits than the module, by up to {difference:.3g} of {largest:.3g}: take "
-            "out forward hooks and random operations, and work on no tensor in place (+=, x[...] = y) that has a "
-            "second name"
+            f"the logits of the traced network differ from the module's by up to {difference:.3g}, where the largest "
+            f"is {largest:.3g}: remove forward hooks and random operations, and do not change a tensor in place (+=, "
+            "x[...] = y) that is used under a second name"
         )
 
 
@@ -242,23 +243,23 @@ def _check_images(images: Tensor, what: str) -> None:
         )
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise NetworkError(
-            f"{what} must have finite values in 0..1: divide them by their full scale, and normalize inside the module"
+            f"{what} must have finite values in 0..1: divide them by their full scale, and normalize in the module"
         )
 
 
 def _check_labels(labels: Tensor, images: int, classes: int) -> None:
-    expected = f"expected {images} labels, whole numbers from 0 to {classes - 1} as the module has logits, found"
+    expected = f"expected {images} labels from 0 to {classes - 1}, since the module has {classes} logits, found"
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
         found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise NetworkError(f"{expected} {found}: give class numbers in a tensor of integers")
+        raise NetworkError(f"{expected} {found}: give class numbers as a tensor of integers")
     if len(labels) != images:
-        raise NetworkError(f"{expected} {len(labels)} labels")
+        raise NetworkError(f"{expected} {len(labels)} labels: give one for each image")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise NetworkError(f"{expected} {int(labels.min())}..{int(labels.max())}: number the classes from 0")
 
 
 def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> None:
-    """Put quantizers around the layers of a traced module. Each is fitted to the output of those before it."""
+    """Put quantizers around the layers of a traced module. Each is fitted with the layers before it quantized."""
     layers = [(key, layer) for key, layer in traced.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     on_arrays = _on_arrays(layers, how)
     for key, layer in layers:
@@ -269,8 +270,8 @@ def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> Non
                 traced(images)
         except RuntimeError as error:
             raise NetworkError(
-                f"the traced network does not run as the module does ({error}): flatten with torch.flatten(x, 1), and "
-                "keep images the first axis"
+                f"the traced network does not run, although the module does ({error}): flatten with "
+                "torch.flatten(x, 1), and keep the images on the first axis"
             ) from error
         finally:
             handle.remove()
@@ -286,20 +287,20 @@ def _calibrate(traced: fx.GraphModule, images: Tensor, how: Quantization) -> Non
 
 
 def _sample(key: str, layer: nn.Conv2d | nn.Linear, inputs: list[Tensor]) -> Tensor:
-    """The one input that a layer was given for the calibration images."""
+    """The input of a layer for the calibration images, of which there must be exactly one."""
     if len(inputs) != 1:
-        raise NetworkError(f"layer {key!r} is used {len(inputs)} times: give each use a layer of its own")
+        raise NetworkError(f"layer {key!r} is used {len(inputs)} times, expected once: make one layer for each use")
     (sample,) = inputs
     axes = 2 if isinstance(layer, nn.Linear) else 4
     if sample.ndim != axes:
         raise NetworkError(
-            f"{type(layer).__name__} {key!r} is given {tuple(sample.shape)}, expected {axes} axes: put flatten before "
-            "linear layers"
+            f"{type(layer).__name__} {key!r} gets an input of shape {tuple(sample.shape)}, expected {axes} axes: put "
+            "flatten before linear layers"
         )
     if not (sample.abs() > SMALLEST_STEP).any():
         raise NetworkError(
             f"the input of layer {key!r} is zero for all {len(sample)} calibration images, so that it has no range: "
-            "give images as the network will see, and more of them, or more bits to the layers before"
+            "give more images, like those of later use, or more bits for the layers before"
         )
     return sample
 

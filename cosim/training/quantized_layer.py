@@ -1,4 +1,4 @@
-"""A layer with quantizers, as a part of a module that is being calibrated or trained."""
+"""A layer with quantizers, as it is placed in a module for calibration and training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class QuantizedLayer(nn.Module):
             return self._on_columns(x, weight, self.partial_sums)
         if isinstance(self.layer, nn.Linear):
             return F.linear(x, weight[:, :, 0, 0], self.layer.bias)
-        # Convolutions are twice as fast with channels last, which a kernel of one channel has only where it is copied.
+        # Convolutions are twice as fast with channels last. A kernel of one channel takes this format only in a copy.
         weight = weight.clone(memory_format=torch.channels_last)
         return F.conv2d(x, weight, self.layer.bias, **geometry(self.layer))
 
@@ -62,10 +62,10 @@ class QuantizedLayer(nn.Module):
 
 
 def geometry(layer: nn.Conv2d) -> dict[str, Any]:
-    """How a kernel moves, as keyword arguments of `conv2d`; padding as numbers, which tracing makes of it."""
+    """How a kernel moves over the image, as keyword arguments of `conv2d`. Tracing has made padding numbers."""
     return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation, "groups": layer.groups}
 
 
 def four_axes(value: Tensor) -> Tensor:
-    """A linear layer's weight or input as that of a 1x1 convolution; a convolution's as it is."""
+    """The weight or input of a linear layer in the shape of a 1x1 convolution's; that of a convolution unchanged."""
     return value if value.ndim == 4 else value[:, :, None, None]

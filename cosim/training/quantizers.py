@@ -1,7 +1,7 @@
 """Quantizers whose range is trained with the network.
 
-All are uniform grids: a value v becomes the integer q = clip(round((v - offset) / step), low, high) and stands for
-q step + offset. They differ in what is trained and in its gradient:
+All have a uniform grid: a value v becomes the integer q = clip(round((v - offset) / step), low, high), which stands for
+q step + offset. They differ in the parameters that are trained, and in their gradients:
 
     LearnedStepQuantizer     the step (LSQ), per layer or per channel
     ThresholdQuantizer       the logarithm of the threshold, per layer or per channel (TQT)
@@ -23,10 +23,10 @@ SMALLEST_STEP = 1e-8
 
 
 class _Grid(torch.autograd.Function):
-    """Rounds to the grid; straight through for the value, exact for step and offset up to the rounding.
+    """Rounds to the grid. Rounding has the gradient 1 (straight through), everything else its exact gradient.
 
-    Written for few passes over memory, which are what fake quantization costs: one step for all values is the common
-    case, and there the value's gradient is that of a clip. The range ends `margin` steps beyond low and high; `scale`
+    Passes over memory are what fake quantization costs, so that there are few. In the common case of one step for all
+    values, the gradient of a value is that of a clip. The range ends `margin` steps beyond low and high; `scale`
     multiplies the gradients of step and offset.
     """
 
@@ -70,7 +70,7 @@ def sum_like(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Quantizer(nn.Module, ABC):
-    """What all quantizers have in common: integers low..high, and a range that starts from the first values seen.
+    """What all quantizers have in common: integers low..high, and a range that is fitted to a sample of values.
 
     Args:
         bits: number of bits b, 1 to 8.
@@ -101,10 +101,10 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def cover(self, value: Tensor) -> None:
-        """Set the range so that it reaches to the ends of a sample."""
+        """Set the range so that it covers a sample."""
 
     def start(self, value: Tensor) -> None:
-        """Set the range from which training starts, from a sample of the values to come."""
+        """Set the range from which training starts, according to a sample of values."""
         self.cover(value)
 
     @abstractmethod
@@ -112,9 +112,9 @@ class Quantizer(nn.Module, ABC):
         """Make each range `factor` times as wide."""
 
     def fit(self, value: Tensor) -> None:
-        """Set each range to quantize `value` with the least squared error: for use without training.
+        """Set each range to quantize `value` with the least squared error, for use without training.
 
-        Ranges from the whole of what occurs down to a tenth of it are tried.
+        The ranges tried go from the one that covers all values down to a tenth of it.
         """
         with torch.no_grad():
             self.cover(value)
@@ -140,19 +140,19 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def positive_step(self) -> Tensor:
-        """The step, above zero whatever the optimiser did to it."""
+        """The step, kept above zero even if the optimizer has moved the parameter below."""
 
     def is_sound(self) -> bool:
-        """Whether every parameter is finite, and a step left: that of a channel may vanish with its weights."""
+        """Whether all parameters are finite and any step is above zero. One channel without weights does no harm."""
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
         return finite and bool((self.positive_step() > SMALLEST_STEP).any())
 
     def anneal(self, progress: float) -> None:
-        """Adapt to how far training has come, 0 to 1; most quantizers have nothing to adapt."""
+        """Adapt to the progress of training, 0 to 1. Most quantizers have nothing to adapt."""
 
     @property
     def stored_bits(self) -> int:
-        """Bits of the levels that hold the integers, from zero: those of the quantizer, unless it leaves gaps."""
+        """Bits of the levels 0, 1, ... that store the integers: more than `bits` if the integers have gaps."""
         return self.bits
 
     def zero_point(self) -> Tensor:
@@ -160,21 +160,21 @@ class Quantizer(nn.Module, ABC):
         return torch.full(self.shape, -self.low, dtype=torch.int32, device=self.started.device)
 
     def integers(self, value: Tensor) -> Tensor:
-        """Integers of `value` as int32, zero standing for zero: integer * step is what `quantize` gives."""
+        """Integers of `value` as int32, with the zero point taken off: integer * step equals what `quantize` gives."""
         level = (value / self.positive_step()).round() + self.zero_point()
         return level.clamp(0, self.high - self.low).to(torch.int32) - self.zero_point()
 
     def _largest(self, value: Tensor) -> Tensor:
-        """Largest magnitude, over everything or a channel."""
+        """Largest magnitude, over all values or over each channel."""
         return value.abs().flatten(1).amax(1).reshape(self.shape) if self.shape else value.abs().max()
 
     def _mean(self, value: Tensor) -> Tensor:
-        """Mean magnitude, over everything or a channel."""
+        """Mean magnitude, over all values or over each channel."""
         return value.abs().flatten(1).mean(1).reshape(self.shape) if self.shape else value.abs().mean()
 
 
 class Shown(torch.autograd.Function):
-    """`shown` in place of `value`, to the last bit, with the gradient of `value` times `scale`."""
+    """Gives exactly `shown` in the forward pass, and passes the gradient times `scale` to `value`."""
 
     @staticmethod
     def forward(ctx, value: Tensor, shown: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
@@ -192,8 +192,9 @@ class LearnedStepQuantizer(Quantizer):
         q = clip(round(v / s), low, high),   v^ = s q
         dv^/ds = q - v/s inside the range, low or high outside, scaled by 1 / sqrt(N high)
 
-    N is the number of values that share a step, for activations those of a batch; the paper counts the features of a
-    layer, a difference of a constant, which Adam does not see. With one signed bit `high` is 0, and 1 takes its place.
+    N is the number of values that share a step; for activations these are the values of a batch. The paper counts the
+    features of a layer instead, which changes the gradient by a constant factor, to which Adam is invariant. With one
+    signed bit `high` is 0, and 1 takes its place.
 
     Source: Esser et al., "Learned Step Size Quantization", ICLR 2020, equations 1-3 and section 2.2
     (the step starts at 2 mean|v| / sqrt(high)).
@@ -227,8 +228,8 @@ class ThresholdQuantizer(Quantizer):
         dv^/d(log2 t) = s ln 2 (q - v/s) where round(v/s) is in the range, s ln 2 low or s ln 2 high elsewhere
 
     Source: Jain et al., "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep
-    Neural Networks", MLSys 2020, equations 4-8, without its restriction to powers of two: the step of an array is
-    a current, which has no reason to be one. A trained threshold with its scale is the dynamic-threshold scheme
+    Neural Networks", MLSys 2020, equations 4-8, without the restriction of steps to powers of two: the step of an array
+    is a current, which need not be a power of two. A trained threshold with its scale is the dynamic-threshold scheme
     of 4-bit NOR-Flash networks (Chen, 2021).
     """
 
@@ -250,12 +251,12 @@ class ThresholdQuantizer(Quantizer):
 
 
 class ClippedQuantizer(Quantizer):
-    """Activation quantizer with a trained clip; unsigned, one clip a layer.
+    """Unsigned activation quantizer with a trained clip, one for the layer.
 
         y = clip(x, 0, a),   y^ = round(y (2^b - 1) / a) a / (2^b - 1)
         dy^/da = 1 where x >= a, 0 elsewhere
 
-    The clip is meant to be trained with weight decay (L2), which the paper adds to the loss.
+    The paper adds an L2 penalty of the clip to the loss; here it is the optimizer's weight decay.
 
     Source: Choi et al., "PACT: Parameterized Clipping Activation for Quantized Neural Networks", 2018,
     equations 1-3.
@@ -287,8 +288,8 @@ class AsymmetricQuantizer(Quantizer):
         q = clip(round((v - b) / s), 0, 2^bits - 1),   v^ = s q + b,   b = -s z
         dv^/ds = q - (v - b)/s inside, q outside;  dv^/db = 0 inside, 1 outside; both scaled by 1 / sqrt(N high)
 
-    The offset is held at a whole number z of steps, 0..2^bits - 1, so that zero is on the grid: z is the level that
-    stands for zero, which an array holds in its reference column.
+    The offset is kept at a whole number z of steps, 0..2^bits - 1, so that zero is on the grid. The level z stands for
+    zero, and an array stores it in its reference column.
 
     Source: Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better
     initialization", CVPR Workshops 2020, equations 2-5.

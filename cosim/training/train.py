@@ -38,12 +38,12 @@ def train(
     Args:
         recipe: the recipe.
         training: the training images; the test images are not used here.
-        how: the quantization; None for that of `cosim.quantize`.
-        seed: decides weights, order and distortions.
+        how: the quantization; None for the default of `cosim.quantize`.
+        seed: decides the first weights, and the order and distortions of the images.
         checkpoints: path without suffix of the files `.float.checkpoint` and `.quantized.checkpoint`, which are written
             every epoch. If they exist, training continues from there, bit for bit on the same machine.
         device: "cpu", "cuda", or "auto" for the GPU if there is one.
-        threads: number of threads for sums on a CPU; another number rounds differently, and gives another network.
+        threads: number of threads for sums on a CPU; a different number rounds differently, and gives another network.
 
     Raises:
         NetworkError: training diverged, or a checkpoint belongs to another training.
@@ -78,7 +78,7 @@ def train(
 def fit_float(
     recipe: Recipe, training: Dataset, seed: int, checkpoints: Path | None, *, device: str = "auto", threads: int = 1
 ) -> tuple[nn.Module, list[Epoch]]:
-    """The trained float network of a recipe, on the CPU, and its history; arguments as of `train`."""
+    """The trained float network of a recipe, on the CPU, and its history. The arguments are those of `train`."""
     with repeatable(seed, threads):
         net = recipe.build()
         identity = _identity(recipe, training, recipe.float_schedule, seed, threads)
@@ -98,12 +98,11 @@ def fit_quantized(
     device: str = "auto",
     threads: int = 1,
 ) -> tuple[fx.GraphModule, list[Epoch]]:
-    """A float network with quantizers, calibrated and trained on, on the CPU, and its history."""
+    """A float network with quantizers, calibrated and trained further, on the CPU, and its history."""
     with repeatable(seed + 1, threads):
         prepared = prepare(float_net, training.real(0, _CALIBRATION), how)
-        to_network(
-            prepared, training.real(0, 1), recipe.name, {}
-        )  # what no array can hold is said before it is trained
+        # The export refuses networks that arrays cannot hold. It is tried here, before time is spent on training.
+        to_network(prepared, training.real(0, 1), recipe.name, {})
         identity = {
             **_identity(recipe, training, recipe.quantized_schedule, seed, threads),
             "float_weights": digest_of(float_net),
@@ -115,12 +114,12 @@ def fit_quantized(
 
 
 def float_twin(float_net: nn.Module, training: Dataset) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """The weights and biases that a float network's layers have with batch norm folded into them."""
+    """Weights and biases of a float network's layers, with batch norm folded into them."""
     return quantize(float_net, training.real(0, _TEST_BATCH)).float_weights
 
 
 def _identity(recipe: Recipe, training: Dataset, schedule: Schedule, seed: int, threads: int) -> dict[str, Any]:
-    """The facts that two trainings must have in common for one to continue the other."""
+    """The facts that two trainings must share for one to continue the other."""
     return {
         "recipe": recipe.name,
         "schedule": asdict(schedule),
@@ -155,7 +154,7 @@ def checkpoint_path(stem: Path, phase: str) -> Path:
 
 
 def _fit(net: nn.Module, recipe: Recipe, data: Dataset, course: Course, device: str) -> list[Epoch]:
-    """Fit to distorted images; they are distorted on the device."""
+    """Fit a network to images that are distorted on the device."""
     place = pick_device(device)
     images, labels = data.images.to(place), data.labels.to(place)
 
@@ -171,14 +170,14 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def accuracy_on(forward: Callable[[Tensor], Tensor], test: Dataset) -> float:
-    """Accuracy of anything that maps images to logits on a data set."""
+    """Accuracy on a data set of any function that maps images to logits."""
     with torch.no_grad():
         parts = [forward(test.real(at, at + _TEST_BATCH)) for at in range(0, len(test), _TEST_BATCH)]
     return accuracy(torch.cat(parts), test.labels)
 
 
 def score(network: Network, test: Dataset) -> dict[str, Any]:
-    """Accuracies on the test images, looked at here for the first time."""
+    """Accuracies on the test images, which the training does not use."""
     return {
         "test_digest": test.digest,
         "test_images": len(test),

@@ -260,7 +260,7 @@ def test_what_cannot_be_digitized_is_refused() -> None:
     with pytest.raises(NetworkError, match="1 to 12 wordlines, found 16"):
         arrays("array.open_wordlines=16")
     module, images = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2)), torch.rand(4, 1, 6, 6)
-    with pytest.raises(NetworkError, match="weights of one cell, found 4 bits for cells of 2"):
+    with pytest.raises(NetworkError, match="takes 4 bits, but a cell has 2"):
         cosim.quantize(module, images, weight_bits=4, arrays=Config.load(None, TWO_BITS))
     with pytest.raises(NetworkError, match="no layer 'conv9'"):
         cosim.quantize(module, images, weight_bits=2, arrays=Config.load(None, [*TWO_BITS, "run.layers=conv9"]))

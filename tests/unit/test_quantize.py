@@ -308,7 +308,7 @@ def test_calibration_images_that_cannot_be(calibration: Tensor, message: str) ->
 def test_options_that_cannot_be() -> None:
     with pytest.raises(NetworkError, match="weight_quantizer must be one of step, threshold, asymmetric"):
         cosim.quantize(plain(), images(), weight_quantizer="ternary")  # type: ignore[arg-type]
-    for bits, shown in ((12, "12"), ("4", "'4', which is no int"), (True, "True, which"), (2.0, "2.0, which")):
+    for bits, shown in ((12, "12"), ("4", "'4', which is not an int"), (True, "True, which"), (2.0, "2.0, which")):
         with pytest.raises(NetworkError, match=f"bits must be 1 to 8, found {shown}"):
             cosim.quantize(plain(), images(), weight_bits=bits)
     for wrong in ({"rounding": "bogus"}, {"noise_lsb": -3.0}, {"rounding": "concrete"}):  # with arrays and without
@@ -322,7 +322,7 @@ def test_options_that_cannot_be() -> None:
 def test_partial_sums_take_weights_of_one_cell(weight_bits: int, weight_quantizer: str, cell_bits: int) -> None:
     how = {"weight_bits": weight_bits, "weight_quantizer": weight_quantizer}
     arrays = cosim.Config.load(None, [f"cell.bits={cell_bits}", "array.open_wordlines=4"])
-    with pytest.raises(NetworkError, match=rf"one cell, found \d bits for cells of {cell_bits}, .*: lower weight_bits"):
+    with pytest.raises(NetworkError, match=rf"takes \d bits, but a cell has {cell_bits}: lower weight_bits"):
         Quantization(**how, arrays=arrays)
     Quantization(**how)
 
@@ -397,8 +397,8 @@ def test_finetuning_that_diverges_stops() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(5, dtype=torch.long), r"expected 256 labels, whole numbers .* found 5 labels"),
-        (torch.full((256,), 10), r"whole numbers from 0 to \d as the module has logits, found 10..10"),
+        (torch.zeros(5, dtype=torch.long), r"expected 256 labels from 0 to .* found 5 labels"),
+        (torch.full((256,), 10), r"labels from 0 to \d, since the module has \d logits, found 10..10"),
         (torch.full((256,), -1), r"found -1..-1: number the classes from 0"),
         (torch.zeros(256), r"found torch.float32 \(256,\): give class numbers"),
         (torch.zeros(256, 2, dtype=torch.long), r"found torch.int64 \(256, 2\)"),
@@ -415,9 +415,9 @@ def test_images_and_rates_that_cannot_be_trained_with() -> None:
     noisy[-1, 0, 0, 0] = float("nan")
     with pytest.raises(NetworkError, match=r"training images must have finite values in 0..1"):
         cosim.finetune(plain(), noisy, labels, calibration_images=8)
-    with pytest.raises(NetworkError, match=r"a rate > 0, found .* and nan"):
+    with pytest.raises(NetworkError, match=r"rate > 0, found .* and nan"):
         cosim.finetune(plain(), noisy, labels, rate=float("nan"))
-    with pytest.raises(NetworkError, match=r"expected whole epochs, .* found 1.5"):
+    with pytest.raises(NetworkError, match=r"must be whole numbers .* found 1.5"):
         cosim.finetune(plain(), noisy, labels, epochs=1.5)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Recipes: the structure of each network and how it is trained, each in a file of its own."""
+"""Recipes: the structure of each network and how it is trained. Each recipe is a file."""
 
 from cosim.errors import NetworkError, nearest
 from cosim.training.recipes import alexnet, digits, lenet5, mnist, resnet20, vgg
@@ -11,7 +11,7 @@ def recipe_for(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        NetworkError: there is none of this name.
+        NetworkError: there is no recipe of this name.
     """
     if name not in RECIPES:
         raise NetworkError(f"no recipe is named {name!r}: {nearest(name, RECIPES)}")

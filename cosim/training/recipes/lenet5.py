@@ -1,4 +1,4 @@
-"""LeNet-5 on MNIST, with ReLU, max pooling and batch norm behind its convolutions, 62 thousand weights.
+"""LeNet-5 on MNIST, with ReLU, max pooling and batch norm after its convolutions, 62 thousand weights.
 
 Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, figure 2.
 """

@@ -13,7 +13,7 @@ from cosim.training.augment import Augmentation
 
 @dataclass(frozen=True)
 class Schedule:
-    """A phase of training: its epochs, and the largest learning rate of its one-cycle schedule."""
+    """A phase of training: its number of epochs, and the largest learning rate of its one-cycle schedule."""
 
     epochs: int
     rate: float
@@ -29,7 +29,7 @@ class Recipe:
         build: makes the float network, which may be any module that `cosim.quantize` understands.
         float_schedule: schedule of the float network.
         quantized_schedule: schedule after quantizers are put in place.
-        shortened: why the schedule is shorter than it should be, or an empty text.
+        shortened: why the schedule is shorter than is usual, or an empty text.
         optimizer: "adam", or "sgd" with Nesterov momentum.
         precision: number format of the convolutions in training; sums, weights and integers stay float32.
     """
@@ -49,7 +49,7 @@ class Recipe:
     def rescheduled(
         self, float_epochs: int | None = None, epochs: int | None = None, rate_factor: float = 1.0
     ) -> Recipe:
-        """The recipe with other numbers of epochs for the two schedules, and with learning rates times a factor."""
+        """The recipe with other numbers of epochs in its two schedules, and with learning rates times a factor."""
         before, after = self.float_schedule, self.quantized_schedule
         float_epochs, epochs = float_epochs or before.epochs, epochs or after.epochs
         longer = float_epochs > before.epochs or epochs > after.epochs
@@ -62,6 +62,6 @@ class Recipe:
 
     @property
     def schedule(self) -> str:
-        """The epochs in words, and why they are few. It becomes a part of every result."""
+        """The epochs in words, and why there are few of them. This text is a part of every result."""
         epochs = f"{self.float_schedule.epochs} + {self.quantized_schedule.epochs} epochs"
         return f"{epochs}, shortened {self.shortened}" if self.shortened else epochs

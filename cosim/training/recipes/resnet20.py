@@ -1,7 +1,7 @@
 """ResNet-20 for 32x32 images: 19 convolutions, a linear layer, 41 million multiplications an image.
 
-Source: He et al., "Deep residual learning for image recognition", 2016, section 4.2; where shapes change the shortcut
-is a 1x1 convolution.
+Source: He et al., "Deep residual learning for image recognition", 2016, section 4.2. Where the shape changes, the
+shortcut is a 1x1 convolution.
 """
 
 import torch

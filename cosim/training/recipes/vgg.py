@@ -1,7 +1,7 @@
 """A VGG of five 3x3 convolutions for 32x32 images: 96 million multiplications an image.
 
 Source of the layout: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
-2015 (stacks of 3x3 convolutions, channels doubled behind each pooling).
+2015 (stacks of 3x3 convolutions, with twice the channels after each pooling).
 """
 
 from torch import nn
