@@ -1,4 +1,7 @@
-"""Studies of quantization: many trainings that answer one question, with a table and a plot. Resumable."""
+"""Studies of quantization: many trainings that answer one question, with a table and a plot.
+
+An interrupted study continues where it stopped.
+"""
 
 from cosim.errors import InputError, nearest
 from cosim.studies import bits, cifar10, granularity, low_bit, partial_sums
@@ -21,7 +24,7 @@ def study_for(name: str) -> Study:
     """A study by name.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is no study of this name.
     """
     if name not in STUDIES:
         raise InputError(f"no study is named {name!r}: {nearest(name, STUDIES)}")

@@ -40,7 +40,7 @@ def _table(rows: Rows) -> list[list[str]]:
             [
                 name,
                 kind,
-                f"one a {per}",
+                f"one per {per}",
                 mean_and_spread(accuracies(some, "accuracy_float")),
                 mean_and_spread(accuracies(some)),
                 mean_and_spread(lost),
@@ -60,7 +60,7 @@ def _draw(rows: Rows) -> Figure:
         "float": {(name,): accuracies(some, "accuracy_float") for (name,), some in grouped(rows, "network").items()}
     }
     for (kind, per), some in grouped(rows, "weights", "range").items():
-        bars[f"W4A4 {kind}, one a {per}"] = {key: accuracies(of) for key, of in grouped(some, "network").items()}
+        bars[f"W4A4 {kind}, one per {per}"] = {key: accuracies(of) for key, of in grouped(some, "network").items()}
     width = 0.9 / len(bars)
     for number, (label, found) in enumerate(bars.items()):
         places = np.array([networks.index(name) for (name,) in found]) + (number - (len(bars) - 1) / 2) * width

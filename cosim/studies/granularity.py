@@ -1,4 +1,4 @@
-"""One range a layer or one a channel, symmetric or asymmetric?"""
+"""One range per layer or per channel, symmetric or asymmetric?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _table(rows: Rows) -> list[list[str]]:
     table = [["weights", "range", *(f"W{bits}A{bits}" for bits in _BITS)]]
     for kind, per in grouped(rows, "kind", "per"):
         cells = [found.get((kind, per, bits)) for bits in _BITS]
-        table.append([kind, f"one a {per}", *(mean_and_spread(accuracies(cell)) if cell else "" for cell in cells)])
+        table.append([kind, f"one per {per}", *(mean_and_spread(accuracies(cell)) if cell else "" for cell in cells)])
     return table
 
 
@@ -57,10 +57,10 @@ def _draw(rows: Rows) -> Figure:
         by_bits = grouped(some, "bits")
         means = [100 * np.mean(accuracies(cell)) for cell in by_bits.values()]
         style = {"layer": "--", "channel": "-"}[per]
-        axes.plot([bits for (bits,) in by_bits], means, style, marker="o", label=f"{kind}, one a {per}")
+        axes.plot([bits for (bits,) in by_bits], means, style, marker="o", label=f"{kind}, one per {per}")
     axes.set(xlabel="bits of weights and activations", ylabel="MNIST test accuracy [%]", xticks=_BITS)
     axes.legend()
     return figure
 
 
-STUDY = Study("granularity", "One range a layer or one a channel, symmetric or asymmetric?", _trials, 1, _table, _draw)
+STUDY = Study("granularity", "One range per layer or per channel, symmetric or asymmetric?", _trials, 1, _table, _draw)

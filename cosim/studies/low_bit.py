@@ -44,7 +44,7 @@ def _trials(seeds: int) -> list[Trial]:
 
 
 def _table(rows: Rows) -> list[list[str]]:
-    table = [["method", "bits", "accuracy", "logits that integers alone give otherwise", "seeds"]]
+    table = [["method", "bits", "accuracy", "logits changed by integer arithmetic", "seeds"]]
     for (method, bits), some in grouped(rows, "method", "bits").items():
         differing = sum(row["differing_logits"] for row in some)
         table.append([method, f"W{bits}A{bits}", mean_and_spread(accuracies(some)), str(differing), str(len(some))])

@@ -1,14 +1,16 @@
 """How many bits must a converter have, and does training for it help?
 
-LeNet-5 on MNIST and, in fewer trials, ResNet-20 on CIFAR-10; nine open wordlines. A cell holds as many bits as a
-weight. From the bits on at which a code is one unit wide and reaches the largest sum, more bits are the same; those are
-left out. A converter covers the largest sum, or is as fine as a unit and clips the few sums above. Where a code is one
-unit wide, noise of a tenth of a code changes none and Concrete samples have no gradient to train with (see
-`PartialSumQuantizer`): there straight-through stands alone.
+The networks are LeNet-5 on MNIST and, in fewer trials, ResNet-20 on CIFAR-10, with nine open wordlines. A cell has as
+many bits as a weight.
 
-Weights have a trained zero point ("asymmetric") but where it says "step": a symmetric quantizer of two bits puts most
-weights at level 2, so that nine open wordlines reach 18 units, which a converter of four bits cannot hold; with a zero
-point of its own a column comes to lie low.
+A converter either covers the largest sum, or has codes of one unit and clips the few sums above its range. More bits
+than are needed to cover the largest sum with codes of one unit make no difference, and are left out. If a code is one
+unit wide, noise of a tenth of a code changes no code, and Concrete samples have no gradient (see
+`PartialSumQuantizer`). In these cases there is only straight-through training.
+
+Weights have a trained zero point ("asymmetric"), except where the quantizer is "step". A symmetric quantizer of two
+bits puts most weights at level 2, so that nine open wordlines reach 18 units, which a converter of four bits cannot
+hold. With a trained zero point, the levels of a column become low.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NOISE_LSB = 0.1
-# Rounding, and noise in training.
+# Name -> rounding, and noise in training.
 _METHODS = {
     "straight-through": ("straight-through", 0.0),
     "straight-through with noise": ("straight-through", _NOISE_LSB),
@@ -36,12 +38,15 @@ _PLAIN = ("straight-through",)
 
 @dataclass(frozen=True)
 class _Setting:
-    """Bits of weights and activations, the converter, and how its codes are trained for.
+    """Bits of weights and activations, the converter, and the methods of training.
 
     Attributes:
-        range_units: the largest sum that has a code, or None for the largest that there is.
-        weights: their quantizer.
-        every_seed: trained with every seed, or with the first only.
+        bits: bits of weights, activations and cells.
+        code_bits: bits of the converter.
+        range_units: the largest sum that has a code, or None for the largest possible sum.
+        methods: names of the methods of training.
+        weights: quantizer of the weights.
+        every_seed: whether to train with every seed, or with the first only.
     """
 
     bits: int
@@ -55,7 +60,7 @@ class _Setting:
     def arrays(self) -> tuple[str, ...]:
         code = f'"{self.code_bits}"' if self.code_bits == "lossless" else str(self.code_bits)
         limited = () if self.range_units is None else (f"adc.full_scale_units={self.range_units}",)
-        # An offset in every cell would take most of four code bits.
+        # An offset in every cell would use up most of the range of four bits.
         return (f"cell.bits={self.bits}", "cell.offset_units=0", f"adc.bits={code}", *limited)
 
     def trials(self, recipe: str, seed: int, **schedule: Any) -> list[Trial]:
@@ -90,7 +95,7 @@ class _Setting:
         ]
 
 
-# Five bits hold every sum of two-bit cells (27 units), eight every sum of four-bit cells (135 units).
+# Five bits hold every sum of two-bit cells (27 units), and eight bits every sum of four-bit cells (135 units).
 _MNIST = (
     _Setting(2, "lossless", methods=_PLAIN, every_seed=True),
     _Setting(2, 4, every_seed=True),
@@ -129,7 +134,7 @@ def _cifar10_trials(seeds: int) -> list[Trial]:
         trial
         for seed in range(seeds)
         for setting in _CIFAR10
-        # At the recipe's rate the second epoch, with the statistics of batch norm fixed, diverges.
+        # At the recipe's rate, training diverges in the second epoch, in which the statistics of batch norm are fixed.
         for trial in setting.trials("resnet20", seed, float_epochs=10, epochs=2, rate_factor=0.1)
     ]
 

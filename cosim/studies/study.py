@@ -1,4 +1,4 @@
-"""A study, and how its trials are run: side by side, with each result kept, and a table and a plot at the end."""
+"""A study, and how its trials are run: in parallel, with every result stored, and a table and a plot at the end."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Study:
     Attributes:
         name: name of the study.
         question: the question that it answers.
-        trials: number of seeds -> the trainings.
+        trials: function that maps the number of seeds to the trainings.
         seeds: default number of seeds.
-        table: results -> rows of text, with the headings first.
-        draw: results -> plot.
+        table: function that maps results to rows of text, with the headings first.
+        draw: function that maps results to a plot.
     """
 
     name: str
@@ -58,15 +58,15 @@ def run_study(
     """Run the trials that have no result yet, then write `table.md`, `results.json` and `plot.png` into `folder`.
 
     Args:
-        seeds: trainings of each kind; None for the study's own number.
-        workers: number of trainings side by side; None for one for each core.
+        seeds: number of trainings of each kind; None for that of the study.
+        workers: number of parallel trainings; None for one per core.
 
     Returns:
         the results, in the order of the trials.
 
     Raises:
         OutputError: the folder cannot be made or written into.
-        DatasetError: a data set that is needed is not here; then the folder is not made.
+        DatasetError: a data set that is needed was not found; then the folder is not made.
     """
     check_folder(folder, force=True, beside=FOLDERS)
     trials = study.trials(seeds or study.seeds)
@@ -76,9 +76,9 @@ def run_study(
         load_dataset(name, "test", data)
     first = {trial.float_stem(folder): trial for trial in missing}
     workers = workers or len(os.sched_getaffinity(0))
-    # Float networks first: trials that share one would train it twice.
-    _side_by_side(f"{study.name}: float networks", train_float, list(first.values()), folder, data, device, workers)
-    _side_by_side(f"{study.name}: trials", run_trial, missing, folder, data, device, workers)
+    # Float networks are trained first, since parallel trials that share one would each train it.
+    _in_parallel(f"{study.name}: float networks", train_float, list(first.values()), folder, data, device, workers)
+    _in_parallel(f"{study.name}: trials", run_trial, missing, folder, data, device, workers)
     results = [found for trial in trials if (found := trial.result(folder)) is not None]
     with whole_folder(folder, force=True, beside=FOLDERS) as new:
         write_whole(new / "results.json", json.dumps(results, indent=2) + "\n")
@@ -87,7 +87,7 @@ def run_study(
     return results
 
 
-def _side_by_side(
+def _in_parallel(
     title: str,
     work: Callable[[Trial, Path, Path | None, str], Any],
     trials: Sequence[Trial],
@@ -96,7 +96,7 @@ def _side_by_side(
     device: str,
     workers: int,
 ) -> None:
-    """Call `work` on every trial. If there are several trials, they run in processes of their own."""
+    """Call `work` on every trial. If there are several trials, each runs in a separate process."""
     with progress.progress_bar(title, len(trials), lines=False) as advance:
         if workers == 1 or len(trials) < 2:
             for trial in trials:
@@ -104,7 +104,7 @@ def _side_by_side(
                 advance(1, note=trial.label)
                 progress.log(f"{title}: {trial.label} done")
             return
-        # A fresh interpreter each: torch's threads do not survive a fork.
+        # Each process starts a new interpreter, since torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=progress.quiet)
@@ -115,7 +115,7 @@ def _side_by_side(
                 advance(1, note=waiting[done].label)
                 progress.log(f"{title}: {waiting[done].label} done")
         except KeyboardInterrupt:
-            # A trial takes minutes to end by itself, and goes on from its last epoch.
+            # A trial would take minutes to end by itself. It will continue from its last epoch.
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
             raise
@@ -124,7 +124,7 @@ def _side_by_side(
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Accuracies in percent: their mean and, of several, the standard deviation."""
+    """The mean of accuracies in percent and, if there are several, their standard deviation."""
     mean = sum(values) / len(values)
     if len(values) == 1:
         return f"{100 * mean:.2f}"
@@ -133,7 +133,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def grouped(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
-    """Results by the values of some keys, in the order in which they occur."""
+    """Results, grouped by the values of some keys, in the order in which they occur."""
     groups: dict[tuple[Any, ...], Rows] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)

@@ -1,4 +1,4 @@
-"""One training of a study, and its result, which is kept on disk."""
+"""One training of a study, and its result, which is stored on disk."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from cosim.training.partial_sum_quantizer import PartialSumQuantizer
 from cosim.training.quantize import Quantization, to_network
 from cosim.training.recipes import Recipe, recipe_for
 
-# What a study keeps, so that it goes on after an interruption.
+# Folders of a study, from which it continues after an interruption.
 FLOATS, NETWORKS, TRIALS = FOLDERS = ("float", "networks", "trials")
-# A result is a handful of numbers.
+# The file of a result has only a few numbers.
 _MOST_BYTES = 16 << 20
 
 
@@ -36,15 +36,17 @@ class Trial:
     """A network trained with quantizers from a float network, and tested.
 
     Attributes:
-        label: name of the trial, which is unique in the study, and a file name.
+        label: name of the trial, which is unique in the study and a valid file name.
         recipe: name of the recipe.
-        options: of `Quantization`, without arrays.
+        options: options of `Quantization`, except arrays.
         arrays: configuration overrides of the arrays that digitize partial sums; none for exact sums.
-        seed: of both trainings.
-        float_epochs, epochs: before and after quantizers go in; None for the recipe's.
-        rate_factor: multiplies the learning rate with quantizers.
-        noise_lsb: tested with this noise of the sense amplifiers too, where it is not 0.
-        whole_numbers: tested by integers alone too (XNOR and shift).
+        seed: seed of both trainings.
+        float_epochs: number of epochs without quantizers; None for the recipe's.
+        epochs: number of epochs with quantizers; None for the recipe's.
+        rate_factor: factor on the learning rate with quantizers.
+        noise_lsb: noise of the sense amplifiers in a second test; 0 for no second test.
+        whole_numbers: whether the network is also tested in integer arithmetic (XNOR and shift).
+        shown: facts of the trial that tables and plots group by.
     """
 
     label: str
@@ -70,21 +72,21 @@ class Trial:
         return Quantization(**self.options, arrays=arrays)
 
     def float_stem(self, folder: Path) -> Path:
-        """Where the float network's checkpoint lies, shared by all trials that begin with it."""
+        """The path of the float network's checkpoint, which all trials that start from this network share."""
         schedule = json.dumps(asdict(self.plan().float_schedule), sort_keys=True)
         return folder / FLOATS / f"{self.recipe}-s{self.seed}-{hashlib.sha256(schedule.encode()).hexdigest()[:8]}"
 
     def identity(self) -> dict[str, Any]:
-        """What tells a result of this trial: the trial, and the recipe as it stands, in JSON's types."""
+        """What identifies a result of this trial: the trial and the current recipe, in JSON's types."""
         plan = asdict(self.plan())
         del plan["build"]
         return json.loads(json.dumps({"trial": asdict(self), "plan": plan}))
 
     def result(self, folder: Path) -> dict[str, Any] | None:
-        """The stored result, if this very trial was run before, under the recipe as it stands.
+        """The stored result, if exactly this trial was run before with the current recipe, else None.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the stored result is damaged.
         """
         path = folder / TRIALS / f"{self.label}.json"
         try:
@@ -99,7 +101,7 @@ class Trial:
 
 
 def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> None:
-    """Train the float network that a trial begins with, unless it has been trained already."""
+    """Train the float network that a trial starts from, unless it has been trained already."""
     plan = trial.plan()
     stem = trial.float_stem(folder)
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def train_float(trial: Trial, folder: Path, data: Path | None, device: str) -> N
 
 
 def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dict[str, Any]:
-    """Train and test. The result and the network are written below `folder`, and returned."""
+    """Train and test. The result is returned, and written with the network into `folder`."""
     started, plan, how = time.monotonic(), trial.plan(), trial.quantization()
     images = load_dataset(plan.dataset, "train", data)
     test = load_dataset(plan.dataset, "test", data)
@@ -141,7 +143,7 @@ def run_trial(trial: Trial, folder: Path, data: Path | None, device: str) -> dic
 
 
 def _noisy(prepared: torch.fx.GraphModule, trial: Trial) -> Callable[[Tensor], Tensor]:
-    """The module with noise before every code, but otherwise in evaluation mode."""
+    """The module in evaluation mode, but with noise before every code."""
     torch.manual_seed(trial.seed)
     for module in prepared.modules():
         if isinstance(module, PartialSumQuantizer):
@@ -151,7 +153,7 @@ def _noisy(prepared: torch.fx.GraphModule, trial: Trial) -> Callable[[Tensor], T
 
 
 def _differing(network: Network, test: Dataset) -> int:
-    """Number of logits that differ if they are computed with integers alone."""
+    """Number of logits that differ if the network is computed with integers only."""
     integers, batch = IntegerNetwork(network), 250
     with torch.no_grad():
         return sum(
