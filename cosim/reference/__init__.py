@@ -1,4 +1,4 @@
-"""Oracles for tests and audits, written apart from what they check."""
+"""Reference computations for tests and audits, which share no code with the parts that they check."""
 
 from cosim.reference.mvm import exact_mvm
 from cosim.reference.nodal import CellCurve, solve_group

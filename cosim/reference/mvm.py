@@ -1,4 +1,4 @@
-"""The integer matrix-vector product from its definition, written without the tools the product uses."""
+"""The integer matrix-vector product from its definition, which shares no code with the one that networks use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cosim.network import LayerSpec
 
 
 def exact_mvm(layer: LayerSpec, activations: np.ndarray) -> np.ndarray:
-    """Integer sums of a layer by visiting every kernel position, in int64.
+    """Integer sums of a layer in int64, from a loop over all positions of the kernel.
 
     Args:
         activations: (n, inputs, height, width) integers, padded.

@@ -1,7 +1,8 @@
 """A settled group of an array by nodal analysis: Kirchhoff's current law at every node, solved by Newton.
 
-Independent of the simulator but for the cell's curve, which is given: the current of an open cell against its units
-and the voltages of its drain and source. Closed cells draw nothing, and no gate does, so wordlines have no part in it.
+It is independent of the simulator, except for the cell's curve, which the caller gives: the current of an open cell as
+a function of its units and the voltages of its drain and source. Closed cells and gates draw no current, so wordlines
+play no part.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def solve_group(
     Args:
         patterns: (n,) integers; bit i is the state of wordline i.
         bitline_v: voltage of the clamp [V].
-        curve: drain current [A] of open cells and its derivatives by drain and source voltage [S], from their units,
-            drain and source voltages to the body [V]: arrays of one shape.
-        tolerance_v: Newton stops when no voltage moves by more.
+        curve: function that maps units, drain and source voltages to the body [V] of open cells to their drain currents
+            [A] and the derivatives by drain and source voltage [S]. All arrays have the same shape.
+        tolerance_v: Newton's method stops if no voltage changes by more than this.
 
     Raises:
         RuntimeError: Newton's method does not converge.
@@ -64,7 +65,7 @@ def solve_group(
             if np.abs(step).max() < tolerance_v:
                 break
         else:
-            raise RuntimeError(f"pattern {pattern} of a group: no convergence, last step {np.abs(step).max():g} V")
+            raise RuntimeError(f"pattern {pattern} of a group does not converge, last step {np.abs(step).max():g} V")
         if array.bitline_res_ohm == 0:
             currents[index] = drawn.reshape(len(opened), currents.shape[1]).sum(axis=0)
         else:
@@ -74,7 +75,7 @@ def solve_group(
 
 
 def _network(group: Group, array: Array) -> tuple[np.ndarray, np.ndarray, sparse.csr_array]:
-    """Drain and source node of every cell, (wordlines, bitlines) each, and the conductances between all nodes [S]."""
+    """Drain and source nodes of all cells, (wordlines, bitlines) each, and the conductances between all nodes [S]."""
     shape = wordlines, bitlines = group.units.shape
     drains, sources = np.full(shape, _CLAMP), np.full(shape, _GROUND)
     ends: list[tuple[np.ndarray, np.ndarray, float]] = []
