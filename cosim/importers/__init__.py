@@ -1,1 +1,1 @@
-"""Foreign models as torch.fx graphs in plain form: torch modules (`tracing`) and ONNX files (`onnx_file`)."""
+"""Turns models of other tools into plain torch.fx graphs: torch modules (`tracing`) and ONNX files (`onnx_file`)."""

@@ -1,4 +1,4 @@
-"""Parts of a foreign model that are a gain and an offset for each channel: batch norm, arithmetic with constants."""
+"""Operations of a model that are a gain and an offset for each channel: batch norm and arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, fx, nn
 from cosim.network.channel_affine import ChannelAffine
 
 Kind = Literal["add", "sub", "mul", "div"]
-# By the names of operators, functions and methods.
+# Name of an operator, function or method -> kind of arithmetic.
 _KINDS: dict[str, Kind] = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div"}
 
 
 def norm_as_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> ChannelAffine:
-    """Batch norm on its running statistics."""
+    """A gain and an offset that equal batch norm with its running statistics."""
     return ChannelAffine(*norm_gain_and_offset(norm))
 
 
@@ -32,7 +32,7 @@ def norm_gain_and_offset(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor,
 
 
 def arithmetic_as_affine(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node, ChannelAffine] | None:
-    """The operand and the effect of an operation of a tensor and a constant, or None for any other node."""
+    """The tensor and the gain and offset of an operation of a tensor and a constant; None for any other node."""
     kind = _KINDS.get(getattr(node.target, "__name__", str(node.target)))
     if kind is None or len(node.args) != 2 or node.kwargs:
         return None
@@ -45,7 +45,13 @@ def arithmetic_as_affine(node: fx.Node, traced: fx.GraphModule) -> tuple[fx.Node
 
 
 def affine_of(kind: Kind, number: Tensor, *, number_first: bool) -> ChannelAffine | None:
-    """x + number and so on, or number + x where `number_first`; None for number / x and for what is not finite."""
+    """An operation of x and a number; None for number / x, and if the gain or the offset is not finite.
+
+    Args:
+        kind: the operation.
+        number: (1,) or (channels,).
+        number_first: whether the number is the first operand, as in number - x.
+    """
     one, zero = torch.ones(1), torch.zeros(1)
     if kind == "div" and number_first:
         return None
@@ -58,13 +64,13 @@ def affine_of(kind: Kind, number: Tensor, *, number_first: bool) -> ChannelAffin
     return ChannelAffine(gain, offset) if torch.isfinite(gain).all() and torch.isfinite(offset).all() else None
 
 
-def numbers_a_channel(value: Tensor) -> Tensor | None:
-    """A tensor that is broadcast over (n, channels, height, width) as one number, or one for each channel, (numbers,).
+def numbers_per_channel(value: Tensor) -> Tensor | None:
+    """The numbers of a constant operand of images: (1,) for all channels or (channels,), or None for any other shape.
 
-    Channels are the third axis from the end: (channels, 1, 1) or (1, channels, 1, 1).
+    Channels must be the third axis from the end: (channels, 1, 1) or (1, channels, 1, 1).
     """
-    a_channel = value.ndim in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[-3] == value.numel()
-    return value.detach().flatten().float() if value.numel() == 1 or a_channel else None
+    per_channel = value.ndim in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[-3] == value.numel()
+    return value.detach().flatten().float() if value.numel() == 1 or per_channel else None
 
 
 def _constant(value: object, traced: fx.GraphModule) -> Tensor | None:
@@ -72,4 +78,4 @@ def _constant(value: object, traced: fx.GraphModule) -> Tensor | None:
         value = operator.attrgetter(str(value.target))(traced)
     if isinstance(value, int | float):
         return torch.tensor([float(value)])
-    return numbers_a_channel(value) if isinstance(value, Tensor) else None
+    return numbers_per_channel(value) if isinstance(value, Tensor) else None

@@ -1,4 +1,4 @@
-"""Weights that an ONNX file keeps in files beside it, as torch's default exporter writes them.
+"""Weights of an ONNX model in separate files next to it, as torch's default exporter writes them.
 
 Source: external data of ONNX, https://onnx.ai/onnx/repo-docs/ExternalData.html.
 """
@@ -19,10 +19,11 @@ _ONE_FILE = "export the network as one file, with external_data=False"
 
 
 def fetch_external(model: ModelProto, path: Path) -> None:
-    """Read weights in files beside `path` into the model. No other files are opened.
+    """Read weights from files in the folder of `path` into the model. No other files are opened.
 
     Raises:
-        NetworkError: a file lies elsewhere, is missing, is a link or is too short, or more than 1 GiB is asked for.
+        NetworkError: a file is in another folder, is missing, is a link or is too short, or the weights take more than
+            1 GiB.
     """
     room = LARGEST_FILE_BYTES
     for tensor in _tensors(model):
@@ -35,7 +36,7 @@ def fetch_external(model: ModelProto, path: Path) -> None:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Yield every tensor that is stored in a model, in weights and in attributes."""
+    """Yield every tensor of a model, among its weights and in attributes of its nodes."""
     yield from model.graph.initializer
     for node in model.graph.node:
         for given in node.attribute:
@@ -44,11 +45,11 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def _read(tensor: TensorProto, folder: Path, what: str, room: int) -> bytes:
-    """The bytes that a tensor names, at most `room`."""
+    """The bytes of a tensor in its file, at most `room`."""
     given = {entry.key: entry.value for entry in tensor.external_data}
     location = given.get("location", "")
     if location in ("", ".", "..") or not location.isprintable() or set(location) & set("/\\:"):
-        raise NetworkError(f"{what} lie in {plain(location)!r}, expected a file right beside it: {_ONE_FILE}")
+        raise NetworkError(f"{what} lie in {plain(location)!r}, expected a file in the same folder: {_ONE_FILE}")
     beside = folder / location
     try:
         offset = int(given.get("offset", 0))
@@ -67,7 +68,7 @@ def _read(tensor: TensorProto, folder: Path, what: str, room: int) -> bytes:
             length = max(status.st_size - offset, 0) if length is None else length
             if length > room:
                 raise NetworkError(
-                    f"{what} and those before need more than {LARGEST_FILE_BYTES >> 20} MiB: take a smaller network"
+                    f"{what} and those before take more than {LARGEST_FILE_BYTES >> 20} MiB: use a smaller network"
                 )
             if offset + length > status.st_size:
                 raise NetworkError(

@@ -1,9 +1,9 @@
-"""Bring your own network from an ONNX file: its graph becomes a torch module that `quantize` understands.
+"""Bring your own network from an ONNX file: its graph becomes a torch module for `quantize`.
 
     file -> ModelProto, checked -> operators, each a torch module or function -> torch.fx graph
 
 A file may come from anywhere. It is read with the parser and checker of the onnx library, and nothing in it is run. Of
-other files that it names, only those in the same folder are read, for weights.
+the other files that it names, only those in the same folder are read, for weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cosim.importers.onnx_external import LARGEST_FILE_BYTES, fetch_external
 from cosim.importers.onnx_operators import ARITHMETIC, MODULES, OnnxNode, affine, bias_of, loaded, type_name
 from cosim.network.layers import IMAGES, MOST_STEPS, MOST_VALUES, check_image_shape
 
-OLDEST_OPSET = 7  # earlier ones broadcast and normalize by other rules
+OLDEST_OPSET = 7  # earlier opsets have other rules for broadcasting and batch norm
 _STANDARD = ("", "ai.onnx")
 _MONOTONE = ("LogSoftmax", "Softmax")
 _SUPPORTED = sorted([*MODULES, *_MONOTONE, *ARITHMETIC, "Concat", "Constant", "Dropout", "Identity"])
@@ -41,35 +41,36 @@ _REMEDIES = {
     "Unsqueeze": _FLATTEN,
     "ReduceMax": "export it again with dynamo=False, which writes MaxPool",
     "Transpose": "export it again with constants folded",
-    "Pad": "give the padding to the convolution or pooling behind it, and export again",
-    "DequantizeLinear": "export the float network, which cosim quantizes",
-    "QuantizeLinear": "export the float network, which cosim quantizes",
+    "Pad": "give the padding to the convolution or pooling after it, and export again",
+    "DequantizeLinear": "export the float network; cosim quantizes it",
+    "QuantizeLinear": "export the float network; cosim quantizes it",
 }
-# Names that neither a submodule nor a variable in the graph's forward may have.
+# Names that submodules, and variables in the graph's forward, must not have.
 _RESERVED = {IMAGES, "self", *keyword.kwlist, *dir(fx.GraphModule({}, fx.Graph()))}
-_LONGEST_NAME = 56  # of the 64 letters of a layer's name; the rest is for a number
+_LONGEST_NAME = 56  # a layer's name has at most 64 characters, of which a number may take the rest
 
 
 def load_onnx(path: str | Path) -> fx.GraphModule:
     """The network in an ONNX file as a torch module in evaluation mode, for `quantize` and `finetune`.
 
-    Understood are, of opset 7 and newer and in float32: Conv (2d), Gemm, MatMul and Add with constants,
+    These operators are supported, in float32 and from opset 7 on: Conv (2d), Gemm, MatMul and Add with constants,
     BatchNormalization, Relu, Clip to 0..6, LeakyRelu, MaxPool, AveragePool, GlobalAveragePool, ReduceMean over height
-    and width, Flatten, Reshape to (images, features), Add, Concat of channels, and Identity, Dropout and Constant,
-    which leave no trace. A Softmax or LogSoftmax at the very end is left out: it is monotone, so no decision changes,
-    and the module returns logits.
+    and width, Flatten, Reshape to (images, features), Add, and Concat of channels. Identity, Dropout and Constant are
+    supported too, and disappear. A Softmax or LogSoftmax at the very end is left out: it is monotone, so no decision
+    changes, and the module returns logits.
 
     Args:
-        path: a file of at most 1 GiB with its weights inside, or in files beside it (`.onnx.data`), at most 1 GiB more.
+        path: a file of at most 1 GiB. Its weights are in the file, or in files next to it (`.onnx.data`) of at most
+            1 GiB in total.
 
     Returns:
-        a module that maps float32 images (n, channels, height, width) to logits (n, classes). Submodules and nodes are
-        called as in the file, with `_` for what Python names cannot hold. Its `meta` has `input_shape` (channels,
-        height, width), `classes`, and `left_out`, the nodes at the end that were left out.
+        a module that maps float32 images (n, channels, height, width) to logits (n, classes). Submodules and nodes have
+        the names that they have in the file, with `_` for characters that Python names cannot have. Its `meta` has
+        `input_shape` (channels, height, width), `classes`, and `left_out`, the nodes at the end that were left out.
 
     Raises:
-        NetworkError: the file cannot be read, is not valid ONNX, or holds something that is not understood; the message
-            names the node and its operator.
+        NetworkError: the file cannot be read, is not valid ONNX, or contains something that is not supported; the
+            message names the node and its operator.
     """
     path = Path(path)
     model = _read(path)
@@ -97,12 +98,12 @@ def _read(path: Path) -> ModelProto:
 
 
 def _check(model: ModelProto, path: Path) -> None:
-    """Refuse models that cannot be understood, with reasons, then those that the onnx library's checker refuses."""
+    """Refuse models that are not supported, with specific messages, and then any that the onnx library refuses."""
     if len(model.graph.node) > MOST_STEPS:
         raise NetworkError(
             f"{path} has {len(model.graph.node)} nodes, expected at most {MOST_STEPS}: take a smaller network"
         )
-    if not all(isinstance(name, str) for name in _names(model)):  # the parser leaves bytes where UTF-8 is broken
+    if not all(isinstance(name, str) for name in _names(model)):  # the parser gives bytes where UTF-8 is broken
         raise NetworkError(f"{path} has names that are not UTF-8, as in a damaged file: export it again")
     for opset in model.opset_import:
         if opset.domain in _STANDARD and opset.version < OLDEST_OPSET:
@@ -126,7 +127,7 @@ def _check(model: ModelProto, path: Path) -> None:
 
 
 def _names(model: ModelProto) -> Iterator[str | bytes]:
-    """Every name that the graph is read by."""
+    """Every name that is used to read the graph."""
     for node in model.graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (given.name for given in node.attribute)
@@ -147,21 +148,26 @@ def _input_shape(value: ValueInfoProto) -> tuple[int, int, int]:
             check_image_shape((channels, height, width), f"input {name!r}")
             return channels, height, width
     raise NetworkError(
-        f"input {name!r} has shape ({', '.join(map(str, axes))}), expected (images, channels, height, width), of which "
-        "only the first may be left open: export it for images of one size"
+        f"input {name!r} has shape ({', '.join(map(str, axes))}), expected (images, channels, height, width) with "
+        "numbers for all but the first: export it for images of a fixed size"
     )
 
 
 @dataclass(frozen=True)
 class _Value:
-    """A tensor that the network computes: its node, and a tensor without data that has its shape for one image."""
+    """A tensor that the network computes.
+
+    Attributes:
+        node: the node that computes it.
+        example: a tensor without data, which has the shape of the computed tensor for one image.
+    """
 
     node: fx.Node
     example: Tensor
 
 
 class _Builder:
-    """Walks the nodes of a checked model, which are in an order of computation, and writes a torch.fx graph."""
+    """Writes a torch.fx graph from the nodes of a checked model, which are in the order of computation."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model.graph
@@ -178,7 +184,7 @@ class _Builder:
         for found, what in ((inputs, "input, the images"), (self.model.output, "output, the logits")):
             if len(found) != 1:
                 names = ", ".join(repr(plain(value.name)) for value in found) or "none"
-                raise NetworkError(f"expected one {what}, found {plain(names, 200)}: export the network with one")
+                raise NetworkError(f"expected one {what}, found {plain(names, 200)}: export the network with only one")
         input_shape = _input_shape(inputs[0])
         self.values[inputs[0].name] = _Value(
             self.graph.placeholder(IMAGES), torch.empty(1, *input_shape, device="meta")
@@ -206,7 +212,7 @@ class _Builder:
         return value
 
     def _visit(self, proto: NodeProto) -> None:
-        """Compute the node's first output. Other outputs are for training, and no node may take them."""
+        """Compute the node's first output. Other outputs are for training, and no node may use them."""
         result = proto.output[0]
         if proto.op_type == "Constant":
             self.constants[result] = _constant(proto)
@@ -220,9 +226,9 @@ class _Builder:
         node = OnnxNode(proto, self.constants, tuple(values[0].example.shape) if values else ())
         for name in proto.input:
             if name and name not in self.values and name not in self.constants:
-                raise node.wrong("inputs of inference", f"{plain(name)!r}, of training", "export for evaluation")
+                raise node.wrong("inputs for inference", f"{plain(name)!r} for training", "export for evaluation")
         if not values or (proto.op_type not in ARITHMETIC and proto.input[0] not in self.values):
-            raise node.wrong("something computed from the images", "constants alone", "export with constants folded")
+            raise node.wrong("an input computed from the images", "only constants", "export with constants folded")
         try:
             result = self._compute(node, values)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -234,8 +240,8 @@ class _Builder:
         self.values_made += result.example.numel()
         if self.values_made > MOST_VALUES:
             raise node.wrong(
-                f"at most {MOST_VALUES} values for an image up to here", tuple(result.example.shape),
-                "take a smaller network",
+                f"at most {MOST_VALUES} values for an image up to this node", tuple(result.example.shape),
+                "use a smaller network",
             )  # fmt: skip
         return result
 
@@ -244,7 +250,7 @@ class _Builder:
         match node.proto.op_type:
             case "Identity" | "Dropout":
                 if node.has(2) and bool(node.constant(2)):
-                    raise node.wrong("training_mode false", "true", "export for evaluation")
+                    raise node.wrong("training_mode = false", "true", "export for evaluation")
                 return values[0]
             case "Softmax" | "LogSoftmax":
                 self._leave_out(node)
@@ -255,14 +261,14 @@ class _Builder:
                 return self._module(node, affine(node), values[0])
             case "Add":
                 if examples[0].shape != examples[1].shape:
-                    raise ValueError("both must have one shape")
+                    raise ValueError("both must have the same shape")
                 return self._call(node, operator.add, tuple(nodes), examples[0])
             case "Concat":
                 axis = node.attributes(axis=None)["axis"]
                 if axis not in (1, 1 - len(node.shape)):
                     raise node.wrong("axis = 1", axis, "concatenate channels")
                 if len(values) != len(node.proto.input):
-                    raise node.wrong("computed tensors", "a constant", "take it out")
+                    raise node.wrong("computed tensors", "a constant", "remove it")
                 return self._call(node, torch.cat, (nodes, 1), torch.cat(examples, 1))
             case "Sub" | "Mul" | "Div":
                 raise node.wrong("a tensor and a constant", "two computed tensors", "add or concatenate them")
@@ -270,10 +276,10 @@ class _Builder:
 
     def _leave_out(self, node: OnnxNode) -> None:
         """Leave out a monotone function of the logits at the very end."""
-        axis = node.attributes(axis=-1)["axis"]  # of (n, classes) the same as 1, the default before opset 13
+        axis = node.attributes(axis=-1)["axis"]  # -1 is the default from opset 13 on, and 1 before; both mean classes
         if node.proto.output[0] != self.model.output[0].name or len(node.shape) != 2 or axis not in (1, -1):
             raise node.wrong(
-                "it at the very end, over the classes of (n, classes)", f"axis {axis} of {node.shape}", "take it out"
+                "it at the very end, over the classes of (n, classes)", f"axis {axis} of {node.shape}", "remove it"
             )
         self.left_out.append(plain(node.proto.name or node.proto.op_type))
 
@@ -283,7 +289,7 @@ class _Builder:
         return isinstance(layer, nn.Linear) and layer.bias is None
 
     def _add_bias(self, node: OnnxNode, value: _Value) -> _Value:
-        """Put a linear layer with bias in place of a product and a constant. Remove the product if it is not needed."""
+        """Put a linear layer with bias in place of a product and a constant. An unused product is removed later."""
         layer = self.modules[str(value.node.target)]
         assert isinstance(layer, nn.Linear)
         place = 1 if node.proto.input[1] in self.constants else 0

@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from cosim.errors import NetworkError, plain
-from cosim.importers.affine import Kind, affine_of, numbers_a_channel
+from cosim.importers.affine import Kind, affine_of, numbers_per_channel
 from cosim.network.software_step import LARGEST_COUNT
 
 _AS_FLOAT = "export the network in float32, in evaluation mode"
@@ -41,7 +41,7 @@ class OnnxNode:
 
     @property
     def where(self) -> str:
-        """How a message names it: its name, or else that of its result, and its operator."""
+        """How messages name the node: by its name, or else that of its result, and by its operator."""
         name = self.proto.name or next(iter(self.proto.output), "")
         domain = f"{self.proto.domain}." if self.proto.domain else ""
         return f"node {plain(name)!r} ({plain(domain + self.proto.op_type)})"
@@ -50,13 +50,13 @@ class OnnxNode:
         return NetworkError(f"{self.where}: expected {expected}, found {plain(found)}: {remedy}")
 
     def attributes(self, only: Mapping[str, object] | None = None, **defaults: Any) -> dict[str, Any]:
-        """Its attributes, with defaults for those left out.
+        """The node's attributes, and the given defaults for missing ones.
 
         Args:
-            only: the one value that others may have.
+            only: attributes that must have one certain value if they are given, with this value.
 
         Raises:
-            NetworkError: it has more attributes than named, or another value.
+            NetworkError: the node has an attribute that is not named here, or an attribute of `only` has another value.
         """
         given = {entry.name: onnx.helper.get_attribute_value(entry) for entry in self.proto.attribute}
         only = only or {}
@@ -64,7 +64,9 @@ class OnnxNode:
             if name in only and value != only[name]:
                 raise self.wrong(f"{name} = {only[name]}", value, "change it and export again")
             if name not in only and name not in defaults:
-                raise self.wrong(f"attributes {', '.join([*defaults, *only]) or 'none'}", plain(name), "export it anew")
+                raise self.wrong(
+                    f"attributes {', '.join([*defaults, *only]) or 'none'}", plain(name), "export it again"
+                )
         return {**defaults, **given}
 
     def has(self, place: int) -> bool:
@@ -72,7 +74,7 @@ class OnnxNode:
         return len(self.proto.input) > place and self.proto.input[place] != ""
 
     def constant(self, place: int) -> Tensor:
-        """An input that is stored in the file, whatever its type.
+        """An input that is stored in the file, of any type.
 
         Raises:
             NetworkError: the input is computed, or damaged.
@@ -102,7 +104,7 @@ class OnnxNode:
 
 
 def loaded(module: nn.Module, **tensors: Tensor | None) -> nn.Module:
-    """A module made on the meta device, where nothing is allocated or drawn at random, with its tensors."""
+    """A module with the given tensors. It is made on the meta device, so that no weights are allocated or drawn."""
     module.load_state_dict({name: value for name, value in tensors.items() if value is not None}, assign=True)
     return module
 
@@ -111,20 +113,20 @@ def bias_of(node: OnnxNode, place: int, outputs: int) -> Tensor:
     """A constant that is added to (images, outputs) as a bias (outputs,)."""
     values = node.weights(place)
     if values.numel() not in (1, outputs) or (values.ndim and values.numel() != values.shape[-1]):
-        raise node.wrong(f"a bias of shape ({outputs},)", tuple(values.shape), "add one number an output")
+        raise node.wrong(f"a bias of shape ({outputs},)", tuple(values.shape), "add one number per output")
     return values.reshape(-1).expand(outputs).contiguous()
 
 
 def affine(node: OnnxNode) -> nn.Module:
-    """An operation of a computed tensor and a constant, one number or one a channel."""
+    """An operation of a computed tensor and a constant, which has one number, or one per channel."""
     node.attributes()
     place = 1 if node.proto.input[1] in node.constants else 0
     values = node.weights(place)
-    numbers = numbers_a_channel(values)
+    numbers = numbers_per_channel(values)
     if numbers is None and len(node.shape) == 2 and values.shape[-1:] == node.shape[1:] == (values.numel(),):
         numbers = values.flatten()
     if numbers is None or (len(numbers) != 1 and len(numbers) != node.shape[1]):
-        raise node.wrong("a constant of one number, or one a channel", tuple(values.shape), "fold it into a layer")
+        raise node.wrong("a constant of one number, or one per channel", tuple(values.shape), "fold it into a layer")
     made = affine_of(ARITHMETIC[node.proto.op_type], numbers, number_first=place == 0)
     if made is None:
         raise node.wrong("a gain and an offset", "a division by a tensor or by zero", "take it out")
@@ -179,10 +181,10 @@ def _linear(node: OnnxNode, *, transpose: bool) -> nn.Module:
 
 def _batch_norm(node: OnnxNode) -> nn.Module:
     given = node.attributes({"training_mode": 0, "spatial": 1}, epsilon=1e-5, momentum=0.9)
-    if sum(output != "" for output in node.proto.output) > 1:  # what says training before opset 14
-        raise node.wrong("one output", "statistics, of training", "export for evaluation")
+    if sum(output != "" for output in node.proto.output) > 1:  # in training, before opset 14
+        raise node.wrong("one output", "statistics of training", "export for evaluation")
     if len(node.shape) != 4:
-        raise node.wrong("(images, channels, height, width)", node.shape, "put batch norm behind convolutions")
+        raise node.wrong("(images, channels, height, width)", node.shape, "put batch norm after convolutions")
     gain, offset, mean, variance = (node.weights(place) for place in range(1, 5))
     if not (variance + _finite(node, "epsilon", given) > 0).all():
         raise node.wrong("a positive variance", f"{variance.min():.3g}", "train the network again")
@@ -196,7 +198,7 @@ def _relu(node: OnnxNode) -> nn.Module:
 
 
 def _clip(node: OnnxNode) -> nn.Module:
-    given = node.attributes(min=None, max=None)  # attributes before opset 11, inputs since
+    given = node.attributes(min=None, max=None)  # attributes before opset 11, inputs from then on
     bounds = [
         node.weights(place).item() if node.has(place) else given[name] for place, name in ((1, "min"), (2, "max"))
     ]
@@ -229,7 +231,7 @@ def _global_average_pool(node: OnnxNode) -> nn.Module:
 
 
 def _reduce_mean(node: OnnxNode) -> nn.Module:
-    """The mean over height and width is global average pooling, flattened where these axes do not stay."""
+    """The mean over height and width, as global average pooling, which is flattened if these axes are dropped."""
     given = node.attributes(axes=None, keepdims=1, noop_with_empty_axes=0)  # axes: an attribute before opset 18
     axes = node.constant(1).tolist() if node.has(1) else given["axes"]
     if len(node.shape) != 4 or sorted(axis % 4 for axis in axes or ()) != [2, 3]:
@@ -251,7 +253,7 @@ def _reshape(node: OnnxNode) -> nn.Module:
     features = torch.Size(node.shape[1:]).numel()
     if zero_is_empty and 0 in wanted:
         raise node.wrong("allowzero = 0 with a shape that holds 0", wanted, "flatten with torch.flatten(x, 1)")
-    # The first axis may be written as 0 (as it is), -1, or the number of images that a network was exported for.
+    # The first axis may be written as 0 (unchanged), -1, or the number of images for which a network was exported.
     flat = len(wanted) == 2 and wanted[0] >= -1 and wanted[1] == features
     if not flat and wanted not in ([0, -1], [1, -1]):
         raise node.wrong(f"shape (-1, {features})", wanted, "flatten with torch.flatten(x, 1)")
@@ -269,7 +271,7 @@ def _finite(node: OnnxNode, name: str, given: Mapping[str, Any]) -> float:
 
 
 def _pair(node: OnnxNode, name: str, given: Mapping[str, Any]) -> tuple[int, int]:
-    """An attribute of two numbers from 1, for height and width."""
+    """An attribute of two positive numbers, for height and width."""
     if len(given[name]) != 2:
         raise node.wrong(f"two {name}, for height and width", list(given[name]), "use the 2d operator")
     high, wide = given[name]
@@ -288,7 +290,8 @@ def _padding(
     """Rows and columns of padding, the same on both sides."""
     automatic, pads = given["auto_pad"].decode("ascii", "replace"), list(given["pads"])
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
-        # As many results as steps fit in: what the last window needs beyond the image is split over its sides.
+        # There is a result for each step in the image. Pixels that the last window needs in addition are split over
+        # the two sides.
         totals = [
             max((-(-size // step) - 1) * step + (width - 1) * spread + 1 - size, 0)
             for size, width, step, spread in zip(node.shape[2:], kernel, stride, dilation, strict=True)
@@ -310,10 +313,11 @@ def _padding(
     return pads[0], pads[1]
 
 
-# What an operator with a constant does.
+# Operator -> kind of arithmetic with a constant.
 ARITHMETIC: dict[str, Kind] = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 
-# Operator to what makes its module, a Sequential for several in a row; the first input goes in, others are constants.
+# Operator -> function that makes its module, or a Sequential of several. The first input of a node is the module's
+# input, and its other inputs are constants.
 MODULES: dict[str, Callable[[OnnxNode], nn.Module]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,

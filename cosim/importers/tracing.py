@@ -1,7 +1,7 @@
 """Turns a torch module into a graph of pure operations, each in the one form that the export understands.
 
 The module is copied to float32 in evaluation mode, and traced to a torch.fx graph. The graph is then rewritten without
-in-place operations and without operations that do nothing in evaluation, and with flatten and pooling in place of
+in-place operations and without operations that have no effect in evaluation, and with flatten and pooling in place of
 reshapes and means.
 """
 
@@ -31,7 +31,7 @@ _PURE: dict[str, Callable[..., Tensor]] = {
     "leaky_relu_": F.leaky_relu,
 }
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-_VIEWS = ("contiguous", "flatten", "reshape", "view")  # their results may share memory with what they are given
+_VIEWS = ("contiguous", "flatten", "reshape", "view")  # their results may share memory with their inputs
 _ENDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(1),
     "log_softmax": lambda logits: logits.log_softmax(1),
@@ -43,9 +43,10 @@ class Trace:
     """A traced module.
 
     Attributes:
-        graph: its operations; its `meta` lists under `left_out` the nodes at the end that change no decision.
-        given: (n, classes), what the module itself gives for the images that it was traced with.
-        ending: the function that was left out at the end, such that `ending(graph(images))` should equal `given`.
+        graph: its operations. The graph's `meta` lists nodes at the end that were left out under `left_out`, since they
+            change no decision.
+        given: (n, classes), the result of the module itself for the images with which it was traced.
+        ending: the function that was left out at the end; `ending(graph(images))` should equal `given`.
     """
 
     graph: fx.GraphModule
@@ -54,21 +55,21 @@ class Trace:
 
 
 def trace(module: nn.Module, images: Tensor) -> Trace:
-    """The graph of a copy of a module, and what the module gives for some images.
+    """The graph of a copy of a module, and the module's result for some images.
 
     Raises:
-        NetworkError: the module cannot be traced or run, gives no logits, or holds something that is not understood.
+        NetworkError: the module cannot be traced or run, gives no logits, or contains something that is not supported.
     """
     copied = _copy(module)
     try:
-        # A graph is traced already, and tracing it again would rename its nodes.
+        # A GraphModule has been traced already, and tracing it again would rename its nodes.
         graph = copied if isinstance(copied, fx.GraphModule) else fx.symbolic_trace(copied)
     except Exception as error:  # tracing runs the module's own code, which may raise anything
         raise NetworkError(
-            f"{type(module).__name__} cannot be traced ({error}): take control flow that depends on tensors out of "
+            f"{type(module).__name__} cannot be traced ({error}): remove control flow that depends on tensors from "
             "forward"
         ) from error
-    given = _run(copied, images)  # before the rewriting, which changes modules that the graph shares with the copy
+    given = _run(copied, images)  # before the rewriting, which changes modules that graph and copy share
     return Trace(graph, given, _rewrite(graph))
 
 
@@ -86,11 +87,11 @@ def function_of(node: fx.Node) -> str:
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    """A copy in float32 and in evaluation mode, its numbers checked."""
+    """A copy in float32 and in evaluation mode, after a check of all numbers."""
     for what, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for key, value in tensors:
             if nn.parameter.is_lazy(value):
-                raise NetworkError(f"{what} {key!r} is not initialized: run the module once, and train it")
+                raise NetworkError(f"{what} {key!r} is not initialized: run the module once, and then train it")
             if value.device.type != "cpu":
                 raise NetworkError(f"{what} {key!r} is on {value.device}, expected cpu: quantize module.cpu()")
             if not torch.isfinite(value).all():
@@ -124,7 +125,7 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
-    """Bring a graph into plain form. Returns the function that is left out at its end."""
+    """Bring a graph into plain form. Returns the function that was left out at its end."""
     graph, modules = traced.graph, dict(traced.named_modules(remove_duplicate=False))
     for node in list(graph.nodes):
         module = modules[str(node.target)] if node.op == "call_module" else None
@@ -150,7 +151,7 @@ def _rewrite(traced: fx.GraphModule) -> Callable[[Tensor], Tensor]:
 
 
 def _take_by_position(node: fx.Node, module: nn.Module | None) -> None:
-    """Write the operand of a node as its first argument if it was given by name."""
+    """Make the operand of a node its first positional argument if it was given by name."""
     if module is not None and node.kwargs:
         bound = inspect.signature(module.forward).bind(*node.args, **node.kwargs)
         node.args, node.kwargs = bound.args, bound.kwargs
@@ -169,13 +170,13 @@ def _does_nothing(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _make_pure(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Make in-place operations leave their inputs unchanged, and later operations take their results instead.
+    """Replace in-place operations by ones that leave their inputs unchanged; later operations use the results instead.
 
     Raises:
-        NetworkError: the same memory is used afterwards under another name.
+        NetworkError: the memory that an operation changes is used afterwards under another name.
     """
     order = {node: number for number, node in enumerate(graph.nodes)}
-    memory: dict[fx.Node, fx.Node] = {}  # node to the one that first gave its memory
+    memory: dict[fx.Node, fx.Node] = {}  # node -> the node that allocated its memory
     for node in graph.nodes:
         module = modules[str(node.target)] if node.op == "call_module" else None
         source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else node
@@ -189,7 +190,7 @@ def _make_pure(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
                 if other is not source:
                     raise NetworkError(
                         f"node {called(node)} changes memory in place that node {called(user)} uses afterwards through "
-                        f"{called(other)}: do not work in place there"
+                        f"{called(other)}: avoid the in-place operation there"
                     )
                 user.replace_input_with(source, node)
         if node.op == "call_method":
@@ -232,7 +233,7 @@ def _leave_out_ending(traced: fx.GraphModule, modules: dict[str, nn.Module]) -> 
 
 
 def _argument(node: fx.Node, place: int, name: str) -> Any:
-    """An argument that is given by place or by name, or None if it is not given."""
+    """An argument that is given by position or by name, or None if it is not given."""
     return node.args[place] if len(node.args) > place else node.kwargs.get(name)
 
 
@@ -244,7 +245,7 @@ def _put_affine(traced: fx.GraphModule, node: fx.Node, source: fx.Node, affine: 
 
 
 def _rewrite_module(traced: fx.GraphModule, node: fx.Node, modules: dict[str, nn.Module]) -> None:
-    """Write padding of a convolution as numbers, PReLU as LeakyReLU, batch norm that is behind no layer as a gain."""
+    """Write padding of a convolution as numbers, PReLU as LeakyReLU, and batch norm that follows no layer as a gain."""
     module = modules[str(node.target)]
     if isinstance(module, nn.Conv2d):
         if module.padding_mode != "zeros":
@@ -282,7 +283,7 @@ def _padding(node: fx.Node, layer: nn.Conv2d) -> tuple[int, ...]:
 
 
 def _flattens(node: fx.Node) -> bool:
-    """Whether a view or reshape is to (images, features); that the numbers fit the tensor shows when it is run."""
+    """Whether a view or reshape is to (images, features). Whether the numbers fit shows when the graph is run."""
     shape = node.args[1:] or (node.kwargs.get("shape", ()),)
     if len(shape) == 1 and isinstance(shape[0], list | tuple):
         shape = tuple(shape[0])
@@ -293,7 +294,7 @@ def _flattens(node: fx.Node) -> bool:
 
 
 def _is_batch_size(value: object) -> bool:
-    """Whether a node is x.size(0), x.size()[0] or x.shape[0] of any tensor: images are the first axis of all."""
+    """Whether a node is x.size(0), x.size()[0] or x.shape[0]. The first axis of every tensor is the images."""
     if not isinstance(value, fx.Node):
         return False
     if value.target is not operator.getitem:

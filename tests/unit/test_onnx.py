@@ -287,13 +287,13 @@ def test_operators_compute_what_onnx_says(nodes: list, constants: dict, opset: i
          r"'the ReduceMean' \(ReduceMean\): expected axes 2 and 3, height and width, found \[1, 2\]: use Adaptive"),
         ([node("ReduceMean", "x", "z"), FLATTEN], {}, "expected axes 2 and 3, height and width, found None"),
         ([node("Concat", "x,x", "z", axis=2), FLATTEN], {}, "expected axis = 1, found 2: concatenate channels"),
-        ([node("Add", "x,b", "z"), FLATTEN], {"b": numbers(7)}, r"one number, or one a channel, found \(7,\): fold it"),
+        ([node("Add", "x,b", "z"), FLATTEN], {"b": numbers(7)}, r"one per channel, found \(7,\): fold it"),
         ([node("Div", "b,x", "z"), FLATTEN], {"b": numbers(1)}, "found a division by a tensor or by zero"),
         ([node("Mul", "x,x", "z"), FLATTEN], {}, "a tensor and a constant, found two computed tensors"),
-        ([node("GlobalAveragePool", "x", "a"), node("Add", "a,x", "z"), FLATTEN], {}, "both must have one shape"),
+        ([node("GlobalAveragePool", "x", "a"), node("Add", "a,x", "z"), FLATTEN], {}, "both must have the same shape"),
         ([node("Flatten", "x", "y"), node("Softmax", "y", "s"), node("Relu", "s", "t")], {}, "at the very end"),
-        ([node("Identity", "b", "z"), node("Relu", "z", "y")], {"b": numbers(1)}, "found constants alone"),
-        ([node("Dropout", "x,r,t", "z"), FLATTEN], {"r": np.float32(0.5), "t": np.array(True)}, "training_mode false"),
+        ([node("Identity", "b", "z"), node("Relu", "z", "y")], {"b": numbers(1)}, "found only constants"),
+        ([node("Dropout", "x,r,t", "z"), FLATTEN], {"r": np.float32(0.5), "t": np.array(True)}, "training_mode = "),
         ([node("Relu", "x", "y")], {}, r"output 'y' is of shape \(1, 2, 7, 7\) for one image, expected logits"),
         ([node("Relu", "q", "z"), FLATTEN], {}, "breaks the rules of ONNX"),
     ],
@@ -345,7 +345,7 @@ def test_images_that_are_too_large(shape: tuple[int, ...], tmp_path: Path) -> No
         ("Conv", {"dilations": [-1, -1]}, "expected dilations of 1 to 65536"),
         ("Conv", {"pads": [HUGE] * 4}, "expected pads of 0 to 65536"),
         ("Conv", {"pads": [-1] * 4}, "expected pads of 0 to 65536"),
-        ("Conv", {"pads": [2**14] * 4}, "expected at most 268435456 values for an image up to here"),
+        ("Conv", {"pads": [2**14] * 4}, "expected at most 268435456 values for an image up to this node"),
         ("Conv", {"group": HUGE}, "does not fit its input"),
         ("Conv", {"group": 0}, "does not fit its input"),
         ("Conv", {"auto_pad": "SAME_UPPER", "strides": [0, 1]}, "expected strides of 1 to 65536"),
@@ -364,7 +364,7 @@ def test_attributes_beyond_reason(kind: str, attributes: dict, message: str, tmp
 def test_results_that_double_and_double(tmp_path: Path) -> None:
     doubled = [node("Concat", f"r{number},r{number}", f"r{number + 1}", axis=1) for number in range(60)]
     model = model_of([node("Relu", "x", "r0"), *doubled, node("Flatten", "r60", "y")])
-    with pytest.raises(NetworkError, match="expected at most 268435456 values for an image up to here"):
+    with pytest.raises(NetworkError, match="expected at most 268435456 values for an image up to this node"):
         cosim.load_onnx(saved(model, tmp_path))
 
 
@@ -435,19 +435,19 @@ def test_weights_in_a_file_beside_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"location": "../net.onnx.data"}, r"lie in '../net.onnx.data', expected a file right beside it: export "),
-        ({"location": "/etc/passwd"}, "lie in '/etc/passwd', expected a file right beside it.*external_data=False"),
-        ({"location": "below/net.onnx.data"}, "expected a file right beside it"),
-        ({"location": ".."}, "expected a file right beside it"),
-        ({"location": ""}, "expected a file right beside it"),
-        ({"location": "a\0b"}, "expected a file right beside it"),
+        ({"location": "../net.onnx.data"}, r"lie in '../net.onnx.data', expected a file in the same folder: export "),
+        ({"location": "/etc/passwd"}, "lie in '/etc/passwd', expected a file in the same folder.*external_data=False"),
+        ({"location": "below/net.onnx.data"}, "expected a file in the same folder"),
+        ({"location": ".."}, "expected a file in the same folder"),
+        ({"location": ""}, "expected a file in the same folder"),
+        ({"location": "a\0b"}, "expected a file in the same folder"),
         ({"location": "none.data"}, r"lie in .*none.data, which cannot be read \(No such file or directory\): put "),
         ({"location": "link.data"}, "link.data, which cannot be read"),
         ({"location": "folder"}, "folder, expected a plain file|folder, which cannot be read"),
         ({"offset": "-4"}, "have no valid place in .*net.onnx.data: export the network again"),
         ({"length": "many"}, "have no valid place in"),
         ({"offset": "4096"}, r"end at byte \d+ of .*net.onnx.data, which has \d+: export the network again"),
-        ({"length": str(3 << 30)}, "need more than 1024 MiB: take a smaller network"),
+        ({"length": str(3 << 30)}, "take more than 1024 MiB: use a smaller network"),
         ({"length": "8"}, "is damaged|breaks the rules of ONNX"),
     ],
 )
