@@ -62,7 +62,7 @@ class Config(Section):
 
     @property
     def read_at_corner(self) -> Read:
-        """The section read with the voltages at the corner's supply and temperature."""
+        """The section `read` with the voltages at the corner's supply and temperature."""
         read, supply = self.read, self.corner.supply
         factor = supply if read.supply_share == 1 else 1 + read.supply_share * (supply - 1)
         warmed_v = read.wordline_tempco_v_per_k * (self.corner.temperature_c - Corner().temperature_c)
@@ -71,12 +71,12 @@ class Config(Section):
 
     @property
     def at_verify(self) -> Config:
-        """The same configuration where cells are verified to their levels: at 27 C and nominal supply."""
+        """The same configuration in the conditions of verify: 27 C and nominal supply."""
         return self.at_corner(Corner(process=self.corner.process) if self.programming.process == "own" else Corner())
 
     @property
     def at_calibration(self) -> Config:
-        """The same configuration where the array was last calibrated; this object if that is where it is read."""
+        """The same configuration in the conditions of the last calibration; this object if they are those of reads."""
         trim, corner, retention_s = self.trim, self.corner, self.variation.retention_s
         calibrated = Corner(
             process=corner.process,
@@ -93,12 +93,12 @@ class Config(Section):
 
     @property
     def program_error(self) -> bool:
-        """Whether cells differ from their levels as programmed."""
+        """Whether the programmed thresholds of cells differ from those of their levels."""
         return self.programming.method == "pulses" or self.variation.program_error
 
     @property
     def threshold_error(self) -> bool:
-        """Whether cells hold other thresholds than their levels'."""
+        """Whether the thresholds of cells, when they are read, differ from those of their levels."""
         return self.program_error or self.variation.mismatch or self.variation.retention_s > 0
 
     def at_corner(self, corner: Corner) -> Config:
@@ -163,7 +163,7 @@ class Config(Section):
 
     @property
     def machine(self) -> dict[str, Any]:
-        """The keys that say how a machine computes, named as section.key, with their values."""
+        """The keys that decide how a machine computes, named as section.key, with their values."""
         return {key: self.value(key) for key in MACHINE_KEYS}
 
     def on_machine(self, machine: Config) -> Config:
@@ -171,7 +171,7 @@ class Config(Section):
         return self.with_values(machine.machine)
 
     def to_record(self) -> dict[str, Any]:
-        """Everything but the keys of the machine, as nested dictionaries: what files hold of a configuration."""
+        """Everything but the keys of the machine, as nested dictionaries. This is what files store."""
         data = self.model_dump()
         for key in MACHINE_KEYS:
             section, _, name = key.partition(".")
@@ -180,11 +180,11 @@ class Config(Section):
 
     @classmethod
     def from_record(cls, data: Any) -> Config:
-        """Make a configuration from what `to_record` gave. The keys of the machine have their defaults.
+        """Make a configuration from the result of `to_record`. The keys of the machine have their defaults.
 
         Raises:
-            ConfigError: as `from_dict`; or there is a key of the machine, which is never taken from a file that may
-                come from a stranger.
+            ConfigError: as `from_dict`; or there is a key of the machine, which is never taken from a file, since files
+                may come from a stranger.
         """
         if not isinstance(data, dict):
             raise ConfigError(f"a configuration must be sections of keys, found {data!r:.80}")
@@ -192,7 +192,7 @@ class Config(Section):
         for key in MACHINE_KEYS:
             section, _, name = key.partition(".")
             if name in data.get(section, {}):
-                raise ConfigError(f"{key} says how a machine computes, and is not taken from a record: use --set")
+                raise ConfigError(f"{key} decides how a machine computes, and is not taken from a record: use --set")
         return config
 
 
@@ -207,10 +207,10 @@ def _profile(name: str) -> dict[str, Any]:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"cannot read the configuration {path}: it is no file; check the path")
+            raise ConfigError(f"cannot read the configuration {path}: it is not a file; check the path")
         if path.stat().st_size > _LARGEST_BYTES:
             raise ConfigError(
-                f"{path} is larger than {_LARGEST_BYTES >> 10} KiB, and is no configuration: check the path"
+                f"{path} is larger than {_LARGEST_BYTES >> 10} KiB, which no configuration is: check the path"
             )
         return _parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -224,7 +224,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
 
     Raises:
         ValueError: the text is not TOML, or a line is too long.
-        RecursionError: values are too deep within each other.
+        RecursionError: values are nested too deeply.
     """
     if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
         raise ValueError(f"expected lines of at most {_LONGEST_LINE} characters")
@@ -276,7 +276,7 @@ def _section(name: str) -> type[Section]:
 def _parse(section: str, name: str, text: str) -> Any:
     """Parse a key's value in TOML. A bare word is a string, and so is any value of a text key, such as layer 3.10.
 
-    The word none leaves a key out that may be left out.
+    The word none stands for None if the key may be None.
     """
     if text.strip() == "none" and _may_be_left_out(section, name):
         return None

@@ -292,9 +292,9 @@ def test_calibration_brings_a_hot_array_back(shared_store: Path) -> None:
     [
         (
             ["adc.range=calibrated-layer", "adc.full_scale_units=99"],
-            r"range that adc\.full_scale_units has fixed already",
+            r"range that adc\.full_scale_units fixes already",
         ),
-        (["adc.range=calibrated-layer", "adc.bits=lossless"], r"range that adc\.bits = \"lossless\" has fixed already"),
+        (["adc.range=calibrated-layer", "adc.bits=lossless"], r"range that adc\.bits = \"lossless\" fixes already"),
         (
             ["adc.capacitor_sigma=0.01", "adc.bits=lossless"],
             r"needs a converter with capacitors.*set adc\.bits to 1\.\.16",

@@ -252,7 +252,7 @@ def test_a_bitline_whose_gain_has_no_meaning_stays_untrimmed(shared_store: Path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["run.fidelity=ideal", "defects.off_share=0.1"], r"cells with thresholds.*choose \"solved\", \"dc\" or"),
+        (["run.fidelity=ideal", "defects.off_share=0.1"], r"has no thresholds.*choose \"solved\", \"dc\" or"),
         (["run.fidelity=ideal", "defects.on_share=0.1"], r"defects\.off_share and on_share.*or set them to 0"),
         (
             ["defects.off_share=0.7", "defects.on_share=0.6"],

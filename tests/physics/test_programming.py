@@ -176,8 +176,8 @@ def test_tables_and_files_hold_the_figures(measured: ProgrammedCells, simulator:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["variation.program_sigma_v=0.02"], r'method = "pulses" finds the error .*program_sigma_v = 0\.02'),
-        (["variation.verify_band_v=0.02"], r"verify_band_v = 0\.02, which states it"),
+        (["variation.program_sigma_v=0.02"], r'method = "pulses" computes the error .*program_sigma_v = 0\.02'),
+        (["variation.verify_band_v=0.02"], r"verify_band_v = 0\.02, which prescribes it"),
         (["run.fidelity=ideal"], r"programming\.method, .* move the thresholds of cells"),
         (["programming.step_v=0"], r"programming\.step_v"),
     ],

@@ -123,8 +123,11 @@ def test_the_periphery_has_both_kinds_of_transistor_at_every_corner() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["sense.stage=resistive", "sense.clamp_ohm=20e3"], r"would drop 0\.184 V on it.*usual are 10 to 1000 ohm"),
-        (["sense.stage=transistor", "read.bitline_v=0.5"], r"holds bitlines at 0\.05 to 0\.3 V.*bitline_v = 0\.5"),
+        (
+            ["sense.stage=resistive", "sense.clamp_ohm=20e3"],
+            r"drop 0\.184 V on it.*usual values are 10 to 1000 ohm",
+        ),
+        (["sense.stage=transistor", "read.bitline_v=0.5"], r"hold bitlines at 0\.05 to 0\.3 V.*bitline_v = 0\.5"),
         (["sense.stage=mirror"], r"sense\.stage: Input should be 'clamp', 'resistive' or 'transistor'"),
     ],
 )

@@ -140,7 +140,7 @@ def test_a_whole_circuit_draws_them_and_calibration_takes_them_out(shared_store:
     ("settings", "message"),
     [
         (["variation.sense_avt_v_m=3e-9"], r'sense\.stage = "clamp" has none: set sense\.stage to "transistor"'),
-        ([*PELGROM, "run.fidelity=ideal"], r'of which run\.fidelity = "ideal" has none'),
+        ([*PELGROM, "run.fidelity=ideal"], r'but run\.fidelity = "ideal" has none'),
         (["variation.sense_abeta_m=1"], r"sense_abeta_m"),
     ],
 )

@@ -78,5 +78,5 @@ def test_an_image_has_the_same_noise_in_any_batch() -> None:
 
 
 def test_noise_of_sums_is_for_independent_reads() -> None:
-    with pytest.raises(ConfigError, match=r'run\.noise = "sums" draws noise of bit-serial reads'):
+    with pytest.raises(ConfigError, match=r'run\.noise = "sums" needs bit-serial reads'):
         Config.load(None, ["run.noise=sums", "read.mode=pulse-width"])

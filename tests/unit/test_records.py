@@ -315,7 +315,7 @@ def test_no_program_that_a_record_names_is_started(
     change_provenance(path, "dataset", to="digits")
     change_provenance(path, "config", "run", "ngspice", to=str(program))
     assert probe(path, monkeypatch) == 2
-    assert "run.ngspice says how a machine computes, and is not taken from a record" in capsys.readouterr().err
+    assert "run.ngspice decides how a machine computes, and is not taken from a record" in capsys.readouterr().err
     assert not started.exists()
 
 
@@ -327,7 +327,7 @@ def test_a_record_tells_keys_of_the_machine_and_gives_none(key: str, record: Run
     assert came.config.value(key) == cosim.Config().value(key)
     section, _, name = key.partition(".")
     change_provenance(path, "config", section, name, to=record.provenance.machine[key])
-    with pytest.raises(InputError, match=f"{key} says how a machine computes"):
+    with pytest.raises(InputError, match=f"{key} decides how a machine computes"):
         RunRecord.load(path)
 
 
