@@ -1,8 +1,8 @@
-"""Defects: cells that are stuck, whatever is programmed, and bitlines that carry no current.
+"""Defects: cells that cannot be programmed, and bitlines that carry no current.
 
 Like everything that is drawn, a defect belongs to its place on the chip. The bitlines of a tile are tested before the
-tile is used, and its spare bitlines replace dead ones: first the reference column, since it is in every output of the
-tile, and then the others in their order. A spare bitline is taken to lie where the one lies that it replaces.
+tile is used, and spare bitlines replace dead ones: first the reference column, since every output of the tile depends
+on it, and then the others in their order. A spare bitline is simulated in the place of the one that it replaces.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from cosim.config import Config
 from cosim.device.draws import cell_normals, chip_generator
 from cosim.mapping import Group
 
-# The threshold of a cell that is stuck off lies this share of the wordline's voltage above that of a cell that is off,
-# which no supply overcomes.
+# The threshold of a cell that is stuck off lies above that of a cell that is merely off, by this share of the
+# wordline's voltage. No supply voltage makes up for it.
 _OFF_BEYOND = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class StuckCells:
-    """The cells of a chip that have other thresholds than those that are programmed.
+    """The cells of a chip whose thresholds programming cannot change.
 
     Attributes:
         config: the configuration, for its defects, seed and chip.
@@ -54,7 +54,7 @@ class StuckCells:
         return normal < scipy.special.ndtri(defects.off_share), normal > -scipy.special.ndtri(defects.on_share)
 
     def cell_shifts(self, layer: int, group: Group, shifts: np.ndarray) -> np.ndarray:
-        """Threshold shifts (wordlines, bitlines) of a group's cells, from those that its other cells have [V]."""
+        """Threshold shifts (wordlines, bitlines) [V] of a group's cells: `shifts`, changed where cells are stuck."""
         off, on = self.stuck(layer, group)
         return np.where(off, self.off_v, np.where(on, self.on_v, shifts))
 
@@ -64,7 +64,7 @@ class RepairedBitlines:
     """The bitlines that a tile uses, after its dead ones were replaced.
 
     Attributes:
-        dead: (bitlines,) which of them are dead and have no spare, bool.
+        dead: (bitlines,) bool, true for dead bitlines that no spare one replaces.
         replaced: number of bitlines that were replaced.
     """
 

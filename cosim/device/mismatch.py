@@ -1,9 +1,9 @@
-"""Mismatch: how cells differ that were verified to the same current.
+"""Mismatch: differences between cells that were verified to the same current.
 
-Program-verify makes cells alike in one current at one condition (`Config.at_verify`). Cells with other gain
-factors, coupling ratios or temperature coefficients then hold other charges, and conduct differently at another
-condition. Whatever a cell does there, some threshold shift makes the card's own cell do the same at the voltage of the
-clamp. That shift goes into decks and solver, which need not know of the mismatch.
+Program-verify gives cells the same current in one condition (`Config.at_verify`). If their gain factors, coupling
+ratios or temperature coefficients differ, they then hold different charges, and their currents differ in other
+conditions. For each such current there is a threshold shift that makes the card's own cell conduct it at the voltage of
+the clamp. This equivalent shift goes into decks and solver, which therefore need not know of the mismatch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _VERIFY_C = 27.0
 
 @dataclass(frozen=True, eq=False)
 class CellMismatch:
-    """What verify does not see of some cells. Arrays have one shape.
+    """The mismatch of some cells, which verify does not remove. All arrays have the same shape.
 
     Attributes:
         gain: gain factor of each cell relative to the card's cell.
-        threshold_v: how much higher the threshold of each cell is than the card's says, at the condition of the read
-            [V]. It is 0 where cells are verified.
+        threshold_v: difference of the threshold of each cell from the card's, in the conditions of the read [V]. It is
+            0 in the conditions of verify.
     """
 
     gain: np.ndarray
@@ -41,8 +41,8 @@ class CellMismatch:
 
             V = sigma_T z (T - 27 C) - sigma_c z' (V_read - V_verify)
 
-        since a coupling ratio that is larger by the share c lifts the floating gate as if the wordline were higher by c
-        times its voltage, and verify takes out what it does at the voltage of verify.
+        A coupling ratio that is larger by the share c acts as if the wordline's voltage were larger by the same share.
+        Verify removes this effect at its own voltage.
 
         Source: the coupling ratio acts as in Larcher, Pavan et al., "A new compact DC model of floating gate memory
         cells without capacitive coupling coefficients", IEEE TED 2002.
@@ -59,19 +59,19 @@ class CellMismatch:
         return cls(gain, heated * (corner.temperature_c - _VERIFY_C) - coupled * raised_v)
 
     def stored(self, verified: np.ndarray, curve: CellCurve) -> np.ndarray:
-        """The shifts that the charges of cells make [V].
+        """The threshold shifts that the charges of cells cause [V].
 
         Args:
-            verified: shift at which the card's own cell conducts what each cell was verified to conduct [V].
-            curve: current of the card's cell at the condition of verify.
+            verified: shift at which the card's own cell conducts the current to which each cell was verified [V].
+            curve: current of the card's cell in the conditions of verify.
         """
         return curve.scaled(verified, 1 / self.gain)
 
     def seen(self, stored: np.ndarray, curve: CellCurve) -> np.ndarray:
-        """The shifts at which the card's own cell conducts what these cells conduct at a read [V].
+        """The equivalent shifts, at which the card's own cell conducts the currents of these cells in a read [V].
 
         Args:
-            stored: shifts that their charges make [V].
-            curve: current of the card's cell at the condition of the read.
+            stored: shifts that the charges of the cells cause [V].
+            curve: current of the card's cell in the conditions of the read.
         """
         return curve.scaled(stored + self.threshold_v, self.gain)

@@ -9,14 +9,14 @@ The threshold V of a cell moves by
 
     dV = v0 ln(1 + (exp(s / v0) - 1) exp((r - u - V) / v0)) + noise,   noise ~ N(0, (q v0 / 2 C) (1 - exp(-2 dV / v0)))
 
-with s the step, r the threshold that a typical cell has before this pulse when it follows the ramp, u what this cell
-needs beyond it, v0 the voltage by which the injected current changes e-fold, and C the capacitance between
-control gate and floating gate. docs/programming.md derives it.
+where s is the step, r the threshold that a typical cell has before this pulse if it follows the ramp, u the voltage
+that this cell needs in addition, v0 the voltage that changes the injected current by a factor of e, and C the
+capacitance between control gate and floating gate. docs/programming.md derives the equation.
 
-Source: electrons that weaken the field behind them make the threshold follow the ramp and are injected with less than
-Poissonian spread, Monzio Compagnoni et al., "Ultimate accuracy for the NAND Flash program algorithm due to the electron
-injection statistics", IEEE TED 55(10), 2008; for hot electrons in NOR cells the same, "Fundamental limitations to the
-width of the programmed VT distribution of NOR Flash memories", IEEE TED 57(8), 2010.
+Source: each injected electron weakens the field for the next, so that the threshold follows the ramp and the spread of
+the number of electrons is less than Poissonian. Monzio Compagnoni et al., "Ultimate accuracy for the NAND Flash program
+algorithm due to the electron injection statistics", IEEE TED 55(10), 2008. For hot electrons in NOR cells: the same,
+"Fundamental limitations to the width of the programmed VT distribution of NOR Flash memories", IEEE TED 57(8), 2010.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cosim.mapping import Group
 # Number of cells that are programmed to each level to learn the distribution.
 CELLS = 4096
 _ELECTRON_C = 1.602176634e-19
-# The ramp begins so many sigmas of the cells' speed below erased cells, where it does next to nothing to most.
+# The ramp begins this many sigmas of the cells' speed below erased cells, where it hardly changes most of them.
 _SIGMAS = 4.0
 _MOST_PULSES = 2000
 
@@ -56,11 +56,11 @@ class Population:
 
 
 def transfer(programming: Programming, ahead_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What one pulse does to the thresholds of cells.
+    """The effect of one pulse on the thresholds of cells.
 
     Args:
         programming: the section of the configuration.
-        ahead_v: how far the ramp is ahead of each cell, r - u - V [V].
+        ahead_v: distance of the ramp ahead of each cell, r - u - V [V].
 
     Returns:
         the mean rise of each threshold, and the standard deviation about it [V].
@@ -72,12 +72,12 @@ def transfer(programming: Programming, ahead_v: np.ndarray) -> tuple[np.ndarray,
 
 
 def program_population(config: Config, shifts: np.ndarray, curve: CellCurve) -> Population:
-    """Program CELLS cells to each level. The cells are those of no chip, and the same for every chip and seed.
+    """Program CELLS cells to each level. They belong to no chip, and are the same for every chip and seed.
 
     Args:
         config: the configuration, for its programming, cell and read noise.
         shifts: (levels,) threshold shift of each level, falling [V].
-        curve: current of a cell over its shift where cells are verified.
+        curve: current of a cell over its shift, in the conditions of verify.
 
     Raises:
         ConfigError: the ramp has too many pulses, or levels lie below erased cells.
@@ -111,7 +111,7 @@ def program_population(config: Config, shifts: np.ndarray, curve: CellCurve) -> 
 
 
 def _check_ramp(programming: Programming, shifts: np.ndarray) -> None:
-    """Refuse levels below erased cells, and a ramp to the slowest cell of the highest threshold that takes too long."""
+    """Refuse levels below erased cells, and ramps that reach the slowest cell of the highest threshold too late."""
     if shifts.min() <= programming.erased_shift_v:
         raise ConfigError(
             f"programming.erased_shift_v = {programming.erased_shift_v:g} V must be below the lowest level, at "
@@ -129,8 +129,8 @@ def _check_ramp(programming: Programming, shifts: np.ndarray) -> None:
 class PulseProgramming:
     """Draws the thresholds of cells that were programmed by incremental pulses.
 
-    Pulses reach the cells of a wordline together, but what they do to a cell depends on that cell alone. A chip's cells
-    are therefore drawn from a population that was programmed to their levels.
+    The cells of a wordline get their pulses together, but the effect on a cell depends on that cell alone. A chip's
+    cells are therefore drawn from a population that was programmed to their levels.
 
     Args:
         config: the configuration, for its cell, seed and chip.

@@ -1,7 +1,7 @@
 """Retention: the charge that cells lose after programming.
 
-A cell loses a share of its charge, so its threshold moves towards that of a cell without charge. Most cells lose nearly
-alike. A few, whose oxide has a path of traps, lose more: they are the tail of the distribution.
+A cell loses a share of its charge, so that its threshold moves towards that of a cell without charge. Most cells lose
+nearly the same share. A few, whose oxide has a path of traps, lose more: they are the tail of the distribution.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def lost_shares(config: Config, layer: int, group: Group) -> np.ndarray:
     if variation.retention_tail_share > 0:
         place = cell_normals(config, "tail of the loss", layer, group)
         share = variation.retention_tail_share
-        # Of the cells below this quantile, -ln(probability / share) is exponential.
+        # For the cells below this quantile, -ln(probability / share) is exponentially distributed.
         exponential = np.where(place < scipy.special.ndtri(share), math.log(share) - scipy.special.log_ndtr(place), 0)
         relative += variation.retention_tail * exponential
     return np.clip(charge_loss(variation) * relative, 0, 1)

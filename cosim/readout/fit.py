@@ -1,12 +1,12 @@
-"""Fits gains and offsets to known reads, while all open cells may conduct some current alike.
+"""Fits gains and offsets to known reads, where all open cells may have some current in common.
 
 The model of a calibration is, for the bitlines of a layer,
 
     measured = gain * (ideal + common * opened) + offset
 
-where `opened` is the current that the open wordlines would cause with a unit current each. Each bitline has a gain and
-an offset of its own, and the layer has one `common`. A common part that were added behind the gain instead would leave
-an error wherever bitlines differ in gain, since a converter's gain multiplies every current in front of it.
+where `opened` is the current that the open wordlines would cause with a unit current each. Each bitline has its own
+gain and offset, and the layer has one `common`. The gain also multiplies `common`, since a converter's gain acts on all
+of its input current. A model that adds `common` after the gain would leave an error if bitlines differ in gain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Below this share of the product of two variances, their correlation cannot be told from a perfect one.
+# If less than this share of the product of two variances is left, their correlation counts as perfect.
 _COLLINEAR = 1e-9
-# A bitline whose measured sums vary by less than this share of the variance expected does not answer.
+# A bitline does not respond if the variance of its measured sums is less than this share of the expected variance.
 _DEAD = 1e-6
 _STEPS = 50
 
@@ -56,24 +56,24 @@ class Moments:
         return np.where(decided, (with_ideal + common * with_opened) / np.where(decided, variance, 1), np.nan)
 
     def line(self, common: float, otherwise: float) -> tuple[np.ndarray, np.ndarray]:
-        """Gains and offsets [LSB], (bitlines,); bitlines whose reads do not decide a gain get the one given."""
+        """Gains and offsets [LSB], (bitlines,). Bitlines whose reads do not decide a gain get the gain `otherwise`."""
         gain = np.nan_to_num(self.slopes(common), nan=otherwise)
         measured, ideal, opened = self.mean
         return gain, measured - gain * (ideal + common * opened)
 
     def common(self) -> float:
-        """The common part for which the lines of all bitlines together leave the smallest squares.
+        """The common part for which the lines of all bitlines together have the least sum of squared errors.
 
         Only this number is searched for (Gauss-Newton); gains and offsets follow from it ("variable projection": Golub
-        and Pereyra, SIAM J. Numer. Anal. 1973). The search begins at the answer for equal gains. Returns 0 where reads
-        cannot tell the common part from the ideal sums.
+        and Pereyra, SIAM J. Numer. Anal. 1973). The search begins at the solution for equal gains. Returns 0 if the
+        reads cannot distinguish the common part from the ideal sums.
         """
         (_, with_ideal, with_opened), (_, ideal, mixed), (_, _, opened) = self.covariance
         own = ideal.sum() * opened.sum() - mixed.sum() ** 2
         if own <= _COLLINEAR * ideal.sum() * opened.sum():
             return 0.0
         gain = with_ideal.sum() * opened.sum() - with_opened.sum() * mixed.sum()
-        if abs(gain) <= _COLLINEAR * own:  # no bitline answers
+        if abs(gain) <= _COLLINEAR * own:  # no bitline responds
             return 0.0
         found = float((with_opened.sum() * ideal.sum() - with_ideal.sum() * mixed.sum()) / gain)
         for _ in range(_STEPS):

@@ -1,4 +1,4 @@
-"""Read noise: what makes two reads of the same pattern differ.
+"""Read noise, which makes two reads of the same pattern differ.
 
 Its parts are the noise of the cells, the noise of the converters, and traps that fill and empty at random
 (`cosim.readout.telegraph`). A table holds the settled current of each pattern once. Noise is added whenever that
@@ -47,8 +47,8 @@ class ReadNoise:
         if config.variation.telegraph_traps > 0:
             if slopes is None:
                 raise ConfigError(
-                    "variation.telegraph_traps move the thresholds of cells, which this source of currents has none of:"
-                    " choose another source, or set it to 0"
+                    "variation.telegraph_traps move the thresholds of cells, but this source of currents has no "
+                    "thresholds: choose another source, or set telegraph_traps to 0"
                 )
             self._telegraph = Telegraph(config, layer, ReadSchedule(plan, scheme), slopes)
 
@@ -98,7 +98,7 @@ class ReadNoise:
         return found * lsb_per_a**2
 
     def of_sum(self, sums: np.ndarray) -> np.random.Generator:
-        """The generator of the noise of one image's sums, which seed it: (outputs, height, width) without noise."""
+        """The generator of the noise of one image's sums, seeded by the sums without noise (outputs, height, width)."""
         digest = hashlib.blake2b(np.ascontiguousarray(sums).view(np.uint8).data, digest_size=16).digest()
         return chip_generator(self._config, "noise of sums", self._layer, *np.frombuffer(digest, np.uint32).tolist())
 
@@ -122,7 +122,7 @@ class ReadNoise:
 
 
 class ImageNoise:
-    """The noise of some images in a layer. Each group is asked once, in the order of the plan.
+    """The noise of some images in a layer. `add` must be called once for each group, in the order of the plan.
 
     Args:
         input_lsb: standard deviation of the noise at the converter's input [LSB].

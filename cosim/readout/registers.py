@@ -1,4 +1,4 @@
-"""Registers: with which resolution, and where, a measured gain and offset are corrected."""
+"""Registers that correct a measured gain and offset, before or after the converter, with a limited resolution."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def corrected(
 ) -> tuple[Converter, np.ndarray]:
     """Correct the converters of a tile for their measured gain and offset.
 
-    A register holds a whole number of steps around a factor of 1 or an offset of 0. In front of the converter it acts
-    on currents before they become codes. Behind it, codes are multiplied and shifted, and keep their rounding errors.
+    A register holds a whole number of steps around a factor of 1 or an offset of 0. Before the converter, it changes
+    currents. After it, codes are multiplied and shifted, and keep their rounding errors.
 
     Args:
         trim: the section trim of the configuration.
@@ -23,7 +23,7 @@ def corrected(
         offset_lsb: measured offsets [LSB], of the same shape.
 
     Returns:
-        the corrected converters, and (bitlines,) or (1,) whether a register cannot reach the correction, bool.
+        the corrected converters, and (bitlines,) or (1,) bool, true where the correction exceeds a register's range.
     """
     if trim.registers == "exact":
         return converter.trimmed(gain, offset_lsb), np.zeros(gain.shape, bool)
@@ -39,7 +39,7 @@ def corrected(
 
 
 def _settings(trim: Trim, gain: np.ndarray, offset_lsb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Factor, shift [LSB] and whether either is out of reach: the correction is position * factor - shift."""
+    """Factor and shift [LSB] of the correction, position * factor - shift, and whether one exceeds its register."""
     factor, short = _register(1 / gain - 1, trim.gain_bits, trim.gain_range)
     factor += 1
     shift, far = _register(offset_lsb * factor, trim.offset_bits, trim.offset_range_lsb)
@@ -47,7 +47,7 @@ def _settings(trim: Trim, gain: np.ndarray, offset_lsb: np.ndarray) -> tuple[np.
 
 
 def _register(wanted: np.ndarray, bits: int, span: float) -> tuple[np.ndarray, np.ndarray]:
-    """The values that two's complement registers hold, and which of them are more than a step from those wanted."""
+    """The values that two's complement registers hold, and which of them are more than a step from the wanted ones."""
     step = span / 2 ** (bits - 1)
     held = step * np.clip(np.rint(wanted / step), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return held, np.abs(wanted - held) > step

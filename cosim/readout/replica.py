@@ -1,12 +1,12 @@
-"""Replica columns: cells beside the array whose current is the reference of the converters.
+"""Replica columns: cells next to the array whose current is the reference of the converters.
 
-A converter that is referred to a fixed current reads less of everything when cells conduct less. Referred to replica
-cells, it measures a ratio, from which temperature and supply fall out. The reference is a difference of columns: that
-of cells at the highest level less that of cells at level 0. What all levels conduct alike is in both of them, and in
-the array's reference column, so a sum of columns would follow what the codes do not contain.
+With a fixed reference current, all codes fall when cells conduct less. With replica cells as the reference, the
+converter measures a ratio of currents, in which the effects of temperature and supply cancel. The reference is the
+difference between a column of cells at the highest level and a column of cells at level 0. Any current that all levels
+have in common cancels in this difference, just as the array's reference column removes it from the codes.
 
-The columns lie in the middle of a tile of their own lines, with the tile's wires, and are read with all of their inputs
-open. Their cells have program errors of their own.
+The columns lie in the middle of a tile that has the wires of the array's tiles, and are read with all inputs open.
+Their cells have their own program errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from cosim.config import Config
 from cosim.mapping import Group
 
-# A number that no layer has; cells that are drawn for a whole chip are drawn for it.
+# Stands for the whole chip where cells are drawn by layer; no layer has this number.
 CHIP_LAYER = 1 << 31
 
 
@@ -37,6 +37,6 @@ def replica_group(config: Config, tile: int) -> Group:
 
 
 def unit_current(config: Config, currents: np.ndarray) -> float:
-    """The current of a unit [A] that replica columns give, whose currents (2 * replica_columns,) [A] were read."""
+    """The unit current [A] that follows from the currents (2 * replica_columns,) [A] of replica columns."""
     highest, lowest = currents.reshape(2, -1).mean(axis=1)
     return float(highest - lowest) / (config.array.open_wordlines * (config.cell.levels - 1))

@@ -1,11 +1,11 @@
-"""Noise that is drawn once for each sum of a layer, instead of once for each of the reads that it adds up.
+"""Noise that is drawn once for each sum of a layer, instead of once for each read that the sum consists of.
 
-A sum adds the codes of many reads, whose noise is independent. It is nearly normal, so that the means and variances of
-the codes decide it. Tables hold them for every pattern, and are added up like the codes themselves. The noise of a
-reference column is in all sums of its block of outputs alike, and is drawn once for all of them.
+A sum adds the codes of many reads, whose noise is independent. Its distribution is nearly normal, and therefore given
+by the means and variances of the codes. Tables hold these for every pattern, and they are added up like the codes
+themselves. All outputs of a block share a reference column, whose noise is drawn once for all of them.
 
-Two things are left out: sums of few reads are not quite normal, and the outputs of a block share one variance, the mean
-of theirs.
+Two approximations are made: sums of few reads are taken as normal, and all outputs of a block have the mean of their
+variances.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cosim.mapping import TilePlan
 from cosim.readout.adc import Converter
 from cosim.readout.noise import ReadNoise
 
-# Positions at which codes are known, for each code. Noise of a few of these steps or less is smoothed too much.
+# Number of positions per code at which codes are known. Noise of only a few of these steps is smoothed too much.
 _STEPS = 32
-# Values of sigma for which moments are worked out, if reads differ in their noise.
+# Number of sigmas for which moments are computed, if reads differ in their noise.
 _SIGMAS = 8
-# How far beyond the first and the last code positions are followed [codes].
+# Distance to which positions below the first code and above the last are considered [codes].
 _MARGIN = 2
 
 
@@ -36,14 +36,14 @@ class CodeMoments:
     Args:
         converter: the converters.
         last: the largest code that occurs.
-        sigmas: (n,) rising standard deviations of the noise [LSB]; positions have the nearest.
+        sigmas: (n,) rising standard deviations of the noise [LSB]. For any other sigma, the nearest of them is used.
     """
 
     def __init__(self, converter: Converter, last: int, sigmas: np.ndarray) -> None:
-        from scipy.ndimage import gaussian_filter1d  # takes long to import, and most runs do without
+        from scipy.ndimage import gaussian_filter1d  # slow to import, and most runs do not need it
 
         self._sigmas = sigmas
-        # Between two steps, where decisions of an ideal converter are not.
+        # Half a step aside, so that no position lies on a decision of an ideal converter.
         steps = np.arange(-_MARGIN * _STEPS, (last + _MARGIN) * _STEPS) + 0.5
         bitlines = max(len(each) for each in (converter.decision_lsb, converter.weights, converter.factor)
                        if each is not None)  # fmt: skip
@@ -89,8 +89,9 @@ class SumNoise:
         noise: the noise of the layer's reads.
 
     Attributes:
-        variance: (streams, slots, 2 * blocks) variances that each read adds to a sum: for each block of outputs that
-            share a tile, that of the outputs' codes, then that of the reference column's [unit currents^2].
+        variance: (streams, slots, 2 * blocks) variances that each read adds to a sum [unit currents^2]. For each block
+            of outputs that share a tile, the first is that of the outputs' codes, and the second that of the reference
+            column's codes.
     """
 
     def __init__(self, plan: TilePlan, room: int, noise: ReadNoise) -> None:
@@ -102,7 +103,7 @@ class SumNoise:
         # For each output of a channel group, its block.
         self._of_output = torch.from_numpy(np.searchsorted(starts, np.arange(columns), side="right") - 1)
         self.variance = torch.zeros(plan.streams, room, 2 * len(starts))
-        self._moments: tuple[int, CodeMoments] | None = None  # of the tile that was asked for last
+        self._moments: tuple[int, CodeMoments] | None = None  # of the most recent tile
 
     def grow(self, more: int) -> None:
         """Make room for more slots."""
@@ -116,8 +117,8 @@ class SumNoise:
         Args:
             index: number of the group.
             converter: its converters.
-            slots: (n,) where the reads lie.
-            lsb: (n, bitlines) their positions [LSB].
+            slots: (n,) slots of the reads.
+            lsb: (n, bitlines) positions of the reads [LSB].
             drive: (n, inputs) share of its full voltage that each input has.
 
         Returns:
@@ -136,7 +137,7 @@ class SumNoise:
         return mean
 
     def _of_tile(self, index: int, converter: Converter) -> CodeMoments:
-        """The moments of the codes of group `index`, whose tile shares them."""
+        """The moments of the codes of group `index`, which are those of its tile."""
         group = self._plan.groups[index]
         if self._moments is None or self._moments[0] != group.tile:
             every = np.ones((1, group.inputs))

@@ -1,6 +1,6 @@
-"""Trimming: finds gain and offset of the converters from reads whose answers are known.
+"""Trimming: finds gain and offset of the converters from reads whose ideal results are known.
 
-What is found is corrected by registers (`cosim.readout.registers`).
+Registers then correct them (`cosim.readout.registers`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cosim.readout.fit import Moments
 from cosim.readout.noise import ReadNoise
 from cosim.readout.tables import ideal_sums
 
-# No corner explains a gain outside these bounds: the reads then do not follow the sums.
+# No corner causes a gain outside these bounds. Such a gain means that currents do not follow the sums.
 _SANE_GAIN = (0.05, 20.0)
 
 
 @dataclass(frozen=True, eq=False)
 class KnownReads:
-    """Reads of a group whose ideal answers are known.
+    """Reads of a group whose ideal results are known.
 
     Attributes:
         index: number of the group in its plan.
@@ -39,7 +39,7 @@ class KnownReads:
 
 
 def random_states(config: Config, inputs: int, stream: int) -> np.ndarray:
-    """Choose the reads of a group that trimming goes by.
+    """Choose the reads of a group that trimming uses.
 
     The method "reference" opens all inputs in a single read. A calibration reads once without any open input, and
     otherwise opens inputs at random.
@@ -50,7 +50,7 @@ def random_states(config: Config, inputs: int, stream: int) -> np.ndarray:
         stream: number of its stream.
 
     Returns:
-        (reads, inputs) of 0 and 1, no two alike.
+        (reads, inputs) of 0 and 1, in which no two rows are equal.
     """
     if config.trim.method == "reference":
         return np.ones((1, inputs), np.int64)
@@ -74,12 +74,12 @@ def measured_lines(
 
         measured sum = gain * (ideal sum + common * open wordlines) + offset
 
-    with one gain and offset for the layer or for each bitline, and one `common` for the layer. `common` is the part of
-    a current that every open cell conducts alike, at temperatures and supplies other than those of programming. A
-    converter's gain multiplies it like any other current. It is not corrected: the reference column has it too, and
-    subtracting that column removes it if gains are equal, the zero point is the reference level and a weight is one
-    cell. A bitline whose reads do not decide a gain takes that of its layer. One that stuck cells leave without a
-    meaningful gain is given a gain of 1 and no offset.
+    with one gain and offset for the layer or for each bitline, and one `common` for the layer. `common` is the current
+    that all open cells have in common at temperatures and supplies other than those of programming. A converter's gain
+    multiplies it like any other current. It is not corrected: the reference column contains it too, so that subtracting
+    that column removes it if gains are equal, the zero point is the reference level and a weight is one cell. A bitline
+    whose reads do not decide a gain takes that of its layer. A bitline that has no meaningful gain because of stuck
+    cells gets a gain of 1 and no offset.
 
     Args:
         config: the configuration.
@@ -87,13 +87,13 @@ def measured_lines(
         converters: the converters of each tile.
         plan: the tiles and groups of the layer.
         reads: known reads of the layer's groups.
-        noise: the layer's noise, which codes have; None for none.
+        noise: the layer's noise, which is added to codes; None for none.
 
     Returns:
         for each tile, gains and offsets [LSB], (bitlines,) or (1,) each.
 
     Raises:
-        ConfigError: a gain is outside of what any corner explains.
+        ConfigError: a gain is outside the range that corners can cause.
     """
     groups, sums = plan.groups, []
     for tile, converter in enumerate(converters):
@@ -119,9 +119,9 @@ def measured_lines(
             raise ConfigError(
                 f"layer {plan.layer.name!r}: trimming found gains of {found.min():.3g} to {found.max():.3g}, expected "
                 f"{_SANE_GAIN[0]:g} to {_SANE_GAIN[1]:g}: currents do not follow the sums; read nearer to the "
-                'condition the cells are programmed at, or set trim.method = "none"'
+                'conditions of programming, or set trim.method = "none"'
             )
-    # Stuck cells may leave a bitline without a gain; it stays untrimmed.
+    # Stuck cells may leave a bitline without a gain. Such a bitline stays untrimmed.
     gains = [np.where(here, found, 1) for found, here in zip(gains, sane, strict=True)]
     offsets = [np.where(here, found, 0) for found, here in zip(offsets, sane, strict=True)]
     # Rounded, so that a chip without errors is left exactly as it is.
@@ -146,12 +146,12 @@ def _measured(
 
 
 def _expected(group: Group, read: KnownReads, converter: Converter) -> tuple[np.ndarray, np.ndarray]:
-    """Ideal sums of known reads, and a unit current for each open wordline, (reads, bitlines) each [LSB]."""
+    """Ideal sums of known reads, and one unit current for each open wordline, (reads, bitlines) each [LSB]."""
     opened = read.states.sum(axis=1, keepdims=True)
     ideal = converter.ideal_lsb(ideal_sums(group, read.states))
     return ideal, np.broadcast_to(converter.ideal_lsb(opened), ideal.shape)
 
 
 def _pooled(sums: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """The sums of all bitlines of all tiles as those of a single bitline, (values, 1) each."""
+    """The sums of all bitlines of all tiles, pooled as if of a single bitline, (values, 1) each."""
     return tuple(np.concatenate([tile[i].ravel() for tile in sums])[:, None] for i in range(3))

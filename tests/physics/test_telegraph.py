@@ -259,7 +259,7 @@ def test_traps_need_cells_with_thresholds() -> None:
     config = Config.load(None, ["run.fidelity=solved", "variation.telegraph_traps=1", "trim.method=none"])
     source = ScriptedSource(config, ideal_units)
     circuit = CircuitNetwork(Network("one", (1, 1, 1), [make_layer()]), config, source=source)
-    with pytest.raises(ConfigError, match=r"which this source of currents has none of: choose another source"):
+    with pytest.raises(ConfigError, match=r"but this source of currents has no thresholds: choose another source"):
         circuit.arrays["conv1"](torch.zeros(1, 2, 3, 3))
 
 
