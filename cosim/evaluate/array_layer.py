@@ -1,4 +1,4 @@
-"""One layer on arrays: turns activations into integer sums, and asks a source for patterns without an answer."""
+"""One layer on arrays: turns activations into integer sums, and asks a source for the currents of new patterns."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cosim.mapping import ReadScheme, plan_tiles
 from cosim.network import LayerSpec
 from cosim.readout import Converter, LayerTable, ReadNoise, calibrated_lsb_units, random_states
 
-# How many bytes of memory a step's patterns, and the tensors made of them, may take.
+# Largest number of bytes for a step's patterns and the tensors that are made of them.
 _STEP_BYTES = 64 << 20
-# For each distinct calibration read, how many reads of the training images are looked at: most are alike, or open no
-# input at all.
+# Number of reads of training images that are searched for each calibration read, since most reads are repeated or open
+# no input.
 _SAMPLED = 16
 
 
@@ -33,8 +33,8 @@ class Chip:
 
     Attributes:
         config: the configuration.
-        source: the source of their currents where images are read.
-        calibrating: the source of the same arrays where they are calibrated; the same object if that is the same.
+        source: the source of their currents in the conditions in which images are read.
+        calibrating: the source in the conditions of the calibration; the same object if these are the same.
         network: the network's name, for comments in decks.
         stopwatch: measures how long their stages take.
     """
@@ -77,7 +77,7 @@ class ArrayLayer:
         )
         same = chip.calibrating is chip.source
         self._calibrating = self.reader if same else replace(self.reader, source=chip.calibrating)
-        self._lsb_units: dict[int, np.ndarray] = {}  # by tile, once a range has been calibrated
+        self._lsb_units: dict[int, np.ndarray] = {}  # by tile, if the range has been calibrated
         inputs = self.plan.stream_inputs()
         self._known_states = [random_states(chip.config, count, stream) for stream, count in enumerate(inputs)]
 
@@ -102,7 +102,7 @@ class ArrayLayer:
         return sum(int(kind.sum()) for group in self.plan.groups for kind in cell.stuck.stuck(self.number, group))
 
     def calibrate(self, activations: Tensor) -> None:
-        """Prepare what the configuration wants to have from sample activations. This discards all answers.
+        """Prepare everything that the configuration takes from sample activations. All known results are discarded.
 
         Args:
             activations: (n, inputs, height, width), of training images.
@@ -119,7 +119,7 @@ class ArrayLayer:
         """Distinct conversions of a stream: (conversions, inputs), for how many pulses each input is open."""
         patterns = self.scheme.patterns(self.plan, activations)
         planes = patterns.shape[-1]
-        together = 1 if self.scheme.mode == "bit-serial" else planes  # how many planes one conversion adds up
+        together = 1 if self.scheme.mode == "bit-serial" else planes  # number of planes that one conversion adds up
         mine = patterns[..., stream, :].reshape(-1, together).numpy()
         _, first = np.unique(mine, axis=0, return_index=True)
         places = np.unravel_index(first * together, (*patterns.shape[:3], planes))
@@ -131,7 +131,7 @@ class ArrayLayer:
         return found
 
     def _sampled(self, activations: Tensor, stream: int) -> np.ndarray:
-        """Shares (reads, inputs) of reads that the activations cause, drawn by how often they do; and one of none."""
+        """Shares (reads, inputs) of reads drawn from those that the activations cause, and a read without any input."""
         config, (n, _, *size) = self.chip.config, activations.shape
         bits, kernel = self.plan.layer.activation_bits, self.plan.chunks.kernel
         height, width = out_size(kernel, (size[0], size[1]), self.plan.layer.geometry())
@@ -168,10 +168,10 @@ class ArrayLayer:
             return self.table.apply(met)
 
     def recall(self, activations: Tensor) -> Tensor:
-        """Layer sums of activations that the layer has answered before, without counting the reads again.
+        """Layer sums of activations that the layer has computed before, without counting the reads again.
 
         Raises:
-            RuntimeError: a pattern has no answer.
+            RuntimeError: a pattern has no stored result.
         """
         met = self.table.meet(self.scheme.reads(self.plan, activations), activations)
         if any(len(unanswered) for unanswered in self.table.missing(met)):
@@ -186,7 +186,7 @@ class ArrayLayer:
         self.table.forget_uses()
 
     def _answer(self, missing: list[np.ndarray]) -> None:
-        """Get the missing answers, given as each stream's slots, and enter them into the table."""
+        """Read the missing patterns, given as each stream's slots, and enter their codes into the table."""
         if not any(len(slots) for slots in missing):
             return
         groups, slots_of = self.plan.groups, self.table.slots
@@ -206,10 +206,10 @@ class ArrayLayer:
         table.fill(index, slots, found.currents)
 
     def note_settling(self, index: int, found: GroupCurrents) -> np.ndarray:
-        """Remember the largest movement of any line in reads of group `index`.
+        """Record the largest movement of any line in reads of group `index`.
 
         Returns:
-            (reads,) how far the least settled line of each read still moved [LSB].
+            (reads,) movement of the least settled line of each read [LSB].
         """
         return self._note_settling(self.table.converter(index), found)
 

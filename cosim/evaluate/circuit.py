@@ -28,19 +28,18 @@ from cosim.spice import Usage
 class CircuitNetwork(nn.Module):
     """A torch module that computes a network's array layers on simulated NOR-Flash arrays.
 
-    A pattern is simulated when an image causes it for the first time; after that, its answer is looked up.
+    A pattern is simulated when an image causes it for the first time; after that, its result is looked up.
 
     Args:
         network: the quantized network.
         config: the configuration; None for the default one.
         store: directory of simulation results; None for $COSIM_STORE or the user's cache directory.
-        source: where currents come from; None for the source of `run.fidelity`.
-        calibrating: where they come from at calibration; None for the same chip at the configured condition.
+        source: the source of currents; None for the source of `run.fidelity`.
+        calibrating: their source at calibration; None for the same chip in the configured conditions.
 
     Attributes:
-        rescaling: by name, what quantizes inputs and scales sums of the layers on arrays: in fixed point, or the layers
-            themselves.
-        calibrated: whether the circuit has the training images that its configuration wants to have.
+        rescaling: by name, the rescaling of the layers on arrays: in fixed point, or the layers themselves.
+        calibrated: whether the circuit has the training images that its configuration needs.
 
     Raises:
         ConfigError: run.layers names a layer that the network does not have, or layers are trained for other arrays.
@@ -80,7 +79,7 @@ class CircuitNetwork(nn.Module):
         self.calibrated = self.config.adc.range == "cover" and self.config.trim.patterns == "random"
 
     def calibrate(self, images: Tensor) -> None:
-        """Prepare what the configuration wants to have from training images.
+        """Prepare everything that the configuration takes from training images.
 
         With adc.range = "calibrated-layer" or "calibrated-column", that is the range of the converters, from the sums
         that images cause in the integer network. With trim.patterns = "images", it is the calibration reads.
@@ -102,11 +101,11 @@ class CircuitNetwork(nn.Module):
         """Logits (n, classes) of images (n, channels, height, width) with values in 0..1.
 
         Raises:
-            ConfigError: the configuration wants training images, and `calibrate` was not called with any.
+            ConfigError: the configuration needs training images, and `calibrate` was not called.
         """
         if not self.calibrated:
             raise ConfigError(
-                f'adc.range = "{self.config.adc.range}" and trim.patterns = "{self.config.trim.patterns}" want '
+                f'adc.range = "{self.config.adc.range}" and trim.patterns = "{self.config.trim.patterns}" need '
                 "training images, found none: call calibrate(images) first, with images of the training set"
             )
         numbers = {name: number for number, name in enumerate(self.arrays, 1)}

@@ -1,4 +1,4 @@
-"""The converters of a layer: drawn for the chip, referred to replica cells, and trimmed by known reads."""
+"""The converters of a layer: drawn for the chip, with replica cells as their reference, and trimmed by known reads."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Answer = tuple[int, np.ndarray, GroupCurrents]
 
 @dataclass(frozen=True, eq=False)
 class LayerConverters:
-    """The converters of a layer's tiles, and what trimming found.
+    """The converters of a layer's tiles, and the results of trimming.
 
     Attributes:
         tiles: the converters of each tile.
         gain: measured gains of all tiles, one tile after the other; empty without trimming.
         offset_lsb: measured offsets, of the same shape [LSB].
-        beyond_registers: number of bitlines whose correction no register reaches.
-        answers: answers to known reads that hold when images are read, too.
+        beyond_registers: number of bitlines whose correction exceeds the range of a register.
+        answers: results of known reads that are also valid when images are read.
         replaced_bitlines: number of dead bitlines that spare ones replace.
         dead_bitlines: number of bitlines that are dead and have no spare.
     """
@@ -51,9 +51,9 @@ def layer_converters(
     """Make the converters of a layer as they are when images are read.
 
     Args:
-        reading: reads the arrays where images are read.
-        calibrating: reads them where they are calibrated; the same object if that is the same condition.
-        lsb_units: by tile, widths of a code that a calibration of the range found; empty otherwise.
+        reading: reads the arrays in the conditions in which images are read.
+        calibrating: reads them in the conditions of the calibration; the same object if these are the same.
+        lsb_units: for each tile, widths of a code from a calibrated range; empty without one.
         states: for each stream, (reads, inputs) of the known reads; not used without trimming.
         noise: the layer's noise, or None.
 
@@ -87,9 +87,9 @@ def layer_converters(
 
 
 def behind_bitlines(reader: LayerReader, converters: LayerConverters) -> LayerConverters:
-    """A layer's converters, some of them behind bitlines that are dead.
+    """A layer's converters, where some bitlines are dead.
 
-    What trimming finds on a dead bitline has no meaning, so converters are trimmed as if there were none.
+    Trimming a dead bitline has no meaning, so converters are trimmed as if all bitlines worked.
     """
     found = [
         RepairedBitlines.drawn(reader.config, reader.number, tile, width)
@@ -104,7 +104,7 @@ def behind_bitlines(reader: LayerReader, converters: LayerConverters) -> LayerCo
 
 
 def _reference_units_a(reader: LayerReader) -> list[float | None]:
-    """Unit current that the reference of each tile's converters gives [A]; None for that of the design."""
+    """Unit current of the reference of each tile's converters [A]; None for that of the design."""
     config, tiles = reader.config, reader.plan.tiles
     if config.adc.reference == "fixed":
         return [None] * tiles
@@ -119,7 +119,7 @@ def _reference_units_a(reader: LayerReader) -> list[float | None]:
 
 
 def _known_reads(reader: LayerReader, states: Sequence[np.ndarray]) -> tuple[list[KnownReads], list[Answer]]:
-    """The known reads and, if patterns are listed, every answer that the source gave for them."""
+    """The known reads and, if patterns are listed, all results that the source gave for them."""
     groups, scheme = reader.plan.groups, reader.scheme
     of_group = [states[group.stream] for group in groups]
     if not scheme.listed:

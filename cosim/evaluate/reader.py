@@ -36,7 +36,7 @@ class LayerReader:
     stopwatch: Stopwatch
 
     def listed(self, needed: list[np.ndarray], title: str) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Yield group, reads and currents for at least the needed reads of each group, if patterns are listed."""
+        """Yield group, reads and currents, for the needed reads of each group or more. Patterns must be listed."""
         groups = self.plan.groups
         wanted = [
             (index, reads)
@@ -54,7 +54,7 @@ class LayerReader:
     def driven(
         self, wanted: list[tuple[int, np.ndarray]], drives: list[np.ndarray], title: str
     ) -> Iterator[tuple[int, np.ndarray, GroupCurrents]]:
-        """Ask the source for the given drives. Yields the group, what `wanted` names for it, and its currents."""
+        """Ask the source for the given drives. Yields each group, its entry in `wanted`, and its currents."""
         with self.stopwatch("currents"):
             requests = [self.request(index, drive) for (index, _), drive in zip(wanted, drives, strict=True)]
             answers = self.source.currents(requests, title)
@@ -95,7 +95,7 @@ class LayerReader:
         return ReadRequest(group, drive, cell.cell_shifts(number, group) if cell is not None else None)
 
     def _encoding(self) -> str:
-        """Describes in words how weights lie on bitlines."""
+        """A description of the layout of weights on bitlines."""
         line = "wordline" if self.scheme.mode == "amplitude" else "bitline"
         places = f"a weight takes {len(self.plan.places)} {line}(s), most significant first"
         if self.plan.reference_units is None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ChannelAffine(nn.Module):
-    """y = gain x + offset, fixed; one number for all channels, or one a channel, shapes (1,) or (channels,)."""
+    """y = gain x + offset with fixed numbers, of shape (1,) for all channels or (channels,) for each channel."""
 
     def __init__(self, gain: Tensor, offset: Tensor) -> None:
         super().__init__()

@@ -1,19 +1,21 @@
 """Rescaling between layers in fixed point, as a chip does it: by integer multipliers and shifts.
 
-With >> for the shift that rounds down, sums S that are kept with 4 fraction bits become words, and these real outputs,
+Let >> be the shift that rounds down. Sums S, which are kept with 4 fraction bits, become words Y, which stand for real
+outputs y:
 
     Y[o] = ((S M[o] + 2^(s[o] - 1)) >> s[o]) + B[o]        y = Y 2^-F
 
-and a real input x becomes a word, and this an activation,
+A real input x becomes a word X, and the word becomes an activation a:
 
     X = floor(x 2^G + 1/2)        a = ((X m + 2^(t - 1)) >> t) + input_zero_point, clipped
 
-so that halves are rounded up everywhere. Words have 24 bits and saturate. The places F and G of their binary points are
-the layer's own: F such that the largest output of exact sums fits, and G such that the largest activation does.
+Halves are thus always rounded up. Words have 24 bits and saturate. Each layer has its own positions F and G of the
+binary points: F is such that the largest output of exact sums fits, and G such that the largest activation fits.
 
-All of it is exact in float64. A multiplier and its shift are one factor M 2^-s, whose significand has no more bits than
-the multiplier; a product of a word or sum with it has at most 24 + 4 + 24 bits of the 53, and rounding down after 1/2
-is added is the shift. Outputs of layers are exact, too, and so are their sums and maxima, wherever their binary points.
+All of this is exact in float64. A multiplier and its shift are one factor M 2^-s, whose significand has no more bits
+than the multiplier. The product of a word or sum with it has at most 24 + 4 + 24 of the 53 bits, and adding 1/2 and
+rounding down is the shift. The outputs of layers are exact too, and so are sums and maxima of outputs with different
+binary points.
 """
 
 from __future__ import annotations
@@ -30,23 +32,23 @@ from cosim.errors import NetworkError
 from cosim.network.layers import LayerSpec
 
 WORD_BITS = 24  # in two's complement
-# Fraction bits of sums: those of exact sums are zero, those of circuits that correct codes digitally or draw noise for
-# whole sums are not.
+# Number of fraction bits of sums. Exact sums are whole numbers, but sums of a circuit have fractions if codes are
+# corrected digitally or noise is drawn for whole sums.
 SUM_POINT = 4
 _LARGEST_WORD = 2 ** (WORD_BITS - 1) - 1
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-38, 1e38
-# Values computed at a time: their words stay in the cache, which makes it four times faster.
+# Number of values computed at a time. Their words stay in the cache, which is four times faster.
 _PART = 1 << 17
 _HALF = torch.tensor(0.5, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class FixedPoint:
-    """What stands before and behind the sums of a layer, in fixed point (a `Rescaling`).
+    """The quantizer of a layer's inputs and the scaling of its sums, in fixed point (a `Rescaling`).
 
     Attributes:
         layer: the layer.
-        input_point: fraction bits of input words, G; negative where the lowest bit is worth more than 1.
+        input_point: fraction bits of input words, G; negative if the lowest bit stands for more than 1.
         input_factor: m 2^-t.
         output_factor: M 2^-s of each output, (outputs, 1, 1) float64.
         output_point: fraction bits of output words, F.
@@ -66,10 +68,10 @@ class FixedPoint:
 
         Args:
             layer: the layer.
-            multiplier_bits: bits of a multiplier, sign apart, 4 to 24.
+            multiplier_bits: bits of a multiplier without its sign, 4 to 24.
 
         Raises:
-            NetworkError: the layer's activation scale is beyond reason.
+            NetworkError: the layer's activation scale is too small or too large for fixed point.
         """
         step = float(layer.activation_scale)
         if not _SMALLEST_SCALE <= step <= _LARGEST_SCALE:
@@ -78,7 +80,7 @@ class FixedPoint:
                 f'{_LARGEST_SCALE:g}, found {step:g}: train or export it again, or set run.rescale to "float"'
             )
         input_point = _binary_point(step * 2**layer.activation_bits)
-        # A rounded multiplier moves no output by more than this share of the largest.
+        # Rounding the multiplier changes an output by at most this share of the largest output.
         output_point = _binary_point(_largest_output(layer) * (1 + 2.0 ** (2 - multiplier_bits)))
         input_factor = torch.tensor(math.ldexp(1 / step, -input_point), dtype=torch.float64)
         output_factor = layer.output_scale.double() * math.ldexp(1.0, output_point - SUM_POINT)
@@ -94,7 +96,7 @@ class FixedPoint:
     def quantize_input(self, x: Tensor) -> Tensor:
         """Unsigned integer activations of real inputs: a padded float32 image (n, inputs, height, width).
 
-        That input words saturate is not seen: they hold whatever does not end at the lowest or highest activation.
+        Saturation of input words has no effect, since they hold every value that is not clipped anyway.
         """
 
         def activations(x: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class FixedPoint:
 
 
 def _in_parts(compute: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A function of single values of images x (n, ...), a few images at a time."""
+    """Apply an elementwise function to images x (n, ...), a few images at a time."""
     found, images = torch.empty_like(x, dtype=dtype), max(1, _PART // max(1, x[:1].numel()))
     for part, into in zip(x.split(images), found.split(images), strict=True):
         into.copy_(compute(part))
@@ -128,20 +130,20 @@ def _rounded(x: Tensor, factor: float | Tensor) -> Tensor:
 
 
 def _shortened(factor: Tensor, bits: int) -> Tensor:
-    """Factors in float64 that keep so many significant bits."""
+    """Factors in float64, rounded to the given number of significant bits."""
     mantissa, exponent = np.frexp(factor.numpy())  # 1/2 <= |mantissa| < 1
     most = 2**bits - 1
     return torch.as_tensor(np.ldexp(np.rint(mantissa * 2**bits).clip(-most, most), exponent - bits))
 
 
 def _binary_point(largest: float) -> int:
-    """The most fraction bits with which numbers up to `largest` fit a word."""
+    """The largest number of fraction bits with which numbers up to `largest` fit into a word."""
     mantissa, exponent = math.frexp(largest)  # largest < 2^exponent
     return WORD_BITS - 1 - exponent if mantissa else 0
 
 
 def _largest_output(layer: LayerSpec) -> float:
-    """The largest absolute output that exact sums of a layer can reach, or sums of 1 if its weights are all zero."""
+    """The largest absolute output of a layer with exact sums. If all weights are zero, sums are taken as up to 1."""
     weight, highest = layer.weight.to(torch.int64), 2**layer.activation_bits - 1
     above = (highest * weight.clamp_min(0).sum(dim=(1, 2, 3))).clamp_min(1)
     below = (highest * weight.clamp_max(0).sum(dim=(1, 2, 3))).clamp_max(-1)

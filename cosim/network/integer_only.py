@@ -14,7 +14,7 @@ from torch import Tensor
 from cosim.errors import NetworkError
 from cosim.network.layers import LayerSpec, Network, SoftwareStep
 
-# Functions of single values that never fall, so they can become a table, and maxima can be taken after it.
+# Elementwise functions that never fall. They can become a table, and max pooling can be done after it.
 _INTO_TABLE = ("relu", "relu6", "leaky_relu")
 _ON_INTEGERS = ("max_pool2d", "flatten")
 
@@ -32,7 +32,7 @@ class IntegerNetwork:
         for layer in self.layers:
             kind_of(layer)
             if layer.partial_sums is not None:
-                raise NetworkError(f"layer {layer.name!r} digitizes partial sums: integers alone give exact sums")
+                raise NetworkError(f"layer {layer.name!r} digitizes partial sums, but integers alone give exact sums")
         self._between = _steps_between(network)
         self._tables = [
             _table(layer, steps, behind)
@@ -139,7 +139,7 @@ def _padded(layer: LayerSpec, activations: Tensor) -> Tensor:
 
 
 def _table(layer: LayerSpec, steps: list[SoftwareStep], behind: LayerSpec) -> tuple[int, np.ndarray]:
-    """The smallest sum of a layer, and the activations behind it for every sum from there on: (outputs, sums)."""
+    """The smallest sum of a layer, and the next layer's activation for each sum from there on, (outputs, sums)."""
     largest = 2**layer.activation_bits - 1
     low = largest * int(layer.weight.clamp(max=0).sum(dim=(1, 2, 3)).min())
     high = largest * int(layer.weight.clamp(min=0).sum(dim=(1, 2, 3)).max())
@@ -153,7 +153,7 @@ def _table(layer: LayerSpec, steps: list[SoftwareStep], behind: LayerSpec) -> tu
 
 
 def _steps_between(network: Network) -> list[list[SoftwareStep]]:
-    """The software steps behind each layer except the last."""
+    """The software steps after each layer except the last."""
     between: list[list[SoftwareStep]] = []
     previous = network.steps[0].inputs
     for step in network.steps:
@@ -169,9 +169,9 @@ def _steps_between(network: Network) -> list[list[SoftwareStep]]:
         elif operation.arguments.get("negative_slope", 0) < 0:
             raise NetworkError(f"step {step.name!r} falls where its input is negative: a slope must be >= 0")
         elif not between:
-            raise NetworkError(f"step {step.name!r} stands before the first layer: begin with a layer")
+            raise NetworkError(f"step {step.name!r} comes before the first layer: begin with a layer")
         else:
             between[-1].append(operation)
     if between[-1]:
-        raise NetworkError(f"step {network.steps[-1].name!r} stands behind the last layer: end with a layer")
+        raise NetworkError(f"step {network.steps[-1].name!r} comes after the last layer: end with a layer")
     return between

@@ -179,7 +179,7 @@ def test_calibration_reads_of_training_images_are_reads_that_they_cause() -> Non
 
 def test_a_configuration_that_wants_training_images_says_so() -> None:
     circuit = circuit_of("trim.patterns=images", read=ideal_units, calibrated=ideal_units)
-    with pytest.raises(ConfigError, match=r"want training images, found none: call calibrate"):
+    with pytest.raises(ConfigError, match=r"need training images, found none: call calibrate"):
         circuit(random_images(2))
     images = (random_images(4) * 255).to(torch.uint8)
     with pytest.raises(DatasetError, match=r"training images needs those of data set 'mine', found none"):
@@ -189,10 +189,10 @@ def test_a_configuration_that_wants_training_images_says_so() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["trim.age_s=10"], r"trim\.age_s = 10 s after programming is later than images are read"),
+        (["trim.age_s=10"], r"trim\.age_s = 10 s lies after the time at which images are read"),
         (["trim.age_s=-1"], r"trim\.age_s: Input should be greater than or equal to 0"),
         (["trim.interval_s=10"], r"counts from the first calibration, found no trim\.age_s"),
-        (["trim.method=reference", "trim.through=codes"], r'trim\.through = "codes" is of a calibration'),
+        (["trim.method=reference", "trim.through=codes"], r'trim\.through = "codes" needs trim'),
         (["trim.registers=digital", "adc.bits=lossless"], r"corrects codes, which adc\.bits = \"lossless\""),
         (["trim.density=0"], r"trim\.density: Input should be greater than 0"),
         (["adc.reference=replica", "adc.replica_columns=40"], r"40 pairs do not fit array\.bitlines = 64"),
