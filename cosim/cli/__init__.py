@@ -1,4 +1,4 @@
-"""The command line: parses arguments, calls public names, and prints. Each kind of command has a file of its own.
+"""The command line: parses arguments, calls public names, and prints. Each kind of command has its own file.
 
 Exit status: 0 done, 2 the input or the machine is wrong, 3 the simulator failed, 130 interrupted.
 """
@@ -32,14 +32,14 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
     """Quantized neural networks on NOR-Flash compute-in-memory arrays, in the circuit simulator."""
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End on SIGTERM and the like as on Ctrl-C: simulators are stopped, and results are kept."""
+    """End on SIGTERM and SIGHUP as on Ctrl-C: simulators are stopped, and results are kept."""
     raise KeyboardInterrupt
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except MemoryError:
-        print("error: the memory is used up: take fewer images, or a machine with more memory", file=sys.stderr)
+        print("error: out of memory: use fewer images, or a machine with more memory", file=sys.stderr)
         status = 2
     except OSError as error:
         if error.filename is None:  # standard output is full or closed
@@ -70,5 +70,5 @@ def main() -> None:
             )
         status = 2
     if status == _INTERRUPTED:
-        print("interrupted: what was done is stored, and the next run continues", file=sys.stderr)
+        print("interrupted: finished simulations are stored, and the next run continues from there", file=sys.stderr)
     sys.exit(status)

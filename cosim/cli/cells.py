@@ -1,4 +1,4 @@
-"""Commands that look at cells."""
+"""Commands for cells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cosim.cli.shared import ConfigFile, Force, Overrides, ProfileName, StoreFol
 
 CardName = Annotated[
     str | None,
-    typer.Option("--card", metavar="NAME|FILE", help="A shipped card's name, or a card file; else the configured."),
+    typer.Option("--card", metavar="NAME|FILE", help="Name of a shipped card, or a file. Default: cell.card."),
 ]
 
 
@@ -25,7 +25,7 @@ def characterize(
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
-    """Measure a cell: curves, levels and their linearity, and what temperature, process and supply do to them."""
+    """Measure a cell: curves, levels, their linearity, and the effects of temperature, process and supply."""
     import cosim
     from cosim.experiments.characterization import characterize
     from cosim.folders import check_folder, whole_folder
@@ -46,7 +46,7 @@ def characterize(
 @app.command()
 def program(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for summary.json, cells.csv and a plot.")],
-    cells: Annotated[int, typer.Option("--cells", min=2, max=100_000, help="Cells of each level.")] = 1000,
+    cells: Annotated[int, typer.Option("--cells", min=2, max=100_000, help="Number of cells for each level.")] = 1000,
     card: CardName = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
@@ -54,7 +54,7 @@ def program(
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
-    """Program cells to every level: pulses, time, thresholds and currents, and what time and corner make of them."""
+    """Program cells to every level: pulses, time, thresholds, currents, and the effects of age and corner."""
     import cosim
     from cosim.experiments.programmed import program_cells
     from cosim.folders import check_folder, whole_folder

@@ -1,4 +1,4 @@
-"""Commands that make networks."""
+"""Commands that train and quantize networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def train(
     name: Annotated[str, typer.Argument(metavar="RECIPE", help="mnist, lenet5, digits, resnet20, vgg or alexnet.")],
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="Weights to write (.safetensors); the card goes beside."),
+        typer.Option("--out", metavar="FILE", help="File for the weights (.safetensors); the card goes next to it."),
     ],
     data: DataFolder = None,
     weight_bits: WeightBits = 4,
@@ -38,29 +38,27 @@ def train(
     weight_quantizer: WeightQuantizerName = "step",
     activation_quantizer: ActivationQuantizerName = "step",
     per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="One weight range a layer, not one a channel.")
+        bool, typer.Option("--per-layer", help="One weight range per layer instead of per channel.")
     ] = False,
     partial_sums: Annotated[
         str | None,
-        typer.Option(metavar="ROUNDING", help="Digitize partial sums as the arrays do: straight-through or concrete."),
+        typer.Option(metavar="ROUNDING", help="Train with digitized partial sums: straight-through or concrete."),
     ] = None,
     noise_lsb: Annotated[float, typer.Option(metavar="CODES", help="Sense-amplifier noise for --partial-sums.")] = 0.0,
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     float_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Before quantizers go in; left out, the recipe's.")
+        int | None, typer.Option(min=1, help="Epochs in float. Default: those of the recipe.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="With quantizers; left out, the recipe's.")] = None,
-    rate_factor: Annotated[
-        float, typer.Option(min=1e-6, max=1e6, help="Multiplies the recipe's learning rates.")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes weights, order and distortions.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="For sums on a CPU; another number rounds differently.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs with quantizers. Default: the recipe's.")] = None,
+    rate_factor: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Factor on the recipe's learning rates.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and distortions.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads. The number changes the rounding of sums.")] = 1,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
     force: Force = False,
 ) -> None:
-    """Train the network of a recipe, 4 bits if not told otherwise, and write its weights and card.
+    """Train the network of a recipe, by default with 4 bits, and write its weights and card.
 
     An interrupted training continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
     """
@@ -84,7 +82,8 @@ def train(
         asked |= {"arrays": arrays, "rounding": partial_sums, "noise_lsb": noise_lsb}
     elif noise_lsb or profile or config or overrides:
         raise ConfigError(
-            "--noise-lsb, --profile, --config and --set describe the arrays of --partial-sums: give that too"
+            "--noise-lsb, --profile, --config and --set only describe the arrays of --partial-sums, which is missing: "
+            "add --partial-sums"
         )
     how = Quantization(**asked)
     check_weights_path(out)
@@ -132,10 +131,12 @@ def study(
             metavar="NAME", help="bits, granularity, partial-sums, partial-sums-cifar10, low-bit or cifar10."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the trials; continued where it exists.")],
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each kind; left out, the study's own.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the trials. An existing study continues.")
+    ],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each kind. Default: the study's.")] = None,
     data: DataFolder = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trainings side by side; left out, one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Parallel trainings. Default: one per core.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train the networks of a study and write its table and plot. Trials that have a result are not repeated."""
@@ -159,7 +160,7 @@ def quantize(
     dataset: Annotated[str, typer.Option(metavar="NAME", help="mnist, digits or cifar10.")],
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="Weights to write (.safetensors); the card goes beside."),
+        typer.Option("--out", metavar="FILE", help="File for the weights (.safetensors); the card goes next to it."),
     ],
     data: DataFolder = None,
     weight_bits: WeightBits = 4,
@@ -167,14 +168,14 @@ def quantize(
     weight_quantizer: WeightQuantizerName = "step",
     activation_quantizer: ActivationQuantizerName = "step",
     per_channel: Annotated[
-        bool, typer.Option("--per-channel/--per-layer", help="One range for each output's weights, or one a layer.")
+        bool, typer.Option("--per-channel/--per-layer", help="One weight range per output channel or per layer.")
     ] = True,
-    calibration_images: Annotated[int, typer.Option(metavar="N", help="Training images that fit the ranges.")] = 512,
-    epochs: Annotated[int, typer.Option(min=0, metavar="N", help="Of fine-tuning; 0 trains nothing.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses calibration images; fixes fine-tuning.")] = 0,
+    calibration_images: Annotated[int, typer.Option(metavar="N", help="Training images used to fit ranges.")] = 512,
+    epochs: Annotated[int, typer.Option(min=0, metavar="N", help="Epochs of fine-tuning; 0 for none.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of calibration images and fine-tuning.")] = 0,
     force: Force = False,
 ) -> None:
-    """Quantize a network of an ONNX file on a data set, fine-tuned or not, and write its weights and card.
+    """Quantize a network from an ONNX file, fine-tune it if asked to, and write its weights and card.
 
     An interrupted fine-tuning continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
     """
@@ -204,7 +205,7 @@ def quantize(
     training = replace(training, images=training.images[order], labels=training.labels[order])
     calibration = training.head(calibration_images)
     float_digest = _digest(module)
-    # `finetune` itself does not check the network it begins with, nor the images.
+    # `finetune` itself checks neither the network that it starts from nor the images.
     begun = hashlib.sha256(f"{float_digest} {training.digest} {len(calibration)}".encode()).hexdigest()[:8]
     checkpoint = checkpoint_path(out.with_suffix(""), f"finetuned-{begun}")
     if epochs:
@@ -257,7 +258,7 @@ def _digest(module: fx.GraphModule) -> str:
 
 
 def _check_fit(module: fx.GraphModule, dataset: cosim.Dataset) -> None:
-    """Raise NetworkError unless a loaded module takes the data set's images and tells its classes apart."""
+    """Raise NetworkError unless a loaded module takes the data set's images and has a logit for each class."""
     takes, found = module.meta["input_shape"], tuple(dataset.images.shape[1:])
     if takes != found:
         raise NetworkError(

@@ -1,4 +1,4 @@
-"""Commands that tell what runs will take."""
+"""Commands that estimate runs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def info(
     network: NetworkName,
     dataset: DatasetName = None,
     data: DataFolder = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="How many images; left out, all test images of the data set.")
-    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Number of images. Default: all test images.")] = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -39,7 +37,7 @@ def info(
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
-    """Tell what a run will take: tiles, reads, patterns, decks; about how much time, memory and disk. Runs nothing."""
+    """Estimate a run without running it: tiles, reads, patterns, decks, time, memory and disk space."""
     import cosim
     from cosim.evaluate.plan import plan_run
     from cosim.files import check_outputs

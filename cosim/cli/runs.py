@@ -1,4 +1,4 @@
-"""Commands that run a network on circuits, and look at finished runs."""
+"""Commands that run a network on circuits, and commands that analyse finished runs."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def demo(
-    images: Annotated[int | None, typer.Option(help="Images to classify; left out, all test images.")] = None,
+    images: Annotated[int | None, typer.Option(help="Number of images. Default: all test images.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the results; left out, a new one below runs/.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the results. Default: a new one in runs/.")
     ] = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
@@ -54,7 +54,7 @@ def demo(
 ) -> None:
     """Classify handwritten digits on simulated arrays and compare with software. Needs no argument.
 
-    Takes MNIST where it is found ($COSIM_DATA, data/mnist, shared/data/mnist), else the digits that come with
+    Uses MNIST if it is found ($COSIM_DATA, data/mnist, shared/data/mnist), otherwise the digits that come with
     scikit-learn.
     """
     started = time.monotonic()
@@ -110,18 +110,18 @@ def infer(
     dataset: DatasetName = None,
     data: DataFolder = None,
     split: SplitName = "test",
-    images: Annotated[int | None, typer.Option(help="How many images; left out, all.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="Where the results go.")] = None,
+    images: Annotated[int | None, typer.Option(help="Number of images. Default: all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN.h5", help="File for the results.")] = None,
     profile: ProfileName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     fidelity: FidelityName = None,
-    workers: Annotated[int | None, typer.Option(help="ngspice processes at a time; left out, one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Parallel ngspice processes. Default: one per core.")] = None,
     store: StoreFolder = None,
     json_file: JsonFile = None,
     dry_run: DryRun = False,
     keep_reads: Annotated[
-        bool, typer.Option("--keep-reads", help="Keep every read of every group in RUN.h5; large networks have many.")
+        bool, typer.Option("--keep-reads", help="Keep every read of every group in RUN.h5, which may be large.")
     ] = False,
     force: Force = False,
 ) -> None:
@@ -159,7 +159,7 @@ def infer(
 
 @app.command()
 def compare(
-    run: Annotated[Path, typer.Argument(metavar="RUN.h5", help="What `cosim infer --out` wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN.h5", help="A file written by `cosim infer --out`.")],
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
@@ -181,11 +181,11 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN.h5", help="What `cosim infer --out` wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN.h5", help="A file written by `cosim infer --out`.")],
     out: PageFile,
     force: Force = False,
 ) -> None:
-    """Write a finished run as one self-contained page."""
+    """Write a finished run as a single self-contained HTML page."""
     from cosim.evaluate import RunRecord
     from cosim.files import check_outputs
     from cosim.report import write_page
@@ -198,11 +198,11 @@ def report(
 @app.command()
 def probe(
     source: Annotated[
-        str, typer.Argument(metavar="NETWORK|RUN.h5", help="A network, or a finished run and its configuration.")
+        str, typer.Argument(metavar="NETWORK|RUN.h5", help="A network, or a finished run with its configuration.")
     ],
-    image: Annotated[int, typer.Option(metavar="I", help="Test image, from 0.")],
-    layer: Annotated[str, typer.Option(metavar="L", help="A layer on arrays.")],
-    at: Annotated[str, typer.Option(metavar="Y,X", help="Row and column of the output; 0,0 of a linear layer.")],
+    image: Annotated[int, typer.Option(metavar="I", help="Number of the test image, from 0.")],
+    layer: Annotated[str, typer.Option(metavar="L", help="Name of a layer on arrays.")],
+    at: Annotated[str, typer.Option(metavar="Y,X", help="Row and column of the output; 0,0 for a linear layer.")],
     channel: Annotated[int, typer.Option(metavar="C", help="Output channel.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, plot, waveform file and decks.")
@@ -216,7 +216,7 @@ def probe(
     store: StoreFolder = None,
     force: Force = False,
 ) -> None:
-    """Take one output value apart: patch, patterns, cells, waveform, codes, partial sums, and what software has."""
+    """Show how one output value is computed: patch, patterns, cells, waveform, codes and sums, next to software."""
     import numpy as np
 
     import cosim
@@ -236,8 +236,8 @@ def probe(
         came, machine = record.provenance, cosim.Config.load(config, overrides, profile)
         if dataset or machine != cosim.Config().on_machine(machine):
             raise ConfigError(
-                "a run has its own configuration and data set, and only the machine is yours to say: leave --dataset "
-                f"out, and set nothing but {', '.join(MACHINE_KEYS)}"
+                "a finished run has its own configuration and data set, and only keys of the machine can be set: leave "
+                f"--dataset out, and set only {', '.join(MACHINE_KEYS)}"
             )
         network, settings = cosim.load_network(came.network_source), came.config.on_machine(machine)
         test = cosim.load_dataset(came.dataset, "test", data).head(came.images)
@@ -247,7 +247,9 @@ def probe(
     for table in probe_tables(found):
         console.print(table)
     if record is not None and not np.array_equal(found.logits, record.logits_circuit[image]):
-        console.print(f"caution  {source} has other logits for this image: its network or cosim has changed since")
+        console.print(
+            f"caution  {source} has other logits for this image: the network or cosim has changed since that run"
+        )
     if out is not None:
         with whole_folder(out, force=force) as folder:
             written = write_probe(found, folder)
@@ -260,7 +262,7 @@ def _place(text: str) -> tuple[int, int]:
     try:
         return int(row), int(column)
     except ValueError:
-        raise ConfigError(f"expected a row and a column after --at, as 3,4, found {text!r}") from None
+        raise ConfigError(f"expected a row and a column after --at, such as 3,4, found {text!r}") from None
 
 
 @app.command()
@@ -268,12 +270,14 @@ def store(
     folder: StoreFolder = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove every stored result.")] = False,
 ) -> None:
-    """Show where simulation results are kept and how much room they take; clear them."""
+    """Show where simulation results are stored and how much space they take, or remove them."""
     from cosim.spice import Store, default_store, is_store
 
     place = folder or default_store()
     if not is_store(place):
-        console.print(f"store     {place}: not made yet, or no store", highlight=False, soft_wrap=True, markup=False)
+        console.print(
+            f"store     {place}: does not exist yet, or is not a store", highlight=False, soft_wrap=True, markup=False
+        )
         return
     kept = Store(place)
     results, failures, size = kept.size()

@@ -1,4 +1,4 @@
-"""What several commands share: options, and steps between parsing and calls of public names."""
+"""Options and helper functions that several commands share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typer.core import TyperCommand
 
 from cosim.errors import ConfigError, DatasetError, NetworkError, OutputError
 
-if TYPE_CHECKING:  # commands import the library when they need it, so that --help is quick
+if TYPE_CHECKING:  # commands import the library when they need it, so that --help is fast
     import cosim
     from cosim.evaluate.plan import RunPlan
 
-# Names of the parameters of all commands that name what is read and what is written. What --store names is both.
+# Names of the parameters, of any command, that name inputs and outputs. The store is both, and not listed.
 INPUTS = ("network", "run", "source", "file", "config", "card", "data")
 OUTPUTS = ("out", "json_file")
 
 
 class Command(TyperCommand):
-    """A command, which refuses to write over what it reads."""
+    """A command that refuses to overwrite its inputs."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Check the command line, and carry the command out."""
+        """Check the command line, and execute the command."""
         check_apart(ctx.params)
         return super().invoke(ctx)
 
@@ -49,39 +49,39 @@ app = _App(
 console = Console()
 
 NetworkName = Annotated[
-    str, typer.Argument(metavar="NETWORK", help="A shipped network's name, or a .safetensors file.")
+    str, typer.Argument(metavar="NETWORK", help="Name of a shipped network, or a .safetensors file.")
 ]
 ProfileName = Annotated[
     str | None,
-    typer.Option("--profile", metavar="NAME", help="Where settings begin: nominal, optimistic, realistic or harsh."),
+    typer.Option("--profile", metavar="NAME", help="Profile to start from: nominal, optimistic, realistic or harsh."),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Configuration in TOML.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a configuration key, as array.open_wordlines=9; repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key, such as array.open_wordlines=9. Repeatable."),
 ]
 DatasetName = Annotated[
     str | None,
-    typer.Option("--dataset", metavar="NAME", help="mnist, digits or cifar10; left out, as the card or shape says."),
+    typer.Option("--dataset", metavar="NAME", help="mnist, digits or cifar10. Default: by card or image shape."),
 ]
 SplitName = Annotated[
     Literal["test", "train"],
     typer.Option(
         "--split",
         metavar="NAME",
-        help="test, or train: images by which a design is chosen, never those it is shown on.",
+        help="test, or train: to choose a design, which is then evaluated on test.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 StoreFolder = Annotated[
     Path | None,
-    typer.Option("--store", metavar="DIR", help="Simulation results; else $COSIM_STORE, else the user's cache."),
+    typer.Option("--store", metavar="DIR", help="Store of simulation results. Default: $COSIM_STORE or the cache."),
 ]
 FidelityName = Annotated[str | None, typer.Option("--fidelity", metavar="NAME", help="ideal, solved, dc or tran.")]
 
 
 def _leave_standard_output(path: Path | None) -> Path | None:
-    """Print tables to standard error if standard output is the place of what is written to `path`."""
+    """Print tables to standard error if `path` is standard output."""
     from cosim.files import is_standard_output
 
     console.stderr = is_standard_output(path)
@@ -100,19 +100,21 @@ PageFile = Annotated[
         "--out", metavar="report.html", callback=_leave_standard_output, help="The page to write; - for stdout."
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what it would take, as `cosim info` does.")]
-DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data set's files.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate the run, as `cosim info` does.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder with the files of the data set.")
+]
 
 
 def check_apart(given: Mapping[str, Any]) -> None:
-    """Refuse an output that is an input of the command or lies in its place, whether it may be replaced or not.
+    """Refuse outputs that would destroy an input of the command, even with --force.
 
     Args:
         given: values of the command's parameters by name.
 
     Raises:
-        OutputError: an output is an input, by whatever name or link; it is a file in a folder of inputs; or it is the
-            folder in which an input lies, which would be emptied.
+        OutputError: an output is also an input, under any name or link; or it is a file in a folder of inputs; or it is
+            the folder of an input, which would be emptied.
     """
     outputs = _existing(given[name] for name in OUTPUTS if given.get(name) is not None)
     if not outputs:
@@ -126,7 +128,7 @@ def check_apart(given: Mapping[str, Any]) -> None:
             else:
                 clash = output.samefile(path) or output.samefile(path.resolve().parent)
             if clash:
-                raise OutputError(f"writing {output} would destroy what is read, {path}: choose another name")
+                raise OutputError(f"writing {output} would destroy the input {path}: choose another name")
 
 
 def _configured_card(given: Mapping[str, Any]) -> list[str]:
@@ -164,14 +166,13 @@ def make_circuit(
 def load_images(
     network: cosim.Network, dataset: str | None, data: Path | None, split: Literal["test", "train"] = "test"
 ) -> cosim.Dataset:
-    """The images of the data set that the option names, or else the network's card.
+    """The images of the data set that is named by the option, or else by the network's card.
 
-    If neither names one, it is the only data set whose images have the shape that the network takes, and a message says
-    so.
+    If neither names one, the only data set with images of the network's shape is used, and a message says so.
 
     Raises:
-        DatasetError: neither option nor card names a data set, and the shape does not decide which one it is.
-        NetworkError: the network takes other images, or does not tell their classes apart.
+        DatasetError: neither option nor card names a data set, and not exactly one has images of the network's shape.
+        NetworkError: the network takes other images, or has too few logits for their classes.
     """
     import cosim
     from cosim.datasets import IMAGE_SHAPES
@@ -179,9 +180,9 @@ def load_images(
     named, takes = dataset or network.card.get("dataset"), tuple(network.input_shape)
     fitting = [known for known, shape in IMAGE_SHAPES.items() if shape == takes]
     if named is None and len(fitting) != 1:
-        remedy = "name one with --dataset" if fitting else "from Python, cosim.compare takes images of your own"
+        remedy = "name one with --dataset" if fitting else "use cosim.compare in Python, which takes any images"
         raise DatasetError(
-            f"the card of network {network.name!r} names no data set, and those with images of its shape {takes} are: "
+            f"the card of network {network.name!r} names no data set. Data sets with images of its shape {takes}: "
             f"{', '.join(fitting) or 'none'}; {remedy}"
         )
     test = cosim.load_dataset(named or fitting[0], split, data)
@@ -189,8 +190,8 @@ def load_images(
     check_classes(network(test.real(0, 1)).shape[1], test)
     if named is None:
         console.print(
-            f"caution  the card names no data set: {split} images of {test.name}, since they have the network's shape "
-            f"{takes}; --dataset names another",
+            f"caution  the card names no data set: using the {split} images of {test.name}, which have the network's "
+            f"shape {takes}; choose another with --dataset",
             style="yellow",
             highlight=False,
             markup=False,
@@ -199,7 +200,7 @@ def load_images(
 
 
 def check_classes(logits: int, dataset: cosim.Dataset) -> None:
-    """Raise NetworkError unless the given number of logits tells the classes of a data set apart."""
+    """Raise NetworkError unless there is a logit for each class of a data set."""
     classes = int(dataset.labels.max()) + 1
     if logits < classes:
         raise NetworkError(
@@ -209,7 +210,7 @@ def check_classes(logits: int, dataset: cosim.Dataset) -> None:
 
 
 def use_threads(settings: cosim.Config) -> None:
-    """Prepare the process for tensor work."""
+    """Set the number of threads and the memory management of tensor work."""
     import torch
 
     torch.set_num_threads(settings.run.tensor_threads)
@@ -232,7 +233,7 @@ def _keep_freed_memory() -> None:
 
 
 def with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:
-    """The overrides of `--set`, and those from options of their own."""
+    """The overrides of `--set`, followed by those from other options."""
     return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
@@ -244,7 +245,7 @@ def check_memory(network: cosim.Network, settings: cosim.Config, images: int) ->
 
 
 def print_plan(plans: Sequence[RunPlan]) -> None:
-    """Print the plan of the first of some runs, and what all of them take if they run one after the other."""
+    """Print the plan of the first run, and estimates for all runs together if they run one after the other."""
     from cosim.report.plan_table import plan_estimates, plan_layers, plan_sums
 
     console.print(plan_layers(plans[0]))

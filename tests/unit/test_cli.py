@@ -266,7 +266,7 @@ def test_memory_that_is_used_up_is_told(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("cosim.cli.app", fail)
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert capsys.readouterr().err.startswith("error: the memory is used up: take fewer images")
+    assert capsys.readouterr().err.startswith("error: out of memory: use fewer images")
 
 
 def test_a_failing_simulator_ends_with_status_3(folder: Path) -> None:
@@ -356,9 +356,14 @@ def test_public_names_can_be_used() -> None:
 @pytest.mark.parametrize(
     ("shape", "outputs", "status", "message"),
     [
-        ((1, 8, 8), 10, 0, "caution  the card names no data set: test images of digits, since they have the network's"),
+        (
+            (1, 8, 8),
+            10,
+            0,
+            "caution  the card names no data set: using the test images of digits, which have the network's",
+        ),
         ((1, 8, 8), 4, 2, "the network gives 4 logits, but digits has 10 classes: choose the data set"),
-        ((2, 8, 8), 10, 2, "and those with images of its shape (2, 8, 8) are: none; from Python, cosim.compare"),
+        ((2, 8, 8), 10, 2, "names no data set. Data sets with images of its shape (2, 8, 8): none; use cosim.compare"),
     ],
 )
 def test_the_data_set_of_a_card_that_names_none(

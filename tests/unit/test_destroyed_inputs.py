@@ -82,7 +82,7 @@ def test_an_output_that_is_an_input_is_refused(
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 2
-        assert "would destroy what is read" in capsys.readouterr().err
+        assert "would destroy the input" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
