@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/imagenet.py [--images 100] [--store DIR]
 
-It shows that such a network runs, in what time and memory; its accuracy means nothing.
+It measures the time and memory of such a network. The accuracy has no meaning, since the weights are random.
 
 Source of the network: He et al., "Deep residual learning for image recognition", 2016, table 1.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--store", type=Path, help="simulation results; left out, a fresh one")
+    parser.add_argument("--store", type=Path, help="store of simulation results; default: an empty one")
     given = parser.parse_args()
     config = cosim.Config.load(None, ["run.fidelity=solved", f"run.tensor_threads={given.threads}"])
     use_threads(config)

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/post_training.py [DATA_DIR]
 
-The float module is the one that the shipped network was quantized from; the first 512 training images calibrate.
+The float module is the one from which the shipped network was quantized. The first 512 training images calibrate it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def float_module() -> nn.Sequential:
-    """The float network of mnist-w4a4, batch norm folded."""
+    """The float network of mnist-w4a4, with batch norm folded into its layers."""
     module = nn.Sequential(
         nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(800, 10),
@@ -42,7 +42,7 @@ def float_module() -> nn.Sequential:
 
 
 def main() -> None:
-    """One line for each way to quantize."""
+    """Print a line for each way to quantize."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     module = float_module()
     training, test = cosim.load_dataset("mnist", "train", folder), cosim.load_dataset("mnist", "test", folder)

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.reading
 
-Seeded; ngspice's CPU seconds are of single runs.
+Random numbers have fixed seeds. CPU seconds of ngspice are those of single runs.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def main() -> None:
 
 
 def stage(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    """Corner; impedance at 2.5, 27.5 and 132.5 units [ohm]; bitline's error at none and all [mV]; measured current
-    with none, and its error with all [units]; largest deviation from its best straight line [units]."""
+    """Rows of: corner; impedance at 2.5, 27.5 and 132.5 units [ohm]; error of the bitline's voltage at the smallest and
+    the largest load [mV]; measured current at the smallest load, and its error at the largest [units]; largest
+    deviation from the best straight line [units]."""
     for process, celsius, supply in CORNERS:
         corner = [f"corner.process={process}", f"corner.temperature_c={celsius}", f"corner.supply={supply}"]
         measured, volts = stage_response(["sense.stage=transistor", *corner], LOADS, simulator)
@@ -55,7 +56,8 @@ def stage(simulator: Simulator) -> Iterator[tuple[str, ...]]:
 
 
 def array(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    """Stage; largest settled error, what gain and offset leave of it, movement in half a pulse [LSB]; CPU seconds."""
+    """Rows of: stage; largest settled error, the same after a fit of gain and offset, movement in half a pulse [LSB];
+    CPU seconds."""
     group = random_group(126, 9, 33)
     drive = drive_of(group, gray_order(256) << 1)
     sums = ideal_sums(group, drive)
@@ -74,7 +76,8 @@ def array(simulator: Simulator) -> Iterator[tuple[str, ...]]:
 
 
 def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    """Pulse, rise; stage; charge lost an open cell, in rise times of its current; largest error, % of full scale."""
+    """Rows of: pulse and rise time; stage; charge lost per open cell, in rise times of its current; largest error in
+    percent of full scale."""
     group = random_group(126, 9, 9)
     for pulse_s, rise_s in ((20e-9, 1e-9), (20e-9, 0.2e-9), (100e-9, 1e-9)):
         for stage in ("clamp", "transistor"):
@@ -99,8 +102,9 @@ def pulses(simulator: Simulator) -> Iterator[tuple[str, ...]]:
 
 
 def amplitudes(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    """Offset and settings; largest error of a source line, and of its difference to the reference; gain, and what it
-    leaves of the latter; what nested patterns miss of a mixed read. Errors in unit currents at full amplitude."""
+    """Rows of: offset and settings; largest error of a source line, and of its difference from the reference; gain, and
+    the latter error after its correction; error of nested patterns in a mixed read. Errors are in unit currents at full
+    amplitude."""
     mixed = np.random.default_rng(2).integers(0, 16, (64, 9)) / 15
     for offset in (0, 8):
         tile = np.random.default_rng(3).integers(offset, 16 + offset, (64, 33)).astype(np.uint8)
@@ -128,8 +132,8 @@ def amplitudes(simulator: Simulator) -> Iterator[tuple[str, ...]]:
 
 
 def linearity(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    """Offset; largest deviation of a level from the line through its full amplitude, alone and less level 8 [units];
-    what the lowest amplitude carries too much, level 0 and 15 less level 8 [%]."""
+    """Rows of: offset; largest deviation of a level from the line through its full amplitude, alone and after level 8
+    is subtracted [units]; excess of the lowest amplitude for levels 0 and 15 after level 8 is subtracted [%]."""
     for offset in (0, 8):
         held = np.pad(np.arange(16, dtype=np.uint8)[None] + np.uint8(offset), ((0, 63), (0, 0)))
         given = ["read.mode=amplitude", "array.source_line_wordlines=1", f"cell.offset_units={offset}"]

@@ -1,10 +1,10 @@
-"""The array solver beside ngspice: errors and times of the same reads; resistive crossbars beside badcrossbar.
+"""Compares the array solver with ngspice, in errors and times of the same reads, and with badcrossbar on crossbars.
 
     .venv/bin/python benchmarks/solver.py [--only errors many source-lines crossbar] [--store DIR]
 
-Both sides of a ratio run in one process on one thread, one after the other, and are CPU seconds: of ngspice those of
-its processes, of the solver the least of five repetitions with the curves of the cell at hand. With a store that holds
-the decks already nothing is simulated and no ratio is told.
+Both sides of a ratio are CPU seconds on one thread, measured one after the other. For ngspice, they are those of its
+processes; for the solver, they are the least of five repetitions, once the curves of the cell are known. If the store
+holds the decks already, nothing is simulated and no ratio is printed.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def compare(settings: list[str], store: Path, layers: tuple[str, ...], reads: in
     """Patterns of layers of mnist-w4a4, solved and in ngspice `dc`.
 
     Args:
-        reads: drawn with a quarter of the inputs open; None for every pattern.
-        groups: of each layer, evenly apart; None for all.
+        reads: number of reads, drawn with a quarter of the inputs open; None for every pattern.
+        groups: number of groups of each layer, evenly spaced; None for all.
     """
     config = Config.load(None, ["run.fidelity=dc", *settings])
     circuit = cosim.CircuitNetwork(cosim.load_network("mnist-w4a4"), config, store=store)
@@ -74,7 +74,7 @@ def compare(settings: list[str], store: Path, layers: tuple[str, ...], reads: in
     cells = sum(len(request.drive) * request.group.units.size for request in requests)
     lsb_a = config.cell.unit_a * code_units(config)[0]
     error = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True)) / lsb_a
-    each = f"{1e6 * seconds / cells:.4f} us a cell and read"
+    each = f"{1e6 * seconds / cells:.4f} us per cell and read"
     beside = f"dc {1e6 * spent / cells:.2f} us, {spent / seconds:,.0f} times" if spent else "dc from the store"
     print(f"  {' '.join(settings):62s} {error:.1e} LSB  {each}  {beside}", flush=True)
 
@@ -92,7 +92,7 @@ def many(store: Path) -> None:
 
 
 def source_lines(store: Path) -> None:
-    print("source lines of 5 ohm a cell, a strap every 16, every pattern of two groups")
+    print("source lines of 5 ohm per cell, a strap every 16 cells, every pattern of two groups")
     compare(["array.source_res_ohm=5", "array.source_strap_cells=16"], store, ("conv2",), None, 2)
 
 
@@ -107,19 +107,19 @@ def crossbar_deck(siemens: np.ndarray, volts: np.ndarray, wire_ohm: float) -> De
         nodes = [f"s{i}", *(f"s{i}_{j}" for j in range(driven))]
         lines += [f"vs{i} 0 s{i} 0", *(f"rs{i}_{j} {nodes[j]} {nodes[j + 1]} {wire_ohm}" for j in range(driven))]
         lines += [f"rc{i}_{j} d{i}_{j} s{i}_{j} {1 / siemens[i, j]:.17g}" for j in range(driven)]
-    # A sweep has two points at least.
+    # A sweep has at least two points.
     return Deck(
         "dc", f".dc vread 0 {max(len(volts) - 1, 1)} 1", "\n".join(lines), {}, {}, sources, np.arange(len(volts))
     )
 
 
 def crossbar(store: Path) -> None:
-    """Random resistors of 1 to 100 uS, wires of 1 ohm a cell, 64 input vectors; ngspice has 2 of the larger."""
+    """Random resistors of 1 to 100 uS, wires of 1 ohm per cell, 64 input vectors (2 in ngspice for the larger)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it misses pycairo, which its plots need
         import badcrossbar
     logging.disable(logging.INFO)
-    print("resistive crossbars, 64 input vectors; ratios are of times a vector")
+    print("resistive crossbars, 64 input vectors; ratios are of times per vector")
     simulator = Simulator(Config.load(None, ["run.timeout_s=7200"]).run, Store(store))
     for size, simulated in ((64, 64), (128, 2)):
         rng = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def crossbar(store: Path) -> None:
         print(f"  {size} x {size}: {1e3 * ours * len(volts):.1f} ms", flush=True)
 
         def other(volts: np.ndarray = volts, siemens: np.ndarray = siemens) -> np.ndarray:
-            """It drives wordlines from one end and senses bitlines behind the last one."""
+            """Currents from badcrossbar, which drives wordlines at one end and senses bitlines after the last one."""
             return badcrossbar.compute(volts.T[::-1], 1 / siemens.T[::-1], r_i=1).currents.output
 
         beside = {"badcrossbar": (other(), least(other, 3))}
@@ -148,7 +148,7 @@ PARTS = {"errors": errors, "many": many, "source-lines": source_lines, "crossbar
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--store", type=Path, help="simulation results; left out, a fresh one")
+    parser.add_argument("--store", type=Path, help="store of simulation results; default: an empty one")
     given = parser.parse_args()
     use_threads(Config())
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""How fast cosim is, as ratios within one run (docs/performance.md).
+"""Measures the speed of cosim, as ratios within one run (docs/performance.md).
 
     .venv/bin/python benchmarks/speed.py [--data DIR] [--only NAME ...]
 
-Parts: infer (10,000 images cold and warm), brute (against simulating every read), deck (ngspice time per cell and
-read against plain decks), tensors (tables applied to images, and deck writing). Every part uses a fresh store.
+The parts are infer (10,000 images, cold and warm), brute (compared with simulating every read), deck (ngspice time per
+cell and read, compared with plain decks) and tensors (tables applied to images, and deck writing). Every part uses an
+empty store.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ BRUTE_IMAGES = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Timed:
-    """One process: wall seconds and peak memory [bytes]."""
+    """The wall time [s] and peak memory [bytes] of a process."""
 
     wall: float
     peak: int
 
 
 def run_process(command: list[str], folder: Path) -> Timed:
-    """Run a command in a folder and account for it."""
+    """Run a command in a folder, and measure its time and memory."""
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -57,12 +58,12 @@ def run_process(command: list[str], folder: Path) -> Timed:
 
 
 def say(name: str, value: str, mark: str = "") -> None:
-    """One line of the report."""
+    """Print one line of the report."""
     print(f"  {name:<58}{value:>16}   {mark}")
 
 
 def bench_infer(data: Path | None, folder: Path) -> float:
-    """The whole test set, cold and warm; returns the cold run's ngspice CPU seconds."""
+    """Run the whole test set cold and warm. Returns the cold run's ngspice CPU seconds."""
     print(f"infer mnist-w4a4 --images {IMAGES}, default settings")
     found = {}
     for name in ("cold", "warm"):
@@ -109,7 +110,7 @@ def activations_of(network: cosim.Network, images: torch.Tensor) -> dict[str, to
 
 
 def bench_brute(data: Path | None, folder: Path, cold_seconds: float | None) -> None:
-    """Every read of a few images in image order, scaled to all images, against the cold run."""
+    """Simulate every read of a few images in their order, scale the time to all images, compare with the cold run."""
     print("brute force: every read of an image simulated, in the same kind of deck")
     network, test = cosim.load_network("mnist-w4a4"), cosim.load_dataset("mnist", "test", data)
     circuit = cosim.CircuitNetwork(network, cosim.Config(), store=folder / "brute")
@@ -139,7 +140,7 @@ def bench_brute(data: Path | None, folder: Path, cold_seconds: float | None) -> 
 
 
 def bench_deck(folder: Path) -> None:
-    """One deck of 9 x 33 cells and half of all patterns, in several forms, one thread each."""
+    """Simulate a deck of 9 x 33 cells and half of all patterns in several forms, on one thread."""
     print(
         "ngspice CPU time per cell and read, 9 x 33 cells, 256 patterns, one thread (best of 3; error to tight options)"
     )
@@ -168,7 +169,7 @@ def bench_deck(folder: Path) -> None:
         "cosim dc": (settled.deck(group, gray), exact),
     }
     best, errors = dict.fromkeys(forms, np.inf), dict.fromkeys(forms, 0.0)
-    for _ in range(3):  # in turn, so that a machine that slows down slows all of them
+    for _ in range(3):  # in turn, so that a slower phase of the machine affects all of them
         for name, (deck, expected) in forms.items():
             (reading,) = Simulator(config.run, Store(Path(tempfile.mkdtemp(dir=folder)))).simulate([deck], name)
             best[name] = min(best[name], reading.seconds)
@@ -182,7 +183,7 @@ def bench_deck(folder: Path) -> None:
 
 
 def bench_threads(folder: Path, plain: list[Deck], fast: list[Deck]) -> None:
-    """Decks of 32 reads on two workers: no options and ngspice's own threads, against cosim's decks."""
+    """Simulate decks of 32 reads on two workers: plain decks with ngspice's own threads, compared with cosim's."""
     walls = {}
     for name, decks in (("plain", plain), ("cosim", fast)):
         commands = []
@@ -205,7 +206,7 @@ def bench_threads(folder: Path, plain: list[Deck], fast: list[Deck]) -> None:
 
 
 def bench_tensors(data: Path | None) -> None:
-    """Tables applied to images, once every pattern is known."""
+    """Apply tables to images when every pattern is known."""
     print("tables applied to images (ideal currents, same tensor work)")
     network, test = cosim.load_network("mnist-w4a4"), cosim.load_dataset("mnist", "test", data)
     circuit = cosim.CircuitNetwork(network, cosim.Config.load(None, ["run.fidelity=ideal"]))
@@ -218,7 +219,7 @@ def bench_tensors(data: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the parts asked for."""
+    """Run the selected parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the MNIST files")
     parser.add_argument("--only", nargs="+", choices=["infer", "brute", "deck", "tensors"])

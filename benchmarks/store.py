@@ -1,8 +1,8 @@
-"""What a warm start costs: reads found by the store's index, against writing every deck to find it by its text.
-
-Readings are zeros, as no deck is simulated; everything else is as in a run. By
+"""The cost of a warm start: reads found by the store's index, compared with decks that are written and found by text.
 
     .venv/bin/python -m benchmarks.store
+
+Readings are zeros, since no deck is simulated. Everything else is as in a run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUPS = 640
 
 
 class Instant(Simulator):
-    """Answers every deck with zeros."""
+    """A simulator that returns zeros for every deck."""
 
     def _attempt(self, deck: Deck, *_: object) -> Reading:
         lines = len(deck.sources)
@@ -35,7 +35,7 @@ class Instant(Simulator):
 
 
 def requests(inputs: int, drives: Sequence[np.ndarray]) -> list[ReadRequest]:
-    """The same reads of many groups of random levels, 28 a tile of 256 x 64 cells or as many as fit."""
+    """The same reads of many groups with random levels. A tile of 256 x 64 cells has at most 28 groups."""
     rng = np.random.default_rng(0)
     found = []
     for index in range(GROUPS):
@@ -49,7 +49,7 @@ def requests(inputs: int, drives: Sequence[np.ndarray]) -> list[ReadRequest]:
 
 
 def warm(inputs: int, drives: Sequence[np.ndarray], folder: Path) -> tuple[int, float, float]:
-    """Decks; seconds to find the answers by the index; seconds to find them by writing decks."""
+    """The number of decks, and the seconds to find their results by the index and by writing decks."""
     config = Config.load(None, ["run.fidelity=dc", f"array.open_wordlines={inputs}"])
     simulator, asked = Instant(config.run, Store(folder)), requests(inputs, drives)
     cell = program(config, Simulator(config.run, Store(folder)))
@@ -78,7 +78,7 @@ def main() -> None:
     for name, inputs, drives in (("blocks of 9 inputs", 9, blocks), ("512 reads of 16 inputs", 16, [some])):
         with tempfile.TemporaryDirectory() as folder:
             decks, by_index, by_text = warm(inputs, drives, Path(folder))
-        print(f"{name}: {decks} decks, {1e3 * by_index / decks:.2f} ms a deck by the index, "
+        print(f"{name}: {decks} decks, {1e3 * by_index / decks:.2f} ms per deck by the index, "
               f"{1e3 * by_text / decks:.2f} ms by its text, ratio {by_text / by_index:.1f}")  # fmt: skip
 
 

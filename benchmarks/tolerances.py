@@ -1,9 +1,9 @@
-"""How much of each non-ideality the array stands: the table and the plot of docs/studies/tolerances.md.
+"""How much of each non-ideality the array tolerates: the table and the plot of docs/studies/tolerances.md.
 
     .venv/bin/python -m benchmarks.tolerances --out runs/tolerances [--set KEY=VALUE ...]
 
-One effect grows at a time, from next to nothing until 0.5 points of accuracy are lost; then the place is halved in.
-All test images of MNIST, `dc`. Points are kept below the folder, so that the same command goes on.
+One effect at a time grows from almost nothing until 0.5 points of accuracy are lost. Then bisection finds the limit.
+All test images of MNIST are run with `dc`. Points are stored in the folder, so that the same command continues.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ TEN_YEARS = HOT_STORE | {"variation.retention_s": 3.15e8}
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """One thing that goes wrong.
+    """A non-ideality.
 
     Attributes:
-        title: what it is, with its unit.
-        key: the configuration key that grows through `values`.
+        title: its name, with the unit.
+        key: the configuration key that takes the values.
+        values: growing values of the key.
         settings: other keys.
-        chips: virtual chips a point.
-        halved: whether a value between two values is one, too.
+        chips: number of virtual chips for each point.
+        halved: whether values between two values are possible, so that bisection can refine the limit.
     """
 
     title: str
@@ -110,7 +111,7 @@ def grown(effect: Effect, network: Network, test: Dataset, base: Config, folder:
 
 
 def lost_at(value: float, effect: Effect, network: Network, test: Dataset, base: Config, folder: Path) -> float:
-    """Points of accuracy lost against software, the mean over chips; nan where the point cannot be."""
+    """Points of accuracy lost compared with software, as the mean over chips; nan if the point is impossible."""
     try:
         config = base.with_values(effect.settings)
         chips = effect.chips if effect.chips > 1 else None
@@ -124,7 +125,7 @@ def lost_at(value: float, effect: Effect, network: Network, test: Dataset, base:
 
 
 def limit(points: list[tuple[float, float]], effect: Effect) -> str:
-    """Where the loss crosses the limit, between the two values about it."""
+    """The value at which the loss crosses the limit, interpolated between its neighbours."""
     (last, lost), before = points[-1], points[:-1]
     crossing = next((at for at, (_, lost) in enumerate(points) if lost > LOST), None)
     if crossing is None:

@@ -1,9 +1,9 @@
-"""What fake quantization costs: a training step with quantizers against the same step in float, in one run.
+"""The cost of fake quantization: a training step with quantizers, compared with the same step in float in one run.
 
     python benchmarks/training.py [--recipes mnist,lenet5,resnet20] [--quantizers step,expected] [--threads 1]
 
-Steps of the two kinds take turns, so that other work on the machine meets both; medians of CPU time are compared.
-Aim: at most 2.
+Steps of the two kinds alternate, so that other work on the machine affects both. Medians of CPU time are compared. The
+ratio should be at most 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHAPES = {"mnist": (1, 28, 28), "digits": (1, 8, 8), "cifar10": (3, 32, 32)}
 
 
 class Stepper:
-    """A network and its optimiser, ready to take steps on one batch."""
+    """A network and its optimizer, which takes steps on one batch."""
 
     def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, precision: str) -> None:
         self.net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -23,11 +23,11 @@ def main() -> int:
     known = sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("kind", choices=known)
-    parser.add_argument("--inputs", type=int, default=1000, help="how many inputs")
-    parser.add_argument("--first", type=int, default=0, help="number of the first: with --inputs 1, tries one again")
+    parser.add_argument("--inputs", type=int, default=1000, help="number of inputs")
+    parser.add_argument("--first", type=int, default=0, help="number of the first; with --inputs 1, repeats an input")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", type=Path, help="folder for everything; left out, a temporary one")
-    parser.add_argument("--workers", type=int, default=1, help="inputs tried at a time")
+    parser.add_argument("--scratch", type=Path, help="folder for all files; default: a temporary one")
+    parser.add_argument("--workers", type=int, default=1, help="number of inputs tried in parallel")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds that an input may take")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers are ended
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _show_progress(tally: Tally) -> None:
-    """On a terminal after every input, in a log after every thousand."""
+    """Print progress: on a terminal after every input, in a log after every thousand."""
     done, terminal = tally.counts.total(), sys.stderr.isatty()
     if terminal or done % 1000 == 0:
         text = f"{done} inputs, {len(tally.wrong)} wrong"
@@ -58,7 +58,7 @@ def _show_progress(tally: Tally) -> None:
 
 
 def _show(wrong: list[Tried], scratch: Path) -> None:
-    """Print what was wrong, the most frequent cause first."""
+    """Print the findings, those with the most frequent cause first."""
     causes: dict[tuple[str, str], list[Tried]] = defaultdict(list)
     for tried in wrong:
         causes[tried.verdict, tried.cause].append(tried)

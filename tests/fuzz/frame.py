@@ -1,7 +1,7 @@
-"""Tries inputs in worker processes, and counts what comes of them.
+"""Tries inputs in worker processes, and counts the results.
 
-A worker tries one input after the other. One that exceeds its time is killed and one that dies is replaced; both are
-counted, and the input is kept.
+A worker tries one input after the other. A worker that exceeds the time limit is killed, and one that dies is replaced;
+both are counted, and the input is kept.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from tests.fuzz.kind import Finding, Kind, Place
 from tests.fuzz.watch import Watch
 
 LIMIT_S = 10.0
-# A busy machine lets a process wait, so the limit is one of processor time; an input that only waits gets longer.
+# A process may have to wait on a busy machine, so the limit is one of processor time. An input that only waits may take
+# this many times as long.
 _WAITING = 6
-# Verdicts: two that are right, and what must never be.
+# Verdicts: those that are right, and those that must never occur.
 RIGHT = ("accepted", "refused")
 WRONG = ("traceback", "hang", "crash", "changed", "finding")
-# Memory that an input may take beyond what the process has at the start.
+# Memory that an input may take in addition to that of the process at the start.
 _MEMORY_BYTES = 2 << 30
 # A fork is the cheapest way to a fresh process that has imported everything: the parent imports, and does not compute.
 _CONTEXT = multiprocessing.get_context("fork")
@@ -42,13 +43,13 @@ _CONTEXT = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of an input.
+    """The outcome of an input.
 
     Attributes:
-        number: the number of the input.
-        mutation: what was done to it.
+        number: number of the input.
+        mutation: description of the damage.
         verdict: one of RIGHT and WRONG.
-        message: the error's message, or what is wrong.
+        message: the error's message, or a description of the finding.
     """
 
     number: int
@@ -58,14 +59,14 @@ class Tried:
 
     @property
     def cause(self) -> str:
-        """What findings of the same cause have in common: the last line."""
+        """The last line of the message, which findings with the same cause have in common."""
         lines = self.message.strip().splitlines()
         return lines[-1] if lines else ""
 
 
 @dataclass
 class Tally:
-    """The counts of verdicts, and what was wrong."""
+    """The counts of verdicts, and the findings."""
 
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[Tried] = field(default_factory=list)
@@ -98,7 +99,7 @@ class _Worker:
         return waited > _WAITING * limit_s or _cpu_seconds(self.process.pid or 0) - self.cpu_before > limit_s
 
     def end(self) -> int | None:
-        """Kill the worker with all it started. Returns its exit status if it was dead already."""
+        """Kill the worker and all processes that it started. Returns its exit status if it was dead already."""
         self.process.join(0.2)
         status = self.process.exitcode
         with suppress(ProcessLookupError):
@@ -124,9 +125,9 @@ def fuzz(
         kind: the kind.
         numbers: the numbers of the inputs.
         seed: decides the inputs, together with their numbers.
-        scratch: an empty folder; inputs that were wrong are kept in `findings`.
-        workers: how many are tried at a time.
-        limit_s: how much processor time one may take; if it only waits, six times as long [s].
+        scratch: an empty folder; inputs with a wrong verdict are kept in `findings`.
+        workers: number of inputs that are tried in parallel.
+        limit_s: processor time that an input may take; an input that only waits may take six times as long [s].
         told: called with the counts after each input.
     """
     originals, findings = scratch / "originals", scratch / "findings"
@@ -173,7 +174,7 @@ def _next(worker: _Worker, waiting: Iterable[int]) -> bool:
 
 
 def _hear(worker: _Worker) -> Tried | None:
-    """Take a worker's message: what it did to the input, or what came of it."""
+    """Take a message of a worker: the description of the damage, or the outcome."""
     try:
         said = worker.pipe.recv()
     except (EOFError, OSError):
@@ -204,7 +205,7 @@ def _keep(tried: Tried, inputs: Path, findings: Path) -> None:
 
 
 def _apart(prepare: Callable[[Path], None], originals: Path, scratch: Path) -> None:
-    """Prepare in a process of its own, so that this one stays free of threads.
+    """Prepare the inputs in a separate process, so that this one stays free of threads.
 
     Raises:
         RuntimeError: the preparation failed.
@@ -243,7 +244,7 @@ def _made(place: Place) -> Place:
 
 
 def _settle(place: Place) -> None:
-    """Become a session of its own whose home, temporary folder, store and terminal lie in `place`."""
+    """Start a new session of processes, whose home, temporary folder, store and terminal are in `place`."""
     os.setsid()
     os.chdir(place.work)
     sys.dont_write_bytecode = True
@@ -258,7 +259,7 @@ def _settle(place: Place) -> None:
 
 
 def _work(kind: Kind, seed: int, place: Place, pipe: Connection) -> None:
-    """Try inputs as their numbers come, and say what came of them."""
+    """Try inputs as their numbers arrive, and report their outcomes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _settle(place)
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

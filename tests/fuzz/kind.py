@@ -1,4 +1,4 @@
-"""What a kind of input must bring, and the folders in which it is tried."""
+"""The interface of a kind of input, and the folders in which inputs are tried."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cosim.errors import CosimError
 
 
 class Finding(Exception):
-    """An input was taken, and something that must never happen came of it, such as smuggled text in a deck."""
+    """An input was accepted, and had an effect that must never occur, such as smuggled text in a deck."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The folders of one worker. What is not said to change must stay as it is while an input is tried.
+    """The folders of one worker. Those that are not said to change must not change while an input is tried.
 
     Attributes:
         root: the folder that holds all others but `originals`.
@@ -33,12 +33,12 @@ class Place:
 
     @property
     def inputs(self) -> Path:
-        """Where the mutated input is written; emptied before each."""
+        """The folder for the mutated input; emptied before each input."""
         return self.root / "inputs"
 
     @property
     def outputs(self) -> Path:
-        """Where outputs are to go; emptied before each input. It may change."""
+        """The folder for outputs; emptied before each input. It may change."""
         return self.root / "outputs"
 
     @property
@@ -63,21 +63,21 @@ class Place:
 
 
 class Kind(ABC):
-    """A kind of input. Its number and the seed alone decide an input, so that each can be tried again by itself."""
+    """A kind of input. An input is decided by its number and the seed alone, so that each can be repeated alone."""
 
     programs: frozenset[str] = frozenset({sys.executable})
     """Names or paths of the programs that may be started."""
 
     @abstractmethod
     def prepare(self, originals: Path) -> None:
-        """Make valid inputs in an empty folder. This is done once, in a process of its own."""
+        """Make valid inputs in an empty folder. This is done once, in a separate process."""
 
     @abstractmethod
     def mutate(self, place: Place, rng: np.random.Generator) -> str:
         """Write one mutated input to `place.inputs`.
 
         Returns:
-            what was done to it, in a few words.
+            the damage, in a few words.
         """
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Kind(ABC):
 
         Raises:
             CosimError: the input is refused.
-            Finding: it is taken, and something came of it that must not.
+            Finding: it is accepted, and has an effect that must never occur.
         """
 
 

@@ -1,4 +1,4 @@
-"""Fuzzing in short, the long form being `python -m tests.fuzz KIND`; and that the frame notices whatever goes wrong."""
+"""A short form of fuzzing (the long form is `python -m tests.fuzz KIND`), and tests of the frame itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HANGS = 14
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run Python in the project's folder. The frame forks, which this process with its threads should not."""
+    """Run Python in the project's folder. The frame forks, and a process with threads, such as this one, should not."""
     return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
@@ -44,7 +44,7 @@ def test_mutated_inputs_end_in_a_result_or_a_message(kind: str, inputs: int, tmp
 
 
 class Misbehaving(Kind):
-    """Behaves in one of the ways that must be told apart."""
+    """Behaves in one of the ways that the frame must distinguish."""
 
     def __init__(self, way: int) -> None:
         self.way = way
@@ -97,7 +97,7 @@ class Misbehaving(Kind):
 
 
 def misbehave(scratch: Path) -> None:
-    """Print what the frame says of each way."""
+    """Print the verdict of the frame on each way."""
     import cosim.evaluate  # which would start programs if it were imported in a worker
 
     assert cosim.evaluate

@@ -1,4 +1,4 @@
-"""Values that code tends not to expect, for every kind of input."""
+"""Unusual values that code tends not to expect, for every kind of input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# Numbers at the edges of what types hold, and what is no number at all.
+# Numbers at the limits of types, and values that are not numbers.
 NUMBERS = (0, -1, 1, 2**31, 2**63 - 1, -(2**63), 2**64, 10**30, 0.5, -0.0, 1e-320, 1e308, -1e308,
            float("nan"), float("inf"), float("-inf"))  # fmt: skip
 TEXTS = ("", " ", "nan", "0", "-1", "a" * 5000, "../../etc/passwd", "/dev/zero", "\0", "\ud800", "é漢\u202e", "%s%n",
@@ -26,7 +26,7 @@ def any_value(rng: np.random.Generator) -> Any:
 
 
 def damage_json(data: Any, rng: np.random.Generator) -> str:
-    """Change one entry of nested lists and dictionaries in place. Returns what was done."""
+    """Change one entry of nested lists and dictionaries in place. Returns a description."""
     holders: list[tuple[Any, Any, str]] = []
 
     def collect(value: Any, path: str) -> None:
@@ -60,11 +60,11 @@ def damage_bytes(
     Args:
         content: the bytes.
         other: bytes of another input, to be spliced in.
-        rng: decides what is done.
+        rng: decides the damage.
         near: signatures; in half of the cases the damage is near one of these.
 
     Returns:
-        the damaged bytes, and what was done.
+        the damaged bytes, and a description of the damage.
     """
     data = bytearray(content)
     choice = ("flip", "flip", "flip", "fill", "truncate", "append", "splice", "move")[int(rng.integers(8))]

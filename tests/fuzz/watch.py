@@ -1,4 +1,4 @@
-"""Watches what a try does to files and which programs it starts."""
+"""Watches which files an input changes, and which programs it starts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.utime": ((0, 3),),
 }
 _STARTS = {"subprocess.Popen", "os.exec", "os.posix_spawn"}
-# Unpickling runs what a file says.
+# Unpickling runs code from a file.
 _NEVER = {"os.system", "pickle.find_class", "socket.connect"}
 
 
 class Watch:
-    """Notes forbidden events of this process while it is on, and compares the folders before and after.
+    """Records forbidden events of this process while it is active, and compares the folders before and after.
 
     Args:
         place: the folders.
@@ -46,7 +46,7 @@ class Watch:
         sys.addaudithook(self._note)
 
     def begin(self) -> None:
-        """Empty the folders that may change, and look at all others."""
+        """Empty the folders that may change, and record the state of all others."""
         place = self._place
         for folder in (place.outputs, place.temporary):
             shutil.rmtree(folder, ignore_errors=True)
@@ -56,14 +56,14 @@ class Watch:
         self._on = True
 
     def end(self) -> str | None:
-        """What was changed or started against the rules, or None."""
+        """A description of what was changed or started against the rules, or None."""
         self._on = False
         after = self._look()
         changed = [path for path in self._before.keys() | after if self._before.get(path) != after.get(path)]
         return "; ".join([*dict.fromkeys(self._events), *(f"{path} was changed" for path in sorted(changed))]) or None
 
     def _look(self) -> dict[str, tuple[int, ...]]:
-        """Every guarded file and folder, with what would tell a change."""
+        """Every guarded file and folder, with facts that show a change."""
         found = {}
         for folder in (self._place.originals, self._place.inputs, self._place.work):
             for path in (folder, *folder.rglob("*")):
@@ -95,7 +95,7 @@ class Watch:
         if folder is not None and folder >= 0:
             text = str(Path(f"/proc/self/fd/{folder}").readlink() / text)
         named = Path(text)
-        # Where a name itself is changed, a link that lies there is not followed.
+        # If the name itself is changed, a link of this name is not followed.
         absolute = os.path.realpath(named) if event == "open" else f"{os.path.realpath(named.parent)}/{named.name}"
         if event == "os.mkdir" and Path(absolute).is_dir():
             return  # it fails, or is there already

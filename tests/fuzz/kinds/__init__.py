@@ -1,1 +1,1 @@
-"""The kinds of input, one a module, each with its `KIND`."""
+"""The kinds of input. Each is a module with a `KIND`."""

@@ -31,7 +31,7 @@ _WORDS = ("singular matrix", "Aborted", "ERROR", "fatal", "Timestep too small", 
           "unrecognized parameter (" + "x" * 5000 + ")", "Warning: nothing", "\x1b[2J\x07", "é漢\u202e")  # fmt: skip
 # Share of inputs that are programs. Some of them take as long as they may.
 _PROGRAMS = 0.08
-# Seconds after which a simulator is stopped, and for which what was killed may go on to be seen.
+# Seconds after which a simulator is stopped, and during which processes that were killed may still be visible.
 _TIMEOUT_S, _GRACE_S = 1.0, 3.0
 _VERSION = "echo '** ngspice-39 : Circuit level simulation program'"
 # What stands in for ngspice; {raw} is a true raw file, {users} a user's file.
@@ -50,7 +50,7 @@ _SCRIPTS = {
     "leaves children": "for i in $(seq 50); do sleep 30 & done; cp {raw} .",
     "leaves a child that floods": "yes & cp {raw} .",
     "leaves a child with a session": "setsid sleep 3 & cp {raw} .",
-    "answers behind its end": "(sleep 0.2; cp {raw} .) &",
+    "answers after its end": "(sleep 0.2; cp {raw} .) &",
     "floods": "cp {raw} .; exec yes",
     "floods errors": "exec yes >&2",
     "one long line": "head -c 30M /dev/zero; cp {raw} .",
@@ -171,7 +171,7 @@ def _check_reading(reading: Reading, name: str, place: Place) -> None:
 
 
 def _check_processes(place: Place) -> None:
-    """Whatever works in the worker's folders must have been stopped."""
+    """Every process that works in the worker's folders must have been stopped."""
     until = time.monotonic() + _GRACE_S
     while left := [int(process.name) for process in Path("/proc").glob("[0-9]*") if _works_in(process, place)]:
         if time.monotonic() > until:
@@ -200,7 +200,7 @@ def _damaged(raw: bytes, other: bytes, rng: np.random.Generator) -> tuple[bytes,
 
 
 def _log(log: bytes, rng: np.random.Generator) -> tuple[bytes, int, str]:
-    """A log, an exit status, and what was done to them, which mostly is nothing."""
+    """A log, an exit status, and a description of their damage. In most cases there is none."""
     choice = rng.random()
     if choice < 0.8:
         return log, 0, ""

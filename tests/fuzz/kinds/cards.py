@@ -19,7 +19,7 @@ from tests.fuzz.kind import Finding, Kind, Place
 from tests.fuzz.values import TEXTS, damage_bytes
 from tests.unit.test_card import CELL, GOOD
 
-# How often a card that is taken is given to the simulator, which takes a tenth of a second.
+# Share of accepted cards that are given to the simulator, which takes a tenth of a second.
 _SIMULATED = 1 / 10
 _NUMBERS = ("0", "-0", "-1", "1e999", "-1e999", "1e300", "1e31", "1e30", "1e-999", "1e-308", "nan", "inf", "0x10",
             "1_0", "1e", ".", "+.5", "1..2", "1e+", "1e5x", "1meg", "1t" * 40, "9" * 63, "9" * 65, "9" * 5000,
@@ -102,7 +102,7 @@ def _pick(rng: np.random.Generator, values: Any) -> Any:
 def _replaced(
     pattern: str, values: tuple[str, ...], what: str
 ) -> Callable[[str, np.random.Generator], tuple[str, str]]:
-    """A change that puts one of some values in place of one match of a pattern."""
+    """A change that replaces one match of a pattern by one of some values."""
 
     def change(text: str, rng: np.random.Generator) -> tuple[str, str]:
         found = list(re.finditer(pattern, text))
@@ -144,7 +144,7 @@ def _letters(text: str, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _large(text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """One thing very often."""
+    """A card that repeats one thing very often."""
     count = int(_pick(rng, (10, 70, 1500, 40_000)))
     numbers = range(count)
     made = {
@@ -152,7 +152,7 @@ def _large(text: str, rng: np.random.Generator) -> tuple[str, str]:
         "subcircuits": "".join(f".subckt s{number} d g s b x=0\n.ends\n" for number in numbers),
         "models": "".join(f".model s{number} nmos level=54\n" for number in numbers),
         "parameters": ".param " + " ".join(f"s{number}=1" for number in numbers) + "\n",
-        "parameters, one a line": "".join(f".param s{number}=1\n" for number in numbers),
+        "parameters, one per line": "".join(f".param s{number}=1\n" for number in numbers),
         "parameters of a model": ".model s nmos " + " ".join(f"s{number}=1" for number in numbers) + "\n",
         "continuation lines": ".model s nmos level=54\n" + "+\n" * count,
         "blanks before an equals sign": ".model s nmos level" + " " * count + "=54\n",

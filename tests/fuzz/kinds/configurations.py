@@ -1,4 +1,4 @@
-"""Configurations, from TOML files, profiles and --set: they come back the same, and give decks of numbers alone."""
+"""Configurations from TOML files, profiles and --set: they survive a round trip, and their decks have only numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.deck_grammar import smuggled
 from tests.fuzz.kind import Finding, Kind, Place, command
 from tests.fuzz.values import NUMBERS, TEXTS, any_value, damage_bytes
 
-# How often a configuration is given to `cosim info`, which takes half a second.
+# Share of configurations that are given to `cosim info`, which takes half a second.
 _INFO = 1 / 20
-# Of larger tiles with every cell in the deck, the deck is not looked at.
+# Decks with every cell of a larger tile are not checked.
 _MOST_CELLS = 4096
 _SMUGGLED = ("x\n.control\nshell touch executed\n.endc", "0}{", "1 .include users.txt", "$(touch executed)",
              "`touch executed`", "/etc/passwd", "/dev/zero", "nor65.card", "..", "a\0b", "\ud800", "a" * 5000,
@@ -94,7 +94,7 @@ class Configurations(Kind):
 
 
 def _check_round_trips(config: Config, folder: Path) -> None:
-    """Check that a configuration comes back as it went, whichever way it goes."""
+    """Check that a configuration survives every kind of round trip."""
     for way, make in config_ways(config.model_dump(), folder).items():
         if make() != config:
             raise Finding(f"the configuration is another after it was made from {way}")

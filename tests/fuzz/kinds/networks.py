@@ -24,7 +24,7 @@ from tests.conftest import make_layer, make_network
 from tests.fuzz.kind import Finding, Kind, Place, command
 from tests.fuzz.values import NUMBERS, TEXTS, damage_bytes, damage_json
 
-# How often a network that is taken is planned and run, if it is small.
+# Share of accepted networks that are planned and run, if they are small.
 _RUN = 1 / 10
 _MOST_VALUES = 1 << 16
 _COUNTS = (0, -1, 1, 2, 3, 5, 9, 64, 2**14, 2**16, 2**16 + 1, 2**31, 2**62, 2**64, 1.5, True, None, "1", [1], [],
@@ -144,7 +144,7 @@ def _with_sums(layer: LayerSpec, sums: PartialSums) -> LayerSpec:
 
 
 def _values(network: Network) -> int:
-    """Values of the images, and weights that each result is made of: how much there is to compute."""
+    """The amount of computation: the values of the images, and the weights that each result depends on."""
     return math.prod(network.input_shape) + max(layer.weight.numel() for layer in network.layers)
 
 
@@ -186,7 +186,7 @@ def _header(weights: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
 
 
 def _tensor(weights: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
-    """Change what a tensor holds, its type or its shape."""
+    """Change the values, the type or the shape of a tensor."""
     tensors = load(weights)
     name = _pick(rng, sorted(tensors))
     values = tensors[name]

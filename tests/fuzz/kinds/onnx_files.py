@@ -1,4 +1,4 @@
-"""ONNX files and the weights beside them, loaded, computed on small images, and now and then quantized."""
+"""ONNX files and separate files of weights, which are loaded, computed on small images, and sometimes quantized."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.fuzz.kind import Finding, Kind, Place
 from tests.fuzz.values import TEXTS, damage_bytes
 from tests.unit.test_onnx import MODULES, UNFOLDED, exported, settled
 
-# How often a network that is taken is quantized, which takes half a second.
+# Share of accepted networks that are quantized, which takes half a second.
 _QUANTIZED = 1 / 20
-# Values of an image up to which a network is computed.
+# Networks with more values for an image are not computed.
 _MOST_VALUES = 1 << 12
 _COUNTS = (0, -1, 1, 2, 3, 5, 7, 64, 2**14, 2**16, 2**16 + 1, 2**20, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -(2**63))
 _FLOATS = (0.0, -1.0, 1e-45, 1e38, -1e38, float("nan"), float("inf"))
@@ -35,7 +35,7 @@ _PLACES = ("0", "-1", "1", "4", "4096", str(2**31), str(2**62), str(2**64), "9" 
 
 
 class OnnxFiles(Kind):
-    """What torch exports, damaged as bytes, or in the structure of nodes, attributes, weights and places of weights."""
+    """Files exported by torch, damaged as bytes, or in nodes, attributes, weights or the places of weights."""
 
     def prepare(self, originals: Path) -> None:
         for name, make in MODULES.items():
@@ -95,7 +95,7 @@ def _pick(rng: np.random.Generator, values: Any) -> Any:
 
 
 def _place(model: ModelProto, place: Place, rng: np.random.Generator) -> str:
-    """Weights in another place than beside, or at another place of the file."""
+    """Weights in another folder, or at another place of the file."""
     data = (place.originals / "apart" / "net.onnx.data").read_bytes()
     (place.inputs / "net.onnx.data").write_bytes(data[: int(_pick(rng, (len(data), len(data), 0, 7, len(data) - 1)))])
     (place.inputs / "link").symlink_to(place.work / "users.txt")
@@ -184,7 +184,7 @@ def _weights(model: ModelProto, rng: np.random.Generator) -> str:
 
 
 def _empty(model: ModelProto, rng: np.random.Generator) -> str:
-    """Weights that are zero or no numbers, of a large shape."""
+    """Weights of a large shape, with zeros or without any numbers."""
     tensor = _pick(rng, model.graph.initializer)
     shape = [2**40, 0] if rng.random() < 0.5 else [0] * max(1, len(tensor.dims))
     tensor.dims[:], tensor.raw_data = shape, b""
@@ -221,7 +221,7 @@ def _node(model: ModelProto, rng: np.random.Generator) -> str:
 
 
 def _many(model: ModelProto, rng: np.random.Generator) -> str:
-    """A chain of nodes behind the images, each of which may double what there is."""
+    """A chain of nodes after the images, each of which may double the amount of data."""
     count, kind = int(_pick(rng, (3, 30, 1500, 5000))), _pick(rng, ("Concat", "Relu", "Add", "Identity", "LeakyRelu"))
     images = model.graph.input[0].name
     inputs = 2 if kind in ("Concat", "Add") else 1

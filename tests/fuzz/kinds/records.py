@@ -1,4 +1,4 @@
-"""Records of runs (HDF5), given to `cosim compare`, `cosim report` and `cosim probe` and what is behind them."""
+"""Records of runs (HDF5), given to `cosim compare`, `cosim report` and `cosim probe` and their Python functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import make_network, random_images
 from tests.fuzz.kind import Finding, Kind, Place, command
 from tests.fuzz.values import NUMBERS, TEXTS, any_value, damage_bytes, damage_json
 
-# What HDF5 writes before its structures.
+# Signatures that HDF5 writes before its structures.
 _SIGNATURES = (b"OHDR", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"\x89HDF", b"deflate", b"provenance", b"unit", b"labels")
 _CIRCUITS = {
     "transients": ["run.fidelity=tran", "run.keep_reads=true", "array.open_wordlines=4", "array.bitline_res_ohm=40"],
@@ -64,7 +64,8 @@ class Records(Kind):
                     what = change(file, rng, place)
             except (OSError, RuntimeError, TypeError, ValueError) as error:  # what h5py itself refuses to write
                 what = f"{change.__name__} left undone: {error}"
-        # What the seal finds is not looked at any further, so most inputs get a new one, as a stranger would make it.
+        # Damage that the seal detects is checked no further, so most inputs get a new seal, as a stranger could make it
+        # too.
         seals = _pick(rng, ("damaged", "sealed again", "sealed again", "sealed again", "without a seal"))
         if seals == "sealed again":
             path.write_bytes(seal(path.read_bytes()))

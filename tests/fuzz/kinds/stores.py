@@ -1,4 +1,4 @@
-"""Stores of simulation results: files of a small one damaged, forged, or replaced by links, pipes and folders."""
+"""Stores of simulation results: their files are damaged, forged, or replaced by links, pipes and folders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.fuzz.values import any_value, damage_bytes
 _SIGNATURES = (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY", b"'descr'", b"'shape'", b"identity")
 _SETTINGS = ["run.fidelity=dc", "array.open_wordlines=3", "run.patterns_per_deck=32"]
 _UNKNOWN = "0123456789abcdef" * 4
-# How often a store is used by `cosim infer`, which takes a second; mostly it is looked at from Python.
+# Share of stores that are used by `cosim infer`, which takes a second. All others are read from Python.
 _RUNS = 1 / 50
 
 
@@ -150,7 +150,7 @@ def _look_up(store: Store, group: str, text: str, forged: bool) -> None:
 
 
 def _save(store: Store, identity: str, place: Place) -> None:
-    """What a run does that finds no result: it must find its own afterwards."""
+    """Save a result as a run does that found none. It must be found afterwards."""
     true = _true(place.originals / "store" / "results" / identity[:2] / f"{identity}.npz")
     reads, bitlines = true["currents"].shape
     own = Reading(np.full((reads, bitlines), 1e-9), np.zeros(reads), np.zeros(0), np.zeros((0, bitlines)), 0.0)
@@ -167,7 +167,7 @@ def _pick(rng: np.random.Generator, values: Any) -> Any:
 
 def _any_file(place: Place, rng: np.random.Generator, room: str = "") -> Path | None:
     found = ((path, path.lstat()) for path in (place.store / room).rglob("*"))
-    # What was made large before is left as it is.
+    # Files that were made large before are left unchanged.
     files = sorted(path for path, seen in found if stat.S_ISREG(seen.st_mode) and seen.st_size < 1 << 20)
     return _pick(rng, files) if files else None
 
@@ -190,7 +190,7 @@ def _taken(place: Place, rng: np.random.Generator) -> str:
 
 
 def _put(path: Path, place: Place, rng: np.random.Generator) -> str:
-    """Put something else in the place of a file or folder."""
+    """Replace a file or folder by something else."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -216,7 +216,7 @@ def _put(path: Path, place: Place, rng: np.random.Generator) -> str:
 
 
 def _bind(path: Path) -> None:
-    """Make a socket, or a pipe where the name is too long for one."""
+    """Make a socket, or a pipe if the name is too long for a socket."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         with socket.socket(socket.AF_UNIX) as listening:
@@ -275,7 +275,7 @@ def _dead(place: Place, rng: np.random.Generator) -> str:
 
 
 def _forged_result(place: Place, rng: np.random.Generator) -> str:
-    """An archive whose checksums are right and whose content is not."""
+    """An archive with correct checksums and wrong content."""
     path = _any_file(place, rng, "results")
     if path is None or not zipfile.is_zipfile(path):
         return "nothing to forge"
@@ -314,7 +314,7 @@ def _forged_result(place: Place, rng: np.random.Generator) -> str:
 
 
 def _forged_header(place: Place, rng: np.random.Generator) -> str:
-    """An array whose header claims something else, under a right checksum."""
+    """An array with a wrong header and a correct checksum."""
     path = _any_file(place, rng, "results")
     if path is None or not zipfile.is_zipfile(path):
         return "nothing to forge"
