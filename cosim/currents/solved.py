@@ -77,9 +77,8 @@ class SolvedSource:
         return bool((request.drive @ (1 << np.arange(inputs)) == np.arange(reads)).all())
 
     def _solved(self, requests: Sequence[ReadRequest], *, whole: bool) -> Iterator[Tensor]:
+        groups, cells = [request.group for request in requests], [request.cells for request in requests]
         if whole:
-            groups, cells = [request.group for request in requests], [request.cells for request in requests]
             yield from self.solver.every_pattern(groups, cells)
-            return
-        for request in requests:
-            yield self.solver.reads(request.group, request.drive, request.cells)
+        else:
+            yield from self.solver.reads(groups, [request.drive for request in requests], cells)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cosim.config import Config
 from cosim.device import Card
@@ -21,7 +22,7 @@ from cosim.spice import Simulator
 
 # How many bitlines are solved together: their tensors stay in the processor's cache (measured: docs/performance.md).
 _BITLINES = 256
-# How many numbers a tensor of given reads may hold; of coupled reads, one for a row of cells.
+# How many numbers a tensor of given reads may hold; of coupled reads, for a row of cells.
 _NUMBERS = 1 << 17
 _ROW_NUMBERS = 1 << 15
 
@@ -98,27 +99,59 @@ class ArraySolver:
         ladders = self._ladders([(groups[index], shifts[index]) for index in chosen])
         yield from every_pattern(ladders, self._stage, self.order.points).split(widths, 1)
 
-    def reads(self, group: Group, drive: np.ndarray, shifts: np.ndarray | None = None) -> Tensor:
-        """Currents of given reads of a group: (reads, outputs) [A].
+    def reads(
+        self, groups: Sequence[Group], drives: Sequence[np.ndarray], shifts: Sequence[np.ndarray | None]
+    ) -> list[Tensor]:
+        """Currents of given reads of each group: (reads, outputs) [A].
 
         Args:
-            group: the group.
-            drive: (reads, inputs) share of its full voltage, 0..1, that each input has.
-            shifts: (inputs, outputs) threshold shifts of the cells [V], or None for those of the group's units.
+            groups: the groups.
+            drives: for each group, (reads, inputs) shares of its full voltage, 0..1, that each input has.
+            shifts: as in `every_pattern`.
         """
-        given, columns = self._tensor(drive), max(group.units.shape)
-        if not self._coupled:
-            ladders = self._ladders([(group, shifts)])
-            parts = given.split(max(1, _NUMBERS // columns))
-            return torch.cat([given_patterns(ladders, part, self._stage, self.order.points) for part in parts])
-        bitlines, lines = self._bitlines(group, shifts), SourceLines.of(self.config, group, self._closed)
+        given = [self._tensor(drive) for drive in drives]
+        if self._coupled:
+            return self._coupled_reads(groups, given, shifts)
         found = []
-        for part in given.tensor_split(1 + len(given) * columns // _ROW_NUMBERS):
-            opened, driven = part, None
-            if self._grounds:  # every gate is open, and inputs are the bitlines' voltages
-                opened, driven = part.new_ones(len(part), group.units.shape[1]), part * bitlines.volts
-            found.append(coupled_currents(bitlines, opened, driven, lines, self._stage))
-        return torch.cat(found)
+        for group, drive, own in zip(groups, given, shifts, strict=True):
+            ladders = self._ladders([(group, own)])
+            parts = drive.split(max(1, _NUMBERS // group.units.shape[1]))
+            found.append(torch.cat([given_patterns(ladders, part, self._stage, self.order.points) for part in parts]))
+        return found
+
+    def _coupled_reads(
+        self, groups: Sequence[Group], given: Sequence[Tensor], shifts: Sequence[np.ndarray | None]
+    ) -> list[Tensor]:
+        """As `reads`, for bitlines that source lines couple: together for groups that have the same source lines."""
+        found = [drive.new_empty(0) for drive in given]
+        for lines, alike in self._by_source_lines(groups):
+            alike.sort(key=lambda index: len(given[index]))
+            while alike:
+                reads, columns = len(given[alike[-1]]), max(groups[alike[-1]].units.shape)
+                count = max(1, _ROW_NUMBERS // max(1, reads * columns))
+                few, alike = alike[-count:], alike[:-count]
+                bitlines = self._bitlines([(groups[index], shifts[index]) for index in few])
+                drive = pad_sequence([given[index] for index in few], batch_first=True)
+                currents = []
+                for part in drive.tensor_split(1 + reads * columns // _ROW_NUMBERS, 1):
+                    opened, driven = part, None
+                    if self._grounds:  # every gate is open, and inputs are the bitlines' voltages
+                        opened = part.new_ones(*part.shape[:2], bitlines.closed_s.shape[0])
+                        driven = part * bitlines.volts
+                    currents.append(coupled_currents(bitlines, opened, driven, lines, self._stage))
+                for index, own in zip(few, torch.cat(currents, 1), strict=True):
+                    found[index] = own[: len(given[index])]
+        return found
+
+    def _by_source_lines(self, groups: Sequence[Group]) -> list[tuple[SourceLines, list[int]]]:
+        """Numbers of groups that have as many cells, and the same source lines."""
+        found: dict[object, tuple[SourceLines, list[int]]] = {}
+        for index, group in enumerate(groups):
+            lines = SourceLines.of(self.config, group, self._closed)
+            # With amplitude reads, other cells are on the source lines of each group.
+            key = index if self._grounds else (group.units.shape, lines.line_of)
+            found.setdefault(key, (lines, []))[1].append(index)
+        return list(found.values())
 
     def _cells(self, group: Group, shifts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (drain, source, inputs, lines) and closed conductances (inputs, lines) of a group's cells."""
@@ -156,21 +189,27 @@ class ArraySolver:
             self.config.read_at_corner.bitline_v,
         )
 
-    def _bitlines(self, group: Group, shifts: np.ndarray | None) -> Bitlines:
-        """The bitlines of a group if sources may be above 0 V: its outputs or, with amplitude reads, its inputs."""
-        coefficients, closed_s = self._cells(group, shifts)
-        near, far, clamp = self._leakage(group)
-        wire_ohm, below = self.config.array.bitline_res_ohm, group.first_input + 1
+    def _bitlines(self, cells: Sequence[tuple[Group, np.ndarray | None]]) -> Bitlines:
+        """The bitlines of groups of one size if sources may be above 0 V.
+
+        They are the groups' outputs or, with amplitude reads, their inputs.
+        """
+        coefficients, closed = zip(*(self._cells(group, shifts) for group, shifts in cells), strict=True)
+        leakage = zip(*(self._leakage(group) for group, _ in cells), strict=True)
+        below = np.array([group.first_input + 1 for group, _ in cells])
+        open_cells, closed_s = np.stack(coefficients, -2), np.stack(closed, -2)
+        near, far, clamp = (np.stack(parts) for parts in leakage)
         if self._grounds:
-            coefficients, closed_s, below = coefficients.swapaxes(2, 3), np.zeros(group.units.shape).T, 1
-            near = far = clamp = np.zeros(len(group.units))
-        volts = self.config.read_at_corner.bitline_v
+            open_cells, closed_s = open_cells.swapaxes(2, 4), np.zeros(closed_s.T.shape)
+            near = far = clamp = np.zeros(closed_s.shape[1:])
+            below = np.ones(len(cells))
+        volts, wire_ohm = self.config.read_at_corner.bitline_v, self.config.array.bitline_res_ohm
         return Bitlines(
-            self._tensor(coefficients),
+            self._tensor(open_cells),
             self.order.drain + 1,
             self._tensor(closed_s),
             wire_ohm,
-            wire_ohm * below,
+            self._tensor(wire_ohm * below),
             self._tensor(near),
             self._tensor(far),
             self._tensor(clamp),

@@ -68,67 +68,65 @@ class SourceLines:
         ends = (straps <= array.bitlines).to(torch.float64)
         return cls(line_of, columns, held_s, array.source_res_ohm, length, ends, sense_ohm)
 
-    def settle(self, drawn: Tensor, siemens: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve for the voltages of the lines at the group's cells, and the currents at the straps.
+    def settle(self, known: Tensor, by_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Solve for the voltages of the lines at the cells of some groups, and the currents at the straps.
 
         Args:
-            drawn: (cells, columns, reads) currents out of the cells' sources at the voltages `before` [A].
-            siemens: (cells, columns, reads) how much these fall with the voltage of the source [S].
-            before: (lines, columns, reads) voltages of the lines at which both hold [V].
+            known: (cells, groups, columns, reads) currents out of the cells' sources if these were at 0 V [A].
+            by_s: (cells, groups, columns, reads) how much these fall with the voltage of the source [S].
 
         Returns:
-            (lines, columns, reads) voltages [V] and (lines, reads) currents [A].
+            (lines, groups, columns, reads) voltages [V] and (groups, lines, reads) currents [A].
         """
-        cells_s, known = torch.zeros_like(before), torch.zeros_like(before)
-        for cell, line in enumerate(self.line_of):
-            cells_s[line] += siemens[cell]
-            known[line] += drawn[cell]
-        known.addcmul_(cells_s, before)
-        held = self.held_s.to(drawn)[:, :, None]
-        if self.wire_ohm == 0:
-            total_s, total = cells_s.sum(1) + held.sum(1), known.sum(1)
-            volts = self.sense_ohm * total / (1 + self.sense_ohm * total_s)
-            return volts[:, None].expand_as(before), total - volts * total_s
+        _, groups, columns, reads = known.shape
+        ends, held = self.ends.to(known)[:, None], self.held_s.to(known)
+        places = len(ends) * self.length
         # Currents and conductances are multiplied by the wire's resistance.
-        ends = self.ends.to(drawn)[:, None]
-        own = drawn.new_zeros(len(held), len(ends) * self.length, drawn.shape[2])
-        sides = torch.zeros_like(own)
-        own[:, : held.shape[1]] = self.wire_ohm * held
-        own[:, self.columns] += self.wire_ohm * cells_s
-        sides[:, self.columns] = self.wire_ohm * known
-        own, sides = (values.unflatten(1, (-1, self.length)).movedim(2, 0) for values in (own, sides))
+        ohm = self.wire_ohm or 1.0
+        own, sides = known.new_zeros(2, len(held), groups, places, reads)
+        own[:, :, : held.shape[1]] = (ohm * held)[:, None, :, None]
+        cells_own, cells_sides = own[:, :, self.columns], sides[:, :, self.columns]
+        line_of = torch.tensor(self.line_of, device=known.device)
+        cells_own.index_add_(0, line_of, by_s, alpha=ohm)
+        cells_sides.index_add_(0, line_of, known, alpha=ohm)
+        if self.wire_ohm == 0:
+            total_s, total = own.sum(2), sides.sum(2)
+            volts = self.sense_ohm * total / (1 + self.sense_ohm * total_s)
+            return volts[:, :, None].expand(-1, -1, columns, -1), (total - volts * total_s).transpose(0, 1)
+        own, sides = (values.unflatten(2, (-1, self.length)).movedim(3, 0) for values in (own, sides))
         found = _along(own, sides, ends)
         sensed = self._at_straps(found, ends)
         if self.sense_ohm > 0:  # the straps rise with the current that they carry, and the whole line with them
             less = _along(own, own, ends)
             less_s = self._at_straps(less, ends)
             strap_v = self.sense_ohm * sensed / (1 + self.sense_ohm * less_s)
-            found = found + strap_v[:, None] * (1 - less)
+            found = found + strap_v[:, :, None] * (1 - less)
             sensed = sensed - strap_v * less_s
-        return found.movedim(0, 2).flatten(1, 2)[:, self.columns], sensed
+        return found.movedim(0, 3).flatten(2, 3)[:, :, self.columns], sensed.transpose(0, 1)
 
     def _at_straps(self, volts: Tensor, ends: Tensor) -> Tensor:
-        """Currents (lines, reads) into straps at 0 V, given the voltages (length, lines, sections, reads)."""
-        return (volts[0] + volts[-1] * ends).sum(1) / self.wire_ohm
+        """Currents (lines, groups, reads) into straps at 0 V, given voltages as `_along` returns them."""
+        return (volts[0] + volts[-1] * ends).sum(2) / self.wire_ohm
 
 
 def _along(own: Tensor, sides: Tensor, ends: Tensor) -> Tensor:
     """Solve for the voltages along sections, which begin at a strap.
 
     Args:
-        own: (length, lines, sections, reads) conductances at each place, in units of that of the wire.
-        sides: (length, lines, sections, reads) currents into each place, times the resistance of the wire [V].
+        own: (length, lines, groups, sections, reads) conductances at each place, in units of that of the wire.
+        sides: (length, lines, groups, sections, reads) currents into each place, times the resistance of the wire [V].
         ends: (sections, 1) conductances from the last place to a strap, in the same units.
 
     Returns:
-        (length, lines, sections, reads) voltages [V].
+        (length, lines, groups, sections, reads) voltages [V].
     """
-    conductance, current, passed = own[0] + 1, sides[0], []
-    for place in range(1, len(own)):
+    (own_first, *own_rest), (current, *sides_rest) = own.unbind(), sides.unbind()
+    conductance, passed = own_first + 1, []
+    for own_here, side in zip(own_rest, sides_rest, strict=True):
         share = (1 + conductance).reciprocal_()
         passed.append((current, share))
-        conductance = torch.addcmul(own[place], conductance, share)
-        current = torch.addcmul(sides[place], current, share)
+        conductance = torch.addcmul(own_here, conductance, share)
+        current = torch.addcmul(side, current, share)
     found = [current / (conductance + ends)]
     for current, share in reversed(passed):
         found.append((current + found[-1]).mul_(share))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -64,17 +65,29 @@ class Stage:
 
     def held_v(self, y: Tensor) -> Tensor:
         """Voltage at which a bitline that draws the currents y [A] is held [V]."""
-        return self.volts - self.ohm * y if self.held is None else _interpolated(self.held, y / self.step_a)
+        return self.volts - self.ohm * y if self.held is None else _interpolated(self._held, y / self.step_a)[0]
 
-    def slope_ohm(self, y: Tensor) -> Tensor | float:
-        """How much the held voltage falls with the current [V/A]."""
+    def tangent(self, y: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """The held voltage near the currents y [A]: its tangent's value if no current flows [V], and fall [ohm]."""
         if self.held is None:
-            return self.ohm
-        return (self.held_v(y) - self.held_v(y + self.step_a)) / self.step_a
+            return self.volts, self.ohm
+        held, slope = _interpolated(self._held, y / self.step_a)
+        ohm = slope.div_(-self.step_a)
+        return held.addcmul_(ohm, y), ohm
 
     def measured(self, y: Tensor) -> Tensor:
         """The currents that the stage measures if bitlines draw the currents y [A]."""
-        return y if self.mirrored is None else _interpolated(self.mirrored, y / self.step_a)
+        return y if self.mirrored is None else _interpolated(self._mirrored, y / self.step_a)[0]
+
+    @cached_property
+    def _held(self) -> Tensor:
+        assert self.held is not None
+        return _cubics(self.held)
+
+    @cached_property
+    def _mirrored(self) -> Tensor:
+        assert self.mirrored is not None
+        return _cubics(self.mirrored)
 
     def meet(self, w: Tensor, y: Tensor, clamp_s: Tensor) -> Tensor:
         """The measured current where the curve of a bitline meets that of the stage.
@@ -106,14 +119,19 @@ def _neville(apart: Tensor, y: Tensor) -> Tensor:
     return found[0]
 
 
-def _interpolated(table: Tensor, place: Tensor) -> Tensor:
-    """A table's values between its points, by a cubic polynomial through the four nearest points."""
-    first = place.detach().floor().clamp(1, len(table) - 3).to(torch.int64) - 1
-    x = place - first
-    values = [table[first + i] for i in range(4)]
-    return (
-        -(x - 1) * (x - 2) * (x - 3) / 6 * values[0]
-        + x * (x - 2) * (x - 3) / 2 * values[1]
-        - x * (x - 1) * (x - 3) / 2 * values[2]
-        + x * (x - 1) * (x - 2) / 6 * values[3]
-    )
+def _cubics(table: Tensor) -> Tensor:
+    """Coefficients (4, points - 3) of the cubic through each four neighbours of a table, around the second of them."""
+    first, second, third, fourth = table[:-3], table[1:-2], table[2:-1], table[3:]
+    linear = third - second / 2 - first / 3 - fourth / 6
+    return torch.stack([second, linear, (first + third) / 2 - second, (fourth - first) / 6 + (second - third) / 2])
+
+
+def _interpolated(cubics: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """A table's values between its points, by a cubic polynomial through the four nearest points, and their slopes."""
+    second = place.detach().floor().clamp_(1, cubics.shape[1])
+    x, index = place - second, second.to(torch.int64).sub_(1)
+    value, linear, square, cube = (coefficients[index] for coefficients in cubics)
+    rising = torch.addcmul(square, cube, x)
+    slope = torch.addcmul(rising, cube, x)
+    rising = torch.addcmul(linear, rising, x)
+    return torch.addcmul(value, rising, x), torch.addcmul(rising, slope, x)

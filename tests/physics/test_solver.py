@@ -56,7 +56,7 @@ def largest_error(
     """Largest distance of solved currents from ngspice `dc`, in unit currents."""
     config = Config.load(None, [DC, *settings])
     solver, decks, _ = programmed(config, simulator)
-    solved = solver.reads(group, drive, shifts).double().numpy()
+    solved = solver.reads([group], [drive], [shifts])[0].double().numpy()
     (reading,) = simulator.simulate([decks.deck(group, drive, shifts=shifts)])
     return float(np.abs(solved - reading.currents).max() / config.cell.unit_a)
 
@@ -95,7 +95,7 @@ def test_every_pattern_is_what_single_reads_are(simulator: Simulator) -> None:
     found = list(solver.every_pattern(groups, [None] * len(groups)))
     for group, currents in zip(groups, found, strict=True):
         every = pattern_bits(np.arange(2**group.inputs), group.inputs)
-        single = solver.reads(group, every)
+        (single,) = solver.reads([group], [every], [None])
         assert torch.allclose(currents, single, rtol=0, atol=1e-4 * config.cell.unit_a)
 
 
@@ -130,6 +130,21 @@ def test_source_lines_with_resistance(settings: list[str], simulator: Simulator)
     group = group_of(random_tile(lines=21), 101, 9)
     drive = pattern_bits(np.array([0, 511, 300, 85, 170, 1]), 9)
     assert largest_error(settings, group, drive, simulator) < BOUND
+
+
+@pytest.mark.parametrize("settings", [[], ["read.mode=amplitude", "array.source_line_wordlines=1"]])
+def test_groups_that_are_solved_together_are_what_each_is_alone(settings: list[str], simulator: Simulator) -> None:
+    """Unlike positions, numbers of reads, widths and thresholds; source lines that begin within a group."""
+    config = Config.load(None, [DC, "array.source_res_ohm=5", "sense.stage=resistive", *settings])
+    solver, _, cell = programmed(config, simulator)
+    rng, tiles = np.random.default_rng(0), (random_tile(lines=21), random_tile(lines=21, seed=1), random_tile(lines=2))
+    groups = [group_of(tile, first, 9) for tile, first in itertools.product(tiles, (0, 9, 101))]
+    drives = [rng.integers(0, 2, (reads, 9)) for reads in rng.permutation(np.arange(1, 28, 3))]
+    shifts = [cell.shifts[group.units] + rng.normal(0, 0.03, group.units.shape) for group in groups]
+    found = solver.reads(groups, drives, shifts)
+    for group, drive, shift, currents in zip(groups, drives, shifts, found, strict=True):
+        (alone,) = solver.reads([group], [drive], [shift])
+        assert torch.allclose(currents, alone, rtol=0, atol=2e-4 * config.cell.unit_a)
 
 
 @pytest.mark.parametrize(
@@ -181,13 +196,14 @@ def test_the_error_falls_with_points_and_degree(simulator: Simulator) -> None:
 
 def linear_bitlines(siemens: Tensor, volts: float, ohm: float) -> Bitlines:
     """Crossbar cells (cells, columns) that are resistors."""
-    none = torch.zeros(siemens.shape[1], dtype=torch.float64)
+    none = torch.zeros(1, siemens.shape[1], dtype=torch.float64)
+    siemens = siemens[:, None]
     return Bitlines(
         torch.stack([volts * siemens, -siemens])[:, None],
         2,
         torch.zeros_like(siemens),
         ohm,
-        ohm,
+        torch.full((1,), ohm, dtype=torch.float64),
         none,
         none,
         none,
@@ -210,12 +226,12 @@ def test_resistive_crossbars_equal_badcrossbar() -> None:
     group = group_of(np.zeros((size, size), np.uint8), 0, size)
     found = coupled_currents(
         linear_bitlines(torch.from_numpy(siemens.T.copy()), 0.1, 1.0),
-        torch.ones(3, size, dtype=torch.float64),
-        torch.from_numpy(0.1 * shares),
+        torch.ones(1, 3, size, dtype=torch.float64),
+        torch.from_numpy(0.1 * shares)[None],
         SourceLines.of(config, group, None),
         Stage(0.1),
     )
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-6)
     direct = crossbar_currents(torch.from_numpy(siemens.T.copy()), torch.from_numpy(0.1 * shares), 1.0)
     np.testing.assert_allclose(direct.numpy(), expected, rtol=1e-9)
 
@@ -255,4 +271,4 @@ def test_source_lines_that_rise_too_far_are_refused(simulator: Simulator) -> Non
     solver, _, _ = programmed(Config.load(None, settings), simulator)
     group = group_of(random_tile(lines=48), 0, 9)
     with pytest.raises(ConfigError, match=r"source lines rise to .*lower array\.source_res_ohm"):
-        solver.reads(group, np.ones((1, 9)))
+        solver.reads([group], [np.ones((1, 9))], [None])
