@@ -254,7 +254,9 @@ def test_noise_of_cells_with_amplitudes_is_that_of_their_currents(shared_store: 
 
 
 def test_traps_need_cells_with_thresholds() -> None:
-    with pytest.raises(ConfigError, match=r"telegraph_traps move the thresholds .* none of.*choose \"solved\""):
+    with pytest.raises(
+        ConfigError, match=r"telegraph_traps move the thresholds .* has no thresholds.*choose \"solved\""
+    ):
         Config.load(None, ["run.fidelity=ideal", "variation.telegraph_traps=1"])
     config = Config.load(None, ["run.fidelity=solved", "variation.telegraph_traps=1", "trim.method=none"])
     source = ScriptedSource(config, ideal_units)

@@ -223,7 +223,7 @@ def test_a_finished_run_is_probed_with_its_own_settings(
     files = {path.name for path in (tmp_path / "value").iterdir()}
     assert {"probe.json", "waveform.png", "waveform.vcd", "conv1_g0_probe.cir", "nor65.card"} <= files
     for arguments, message in (
-        (f"probe run.h5 {place} --set adc.bits=4", "a run has its own configuration"),
+        (f"probe run.h5 {place} --set adc.bits=4", "a finished run has its own configuration"),
         ("probe run.h5 --image 3 --layer conv1 --at 1 --channel 5", "expected a row and a column after --at"),
         ("probe run.h5 --image 5 --layer conv1 --at 1,2 --channel 5", "images 0..4 here, found 5"),
         (f"probe none.h5 {place}", "no run at none.h5"),
