@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ _PAGES, _PROBES = 1 / 20, 1 / 200
 
 class Records(Kind):
     """Records of three small runs, damaged as bytes, in their structure, or in their provenance."""
+
+    # A probe of an intact record simulates, with this machine's program and no other.
+    programs = frozenset({shutil.which("ngspice") or "ngspice", "timeout"})
 
     def prepare(self, originals: Path) -> None:
         images = (random_images(12) * 255).to(torch.uint8)
