@@ -81,7 +81,7 @@ _MNIST = {
 }
 
 
-# The training images take 47 MB; whatever is larger is something else.
+# The training images take 47 MB. A larger file is something else.
 _LARGEST_FILE = 64 << 20
 
 
@@ -99,7 +99,9 @@ def _read_idx(folder: Path, name: str, md5: str) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"cannot read {path}: {error}; fetch the file again") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 3):
-        raise DatasetError(f"{path} is no idx file of bytes (magic number {content[:4].hex()}): fetch the file again")
+        raise DatasetError(
+            f"{path} is not an idx file of bytes (magic number {content[:4].hex()}): fetch the file again"
+        )
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise DatasetError(f"{path} is not the MNIST file {name}: its MD5 differs from {md5}; fetch the file again")
     axes = content[3]

@@ -42,7 +42,7 @@ class NetworkError(InputError):
 
 
 class DatasetError(InputError):
-    """A data file is missing or is not what it should be."""
+    """A data file is missing or has the wrong content."""
 
 
 class CardError(InputError):

@@ -89,7 +89,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 
 def is_standard_output(path: Path | None) -> bool:
-    """Whether an output's name stands for standard output: `-`, `/dev/stdout` and the like."""
+    """Whether an output's name stands for standard output, such as `-` or `/dev/stdout`."""
     return path is not None and os.fspath(path) in _STANDARD_OUTPUT
 
 
@@ -99,15 +99,15 @@ def _check_file(path: Path) -> None:
 
 
 def check_outputs(*paths: Path | None, text: Path | None = None, force: bool = False) -> None:
-    """Refuse early output paths that cannot be written, or exist (unless `force`), or are one file; None is none.
+    """Refuse outputs before any work: those that cannot be written, that exist (unless `force`), or are the same file.
 
     Args:
-        paths: outputs that are files.
+        paths: outputs that are files; None for an output that was not asked for.
         text: an output that may be standard output, since it is text.
         force: whether regular files are replaced. Nothing else ever is: no link, pipe, device or directory.
 
     Raises:
-        OutputError: what is wrong with the first that cannot be written.
+        OutputError: an output is refused; the message is about the first of them.
     """
     named = [Path(path) for path in paths if path is not None]
     for path in named:
@@ -128,7 +128,7 @@ def _check_output(path: Path, force: bool) -> None:
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists already: choose another name, or pass --force to replace it")
     if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path.absolute().parent} is no directory: create it, or choose another place")
+        raise OutputError(f"{path.absolute().parent} is not a directory: create it, or choose another place")
     check_writable(path.absolute().parent)
 
 

@@ -25,16 +25,16 @@ _NAMED = 3
 
 
 def check_folder(path: Path | None, *, force: bool = False, beside: Collection[str] = ()) -> None:
-    """Refuse early a folder that `whole_folder` will refuse; None is none.
+    """Refuse a folder that `whole_folder` would refuse, before any work is done. None stands for no folder.
 
     Raises:
-        OutputError: what is wrong with it.
+        OutputError: the folder is refused.
     """
     if path is None:
         return
     try:
         if os.path.lexists(path) and not path.is_dir():
-            raise OutputError(f"{path} is a file, but a folder is to be made there: choose another name")
+            raise OutputError(f"{path} is a file, but a folder is needed there: choose another name")
         if not force and not _is_free(path):
             raise OutputError(
                 f"{path} exists and is not empty: choose another folder, or pass --force to replace what cosim wrote "

@@ -49,8 +49,10 @@ class _Rate(ProgressColumn):
 
 
 class _Line(Progress):
-    """A bar on one line, with room behind it for the ^C that a terminal echoes, which else would begin another line:
-    then the bar could not be wiped away."""
+    """A bar on one line, with room after it for the ^C that a terminal echoes.
+
+    Without this room, ^C would begin another line, and the bar could not be erased.
+    """
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield Constrain(self.make_tasks_table(self.tasks), _console.width - len("^C^C"))
@@ -58,13 +60,13 @@ class _Line(Progress):
 
 @dataclass
 class _Bar:
-    """One stretch of work: steps done of all, what it is doing, and how many steps of the one around it that is."""
+    """A part of the work: its steps, a note, and the number of steps of the enclosing bar that it stands for."""
 
     description: str
     total: int
     covers: float
     done: float = 0.0
-    within: float = 0.0  # steps that what runs inside has done, until the bar itself advances
+    within: float = 0.0  # steps done by enclosed bars, until the bar itself advances
     note: str = ""
 
     @property
@@ -75,7 +77,7 @@ class _Bar:
         self.started = time.monotonic()
 
     def in_words(self) -> str:
-        """The bar as a note: what it says itself, or how far it is and, once that can be told, the time left."""
+        """The bar as a note: its own note, or its progress and, if it can be estimated, the time left."""
         seconds = time.monotonic() - self.started
         left = seconds * (self.total / self.completed - 1) if self.completed else 0.0
         wait = f" ({left:,.0f} s left)" if min(seconds, left) >= _SOON_S else ""

@@ -8,7 +8,7 @@ of the states, and `states_at` gives the states themselves.
 
 All planes are computed at once. Each activation becomes an integer with a lane for each plane, and each lane is wide
 enough for a pattern. The integers of a kernel's rows are shifted to their places and added. A pattern thus costs one
-addition for each input, whatever the stride, padding, dilation and grouping, and needs no convolution.
+addition for each input, for any stride, padding, dilation and grouping, and needs no convolution.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mismatch of the sense stages' transistors: what it does to the current that a bitline's stage measures.
+"""Mismatch of the sense stages' transistors: its effect on the current that a bitline's stage measures.
 
 Thresholds and current factors of equal transistors differ by area (Pelgrom's law). In the amplifier of a clamp they
 make an offset voltage: the bitline is held elsewhere, and its cells draw more or less in proportion. In the mirror they

@@ -1,7 +1,7 @@
 """Random numbers of a chip, each of which belongs to a place (layer, tile, wordline, bitline).
 
-A number depends only on run.seed, variation.chip, its purpose and its place. A cell is thus the same whatever else is
-drawn, and in whatever order.
+A number depends only on run.seed, variation.chip, its purpose and its place. A cell thus depends neither on
+other numbers that are drawn nor on the order in which they are drawn.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class CircuitNetwork(nn.Module):
 
 
 def _rescaling(layer: LayerSpec, config: Config) -> Rescaling:
-    """What stands before and behind the sums of a layer on arrays."""
+    """The rescaling of a layer on arrays."""
     if config.run.rescale == "float":
         return layer
     return FixedPoint.of(layer, config.run.rescale_bits)

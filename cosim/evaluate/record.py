@@ -214,7 +214,7 @@ class RunRecord:
         """Read a run's file.
 
         Raises:
-            InputError: there is no such file, or it is not as cosim wrote it.
+            InputError: there is no such file, or it is not as cosim writes it.
             MachineError: no process can be started to read it.
         """
         if not is_file(path):
@@ -223,7 +223,7 @@ class RunRecord:
             return cls._read(read_file(path))
         except (OSError, ValueError, ConfigError) as error:
             raise InputError(
-                f"{path} is no run as cosim wrote it ({error}): take an undamaged copy, or repeat `cosim infer`"
+                f"{path} is not a run as cosim writes it ({error}): use an undamaged copy, or repeat `cosim infer`"
             ) from error
 
     @classmethod
@@ -231,7 +231,7 @@ class RunRecord:
         """Make the record from a file's content.
 
         Raises:
-            ValueError, ConfigError: the content is no record; nothing of it is used.
+            ValueError, ConfigError: the content is not a record; no part of it is used.
         """
         if file.attributes.get("format") != FORMAT:
             raise ValueError(f"format {file.attributes.get('format')!r:.80}, expected {FORMAT!r}")

@@ -1,4 +1,4 @@
-"""HDF5 files: written behind a seal, and read in a process of their own.
+"""HDF5 files: written with a seal, and read in a separate process.
 
 A file that cosim writes begins with a user block of 512 bytes, which HDF5 skips: a line with the BLAKE2b digest of
 everything behind it. Whatever damages the file is found before the HDF5 library looks at it.

@@ -49,7 +49,7 @@ def read_file(path: Path) -> Group:
             start_new_session=True,
         )
     except OSError as error:
-        raise MachineError(f"cannot start {command[0]} to read {path}: {error.strerror}; repair the Python") from error
+        raise MachineError(f"cannot start {command[0]} to read {path}: {error.strerror}; repair Python") from error
     late = threading.Timer(seconds, _kill, [process.pid])
     late.start()
     try:
@@ -63,8 +63,8 @@ def read_file(path: Path) -> Group:
         _kill(process.pid)
         status = process.wait()
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise ValueError("it takes longer to read than any such file may: it is damaged, or made so")
-    raise ValueError(f"the HDF5 library failed on it (exit status {status}): it is damaged, or made so")
+        raise ValueError("it takes too long to read: it is damaged, or was made to do harm")
+    raise ValueError(f"the HDF5 library failed on it (exit status {status}): it is damaged, or was made to do harm")
 
 
 def _kill(group: int) -> None:

@@ -164,10 +164,10 @@ class LayerSpec:
             raise NetworkError(f"{where}: {outputs} outputs cannot be split into {self.groups} groups")
         if self.partial_sums is not None and self.weight_bits > self.partial_sums.cell_bits:
             raise NetworkError(
-                f"{where}: partial sums take weights of one cell, found {self.weight_bits} bits for cells of "
+                f"{where}: partial sums need each weight in one cell, found {self.weight_bits} bits for cells of "
                 f"{self.partial_sums.cell_bits}: lower the weight bits or raise cell.bits"
             )
-        # The integer sums are held in float32 tensors, which are exact up to 2^24. Activations are not negative, so
+        # Integer sums are stored in float32 tensors, which are exact up to 2^24. Activations are not negative, so
         # whatever the order of a sum, it stays between that of its negative and that of its positive weights.
         weight = self.weight.to(torch.int64)
         reach = max(int(side.clamp_min(0).sum(dim=(1, 2, 3)).max()) for side in (weight, -weight))
@@ -227,7 +227,7 @@ class LayerSpec:
 
 
 class Rescaling(Protocol):
-    """What stands before and behind the sums of a layer; a LayerSpec does it in float32."""
+    """The quantizer of a layer's inputs and the scaling of its sums. A LayerSpec itself does both in float32."""
 
     def quantize_input(self, x: Tensor) -> Tensor:
         """Unsigned integer activations of real inputs: a padded float32 image (n, inputs, height, width)."""

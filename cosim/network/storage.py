@@ -1,6 +1,6 @@
 """Networks on disk: a safetensors file with the weights, and a JSON card beside it with everything else.
 
-The layout is described in docs/formats/network.md. Nothing is ever unpickled.
+The layout is described in docs/formats/network.md. The files contain no pickled objects.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def load_network(name: str | Path) -> Network:
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError) as error:
         raise NetworkError(
-            f"{card_file} is no card of a network ({type(error).__name__}: {error}): export it again"
+            f"{card_file} is not a card of a network ({type(error).__name__}: {error}): export it again"
         ) from error
 
 
@@ -274,7 +274,7 @@ def _float_weights(
 def _check_shapes(network: Network) -> None:
     """Raise NetworkError unless a network turns an image into logits, without too many values on the way.
 
-    Only shapes are worked out, of no image at all, so that a damaged card takes neither time nor memory.
+    Only shapes are computed, without any image, so that a damaged card takes neither time nor memory.
     """
     results = {IMAGES: torch.empty(0, *network.input_shape)}
     values = 0

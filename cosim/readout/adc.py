@@ -32,7 +32,7 @@ class Converter:
         weights: what each bit counts [LSB], (bitlines, bits), least significant first; None for 1, 2, 4, ...
         pulses: number of pulses whose charge one conversion adds up; 1 if it converts a current.
         factor: what codes are multiplied by, (bitlines,) or (1,); None if codes are not corrected.
-        shift_lsb: what is then subtracted [LSB], of the same shape.
+        shift_lsb: shift that is then subtracted [LSB], of the same shape.
         fraction_bits: number of fraction bits that the result keeps.
     """
 
@@ -165,13 +165,13 @@ class Converter:
         return replace(self, gain=self.gain / gain, offset_lsb=(self.offset_lsb - offset_lsb) / gain)
 
     def behind(self, dead: np.ndarray) -> Converter:
-        """These converters behind bitlines of which some carry no current, (bitlines,) bool."""
+        """These converters for bitlines some of which are dead, (bitlines,) bool."""
         if not dead.any():
             return self
         return replace(self, gain=np.where(dead, 0, self.gain), offset_lsb=self.offset_lsb + np.zeros(len(dead)))
 
     def digitally_trimmed(self, factor: np.ndarray, shift_lsb: np.ndarray, fraction_bits: int) -> Converter:
-        """These converters with a correction behind them: codes times `factor` less `shift_lsb`."""
+        """These converters with a correction of their codes: codes times `factor` minus `shift_lsb`."""
         return replace(self, factor=factor, shift_lsb=shift_lsb, fraction_bits=fraction_bits)
 
     def corrected(self, codes: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Random telegraph noise: what the traps in a layer's cells do to the reads of an image.
+"""Random telegraph noise: the effect of traps in a layer's cells on the reads of an image.
 
 A trap forgets its state at random moments, its renewals, on average once in its time constant. It then is filled or
 empty anew. Sampled at the moments of reads, this is exactly the Markov chain that `cosim.device.traps` describes. A
@@ -24,7 +24,7 @@ from cosim.mapping import Group, ReadSchedule
 
 @dataclass(frozen=True, eq=False)
 class GroupTraps:
-    """The traps of a group, and what they do to its currents.
+    """The traps of a group, and their effect on its currents.
 
     Attributes:
         group: the group.

@@ -81,7 +81,7 @@ def unpacked(content: bytes, identity: str, reads: int, bitlines: int) -> Readin
     for name, shape in shapes.items():
         values = arrays[name]
         if values.dtype != np.float64 or values.shape != shape or not np.isfinite(values).all():
-            raise Damaged(f"{name} is no finite float64 array of shape {shape}")
+            raise Damaged(f"{name} is not a finite float64 array of shape {shape}")
     attempts, named, seconds = arrays.pop("attempts"), arrays.pop("identity"), arrays.pop("seconds")
     if attempts.shape or attempts.dtype.kind not in "iu" or named.shape or str(named) != identity:
         raise Damaged("no number of attempts, or another deck's identity")

@@ -35,7 +35,7 @@ def read_raw(path: Path) -> RawFile:
 
     Raises:
         FileNotFoundError: there is none.
-        InputError: it is no regular file, or larger than any answer.
+        InputError: it is not a regular file, or is larger than any result.
         MachineError: it cannot be read.
         ValueError: the file is not such a raw file, or it is cut short.
     """

@@ -93,11 +93,11 @@ class Store:
         self.index = Index(self.root / "index")
 
     def _make_rooms(self) -> None:
-        """Make what is missing, and refuse what is no store of cosim's."""
+        """Make missing folders, and refuse a folder that is not a store of cosim's."""
         if not is_store(self.root):
             # Another process may have made the store just now; it made the mark first.
             if self.root.is_dir() and any(self.root.iterdir()) and not is_store(self.root):
-                raise OutputError(f"{self.root} holds other things and is no store: name an empty folder, or a new one")
+                raise OutputError(f"{self.root} has other files and is not a store: name an empty or a new folder")
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root / _MARK).touch()
         for room in _ROOMS:
@@ -267,7 +267,7 @@ class Store:
         strange = [entry for entry in self.root.iterdir() if entry.name not in (*_ROOMS, _MARK)]
         strange += [entry for room in _LAYOUT for entry in self._entries(room)[1]]
         if strange:
-            raise OutputError(f"{min(strange)} is no part of a store: move it away, or remove the rest by hand")
+            raise OutputError(f"{min(strange)} is not part of a store: move it away, or remove the rest by hand")
         for room in _LAYOUT:
             shutil.rmtree(self.root / room, ignore_errors=True)
             (self.root / room).mkdir(exist_ok=True)

@@ -197,7 +197,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
     precious = tmp_path / "scratch" / "run-thesis01" / "chapter1"
     precious.parent.mkdir(parents=True)
     precious.write_text("years of work")
-    with pytest.raises(OutputError, match="holds other things and is no store"):
+    with pytest.raises(OutputError, match="has other files and is not a store"):
         Store(tmp_path)
     assert precious.exists()
 

@@ -158,7 +158,7 @@ def test_a_linked_mark_marks_nothing(tmp_path: Path, users: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "cosim-store").symlink_to(users / "run-thesis01" / "alive")
     assert not is_store(tmp_path / "other")
-    with pytest.raises(OutputError, match="holds other things and is no store"):
+    with pytest.raises(OutputError, match="has other files and is not a store"):
         Store(tmp_path / "other")
 
 
@@ -178,7 +178,7 @@ def test_a_failure_is_not_written_through_links(tmp_path: Path, users: Path, sto
 )
 def test_clearing_refuses_what_cosim_did_not_write(strange: str, store: Store) -> None:
     (store.root / strange).write_text("years of work")
-    with pytest.raises(OutputError, match=f"{strange} is no part of a store: move it away"):
+    with pytest.raises(OutputError, match=f"{strange} is not part of a store: move it away"):
         store.clear()
     assert store.load(ONE, 1, 2) is not None
     (store.root / strange).unlink()
@@ -191,7 +191,7 @@ def test_clearing_and_counting_follow_no_links(store: Store, users: Path) -> Non
     (store.root / "failures" / ONE).symlink_to(users / "run-thesis01")
     (store.root / "answers" / TWO).symlink_to(users / "run-thesis01" / "chapter1")
     assert store.size() == counted
-    with pytest.raises(OutputError, match="is no part of a store"):
+    with pytest.raises(OutputError, match="is not part of a store"):
         store.clear()
 
 

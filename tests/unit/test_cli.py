@@ -179,10 +179,10 @@ FOLDER_COMMANDS = (
         ("infer mnist-w4a4 --dataset digits", "takes images of shape (1, 28, 28), found (1, 8, 8)"),
         ("infer mnist-w4a4 --dataset mnist --data .", "found neither: name the MNIST folder with --data"),
         ("infer digits-w4a4 --images 5 --out run.h5", "run.h5 exists already"),
-        ("infer digits-w4a4 --images 5 --out none/run.h5", "is no directory"),
+        ("infer digits-w4a4 --images 5 --out none/run.h5", "is not a directory"),
         ("infer digits-w4a4 --images 5 --json run.json", "run.json exists already"),
         ("infer run.json", "is not a safetensors file"),
-        ("compare run.json", "is no run as cosim wrote it"),
+        ("compare run.json", "is not a run as cosim writes it"),
         ("compare none.h5", "no run at none.h5"),
         ("report run.h5 --out run.json", "run.json exists already"),
         ("train digit --out x.safetensors", "did you mean 'digits'?"),
@@ -197,7 +197,7 @@ FOLDER_COMMANDS = (
         ("characterize --out store", "is not empty: choose another folder, or pass --force"),
         ("demos", "No such command 'demos'"),
         *(
-            (f"{command} --out run.json", "run.json is a file, but a folder is to be made there: choose another name")
+            (f"{command} --out run.json", "run.json is a file, but a folder is needed there: choose another name")
             for command in FOLDER_COMMANDS
         ),
         *(

@@ -44,8 +44,8 @@ def test_unknown_data_set_suggests_the_nearest() -> None:
     [
         (None, "found neither: name the MNIST folder with --data"),
         (b"not gzip", "cannot read"),
-        (gzip.compress(b"GIF89a"), "no idx file of bytes"),
-        (gzip.compress(b""), "no idx file of bytes"),
+        (gzip.compress(b"GIF89a"), "not an idx file of bytes"),
+        (gzip.compress(b""), "not an idx file of bytes"),
         (gzip.compress(b"\0\0\x08\x03" + bytes(100)), "its MD5 differs"),
         (gzip.compress(b"\0\0\x08\x03" + bytes(100))[:-9], "cannot read"),
     ],

@@ -104,7 +104,7 @@ def test_a_card_must_lie_beside(files: tuple[Path, Path]) -> None:
 )
 def test_a_card_that_is_none(files: tuple[Path, Path], text: str) -> None:
     files[1].write_text(text)
-    with pytest.raises(NetworkError, match="is no card of a network"):
+    with pytest.raises(NetworkError, match="is not a card of a network"):
         load_network(files[0])
 
 
@@ -230,7 +230,7 @@ def change(card: dict, path: str, value: object) -> None:
         ("steps.0.padding", [4096, 4096], "computes more than 268435456 values for an image, in step"),
         ("steps.0.padding", [HUGE, HUGE], "must be whole numbers up to 65536"),
         ("steps.0.dilation", [HUGE, 1], "must be whole numbers up to 65536"),
-        ("steps.0.activation_scale", 10**400, "is no card of a network .OverflowError"),
+        ("steps.0.activation_scale", 10**400, "is not a card of a network .OverflowError"),
         ("steps.0.activation_scale", "1", "activation scale must be finite and > 0"),
         ("steps.1", {"step": "adaptive_avg_pool2d", "output_size": [2**14, 2**14]}, "computes more than 268435456"),
         ("steps.1", {"step": "adaptive_avg_pool2d", "output_size": HUGE}, "output_size must be finite numbers"),
