@@ -37,7 +37,7 @@ class Records(Kind):
     """Records of three small runs, damaged as bytes, in their structure, or in their provenance."""
 
     # A probe of an intact record simulates, with this machine's program and no other.
-    programs = frozenset({shutil.which("ngspice") or "ngspice", "timeout"})
+    programs = Kind.programs | {shutil.which("ngspice") or "ngspice", "timeout"}
 
     def prepare(self, originals: Path) -> None:
         images = (random_images(12) * 255).to(torch.uint8)
