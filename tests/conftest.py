@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cosim.config import Config
+from cosim.experiments.bench import Bench, Outcome
 from cosim.network import LayerSpec, Network, SoftwareStep
 from cosim.spice import Simulator, Store
 
@@ -32,6 +33,20 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def simulator(shared_store: Path) -> Simulator:
     return Simulator(Config().run, Store(shared_store))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configuration of every circuit that a bench measures, in order."""
+    seen: list[Config] = []
+    original = Bench.measure
+
+    def measure(bench: Bench, config: Config) -> Outcome:
+        seen.append(config)
+        return original(bench, config)
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    return seen
 
 
 def make_layer(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cosim.cli.shared import ConfigFile, Force, Overrides, ProfileName, StoreFolder, app, console, with_named
+from cosim.cli.shared import ConfigFile, Force, Overrides, ProfileName, StoreFolder, app, console, load_settings
 
 CardName = Annotated[
     str | None,
@@ -26,7 +26,6 @@ def characterize(
     force: Force = False,
 ) -> None:
     """Measure a cell: curves, levels, their linearity, and the effects of temperature, process and supply."""
-    import cosim
     from cosim.experiments.characterization import characterize
     from cosim.folders import check_folder, whole_folder
     from cosim.report.cell_plots import write_cell_plots
@@ -34,7 +33,7 @@ def characterize(
     from cosim.spice import Simulator, Store
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}), profile)
+    settings = load_settings(profile, config, overrides, {"cell.card": card})
     measured = characterize(settings, Simulator(settings.run, Store(store)))
     with whole_folder(out, force=force) as folder:
         written = [*write_cell_tables(measured, folder), *write_cell_plots(measured, folder)]
@@ -55,14 +54,13 @@ def program(
     force: Force = False,
 ) -> None:
     """Program cells to every level: pulses, time, thresholds, currents, and the effects of age and corner."""
-    import cosim
     from cosim.experiments.programmed import program_cells
     from cosim.folders import check_folder, whole_folder
     from cosim.report.programmed_cells import programmed_table, write_programmed
     from cosim.spice import Simulator, Store
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"cell.card": card}), profile)
+    settings = load_settings(profile, config, overrides, {"cell.card": card})
     measured = program_cells(settings, Simulator(settings.run, Store(store)), cells)
     with whole_folder(out, force=force) as folder:
         written = write_programmed(measured, folder)

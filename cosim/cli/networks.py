@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosim.cli.shared import ConfigFile, DataFolder, Force, Overrides, ProfileName, app, check_classes, console
+from cosim.cli.shared import (
+    ConfigFile,
+    DataFolder,
+    Force,
+    Overrides,
+    ProfileName,
+    app,
+    check_classes,
+    console,
+    load_settings,
+)
 from cosim.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -62,7 +72,6 @@ def train(
 
     An interrupted training continues when the same command is given again: each epoch is kept in FILE.*.checkpoint.
     """
-    from cosim.config import Config
     from cosim.errors import ConfigError
     from cosim.files import check_outputs
     from cosim.network.storage import card_path, check_weights_path
@@ -78,7 +87,7 @@ def train(
         "per_channel": not per_layer,
     }
     if partial_sums is not None:
-        arrays = Config.load(config, overrides or [], profile)
+        arrays = load_settings(profile, config, overrides)
         asked |= {"arrays": arrays, "rounding": partial_sums, "noise_lsb": noise_lsb}
     elif noise_lsb or profile or config or overrides:
         raise ConfigError(

@@ -18,8 +18,8 @@ from cosim.cli.shared import (
     ProfileName,
     app,
     load_images,
+    load_settings,
     print_plan,
-    with_named,
     write_json,
 )
 
@@ -43,7 +43,7 @@ def info(
     from cosim.files import check_outputs
 
     check_outputs(text=json_file, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
     loaded = cosim.load_network(network)
     plan = plan_run(loaded, settings, images or len(load_images(loaded, dataset, data)))
     write_json(json_file, plan)

@@ -27,10 +27,9 @@ from cosim.cli.shared import (
     check_memory,
     console,
     load_images,
-    make_circuit,
+    load_settings,
     print_plan,
     use_threads,
-    with_named,
     write_json,
 )
 from cosim.errors import ConfigError
@@ -66,7 +65,7 @@ def demo(
     out = out or free_folder(Path("runs/demo"))
     check_folder(out, force=force)
     name, dataset = ("mnist-w4a4", "mnist") if find_mnist() else ("digits-w4a4", "digits")
-    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
     network = cosim.load_network(name)
     test = cosim.load_dataset(dataset).head(images)
     check_memory(network, settings, len(test))
@@ -95,11 +94,13 @@ def netlist(
     force: Force = False,
 ) -> None:
     """Write every deck of a network, each runnable with `ngspice -b DECK`, and manifest.json."""
+    import cosim
     from cosim.folders import check_folder
 
     check_folder(out, force=force)
-    overrides = with_named(overrides, {"run.fidelity": fidelity})
-    manifest = make_circuit(network, profile, config, overrides, store).write_netlists(out, force=force)
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
+    circuit = cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
+    manifest = circuit.write_netlists(out, force=force)
     decks = len(json.loads(manifest.read_text())["decks"])
     console.print(f"wrote {decks} decks and {manifest}", highlight=False)
 
@@ -133,9 +134,9 @@ def infer(
     from cosim.report import layer_table, summary_table
 
     check_outputs(out, text=json_file, force=force)
-    overrides = with_named(overrides, {"run.fidelity": fidelity, "run.workers": workers})
-    overrides += ["run.keep_reads=true"] if keep_reads else []
-    settings, loaded = cosim.Config.load(config, overrides, profile), cosim.load_network(network)
+    named = {"run.fidelity": fidelity, "run.workers": workers, "run.keep_reads": "true" if keep_reads else None}
+    settings = load_settings(profile, config, overrides, named)
+    loaded = cosim.load_network(network)
     test = load_images(loaded, dataset, data, split).head(images)
     plan = plan_run(loaded, settings, len(test))
     if dry_run:
@@ -227,19 +228,20 @@ def probe(
     from cosim.report.probe_report import probe_tables, write_probe
 
     check_folder(out, force=force)
-    place, overrides = _place(at), with_named(overrides, {"run.fidelity": fidelity})
+    place = _place(at)
+    given = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
     record = RunRecord.load(Path(source)) if source.endswith(".h5") else None
     if record is None:
-        network, settings = cosim.load_network(source), cosim.Config.load(config, overrides, profile)
+        network, settings = cosim.load_network(source), given
         test = load_images(network, dataset, data)
     else:
-        came, machine = record.provenance, cosim.Config.load(config, overrides, profile)
-        if dataset or machine != cosim.Config().on_machine(machine):
+        came = record.provenance
+        if dataset or given != cosim.Config().on_machine(given):
             raise ConfigError(
                 "a finished run has its own configuration and data set, and only keys of the machine can be set: leave "
                 f"--dataset out, and set only {', '.join(MACHINE_KEYS)}"
             )
-        network, settings = cosim.load_network(came.network_source), came.config.on_machine(machine)
+        network, settings = cosim.load_network(came.network_source), came.config.on_machine(given)
         test = cosim.load_dataset(came.dataset, "test", data).head(came.images)
         network.check_images(test.real(0, 1))
     check_memory(network, settings, 1)

@@ -154,13 +154,22 @@ def _existing(named: Iterable[str | Path]) -> list[Path]:
     return [path for path in paths if not is_standard_output(path) and os.path.exists(path)]  # noqa: PTH110, for any name
 
 
-def make_circuit(
-    network: str, profile: str | None, config: Path | None, overrides: list[str] | None, store: Path | None
-) -> cosim.CircuitNetwork:
+def load_settings(
+    profile: str | None, config: Path | None, overrides: list[str] | None, named: Mapping[str, object] = {}
+) -> cosim.Config:
+    """The configuration of a command: its profile, `--config`, `--set` and other options, each on top of the former.
+
+    Args:
+        profile: the profile's name; None for the defaults.
+        config: the configuration file; None for none.
+        overrides: what `--set` was given.
+        named: keys, as section.key, with the values of the options that stand for them; None for an option that is not
+            given.
+    """
     import cosim
 
-    settings = cosim.Config.load(config, overrides or [], profile)
-    return cosim.CircuitNetwork(cosim.load_network(network), settings, store=store)
+    given = [f"{key}={value}" for key, value in named.items() if value is not None]
+    return cosim.Config.load(config, [*(overrides or []), *given], profile)
 
 
 def load_images(
@@ -230,11 +239,6 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(map_threshold, 1 << 30)
         library.mallopt(trim_threshold, 2**31 - 1)
-
-
-def with_named(overrides: list[str] | None, named: dict[str, object]) -> list[str]:
-    """The overrides of `--set`, followed by those from other options."""
-    return [*(overrides or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
 
 
 def check_memory(network: cosim.Network, settings: cosim.Config, images: int) -> None:

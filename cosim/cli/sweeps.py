@@ -24,9 +24,9 @@ from cosim.cli.shared import (
     check_memory,
     console,
     load_images,
+    load_settings,
     print_plan,
     use_threads,
-    with_named,
 )
 from cosim.errors import ConfigError, SimulationError
 
@@ -75,10 +75,8 @@ def sweep(
     from cosim.report.sweep_tables import sweep_table, write_sweep_table
 
     _check_continued(out, _SWEPT, force)
-    settings, axes = (
-        cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile),
-        _axes(over or [], "--over"),
-    )
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
+    axes = _axes(over or [], "--over")
     grid = combinations(check_grid(axes, seeds))
     loaded, test = _loaded(network, dataset, data, split, images, settings)
     plans = plan_points(loaded, settings, grid, len(test))
@@ -143,7 +141,7 @@ def search(
     from cosim.report.search_tables import search_table, write_search
 
     _check_continued(out, _SEARCHED, force)
-    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
     designs, conditions = _axes(design, "--design"), _axes(over or [], "--over")
     loaded, train = _loaded(network, dataset, data, split, images, settings)
     plans = plan_search(loaded, train, settings, designs=designs, over=conditions, seeds=seeds)
@@ -189,7 +187,7 @@ def attribute(
     from cosim.report.attribution_report import attribution_table, write_attribution
 
     check_folder(out, force=force)
-    settings = cosim.Config.load(config, with_named(overrides, {"run.fidelity": fidelity}), profile)
+    settings = load_settings(profile, config, overrides, {"run.fidelity": fidelity})
     loaded, test = _loaded(network, dataset, data, split, images, settings)
     check_memory(loaded, settings, len(test))
     found = cosim.attribute(loaded, test, settings, store=store)

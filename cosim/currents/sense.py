@@ -14,7 +14,7 @@ import numpy as np
 
 from cosim.config import Config
 from cosim.device import Card, chip_generator
-from cosim.netlist import TRANSISTORS, Misfit, curve_deck, misfit_deck
+from cosim.netlist import TRANSISTORS, Misfit, SenseStage, curve_deck, misfit_deck
 from cosim.spice import Simulator
 
 # By how much thresholds [V] and widths are changed to find sensitivities.
@@ -60,7 +60,8 @@ def sense_mismatch(card: Card, shifts: np.ndarray, config: Config, simulator: Si
     variation = config.variation
     if not variation.sense_mismatch:
         return None
-    areas = config.sense.scale**2 * np.array([width * length for _, (width, length) in TRANSISTORS.values()])
+    stage = SenseStage.of(config)
+    areas = np.array([width * length for width, length in map(stage.size, TRANSISTORS)])
     # The difference of two transistors has sigma A / sqrt(w l), and each of the two 1 / sqrt(2) of it.
     sigmas = np.concatenate(
         [variation.sense_avt_v_m / np.sqrt(2 * areas), variation.sense_abeta_m / np.sqrt(2 * areas)]

@@ -17,8 +17,6 @@ from cosim.device.curve import CellCurve
 from cosim.device.draws import cell_normals
 from cosim.mapping import Group
 
-_VERIFY_C = 27.0
-
 
 @dataclass(frozen=True, eq=False)
 class CellMismatch:
@@ -39,7 +37,7 @@ class CellMismatch:
 
         Gain factors are log-normal, and thresholds normal:
 
-            V = sigma_T z (T - 27 C) - sigma_c z' (V_read - V_verify)
+            V = sigma_T z (T - T_verify) - sigma_c z' (V_read - V_verify)
 
         A coupling ratio that is larger by the share c acts as if the wordline's voltage were larger by the same share.
         Verify removes this effect at its own voltage.
@@ -47,16 +45,17 @@ class CellMismatch:
         Source: the coupling ratio acts as in Larcher, Pavan et al., "A new compact DC model of floating gate memory
         cells without capacitive coupling coefficients", IEEE TED 2002.
         """
-        variation, corner = config.variation, config.corner
+        variation, verify = config.variation, config.at_verify
+        warmer_k = config.corner.temperature_c - verify.corner.temperature_c
+        raised_v = config.read_at_corner.wordline_v - verify.read_at_corner.wordline_v
 
         def normals(effect: str, sigma: float) -> np.ndarray:
             return sigma * cell_normals(config, effect, layer, group) if sigma else np.zeros(group.units.shape)
 
-        raised_v = config.read_at_corner.wordline_v - config.read.wordline_v
         heated = normals("temperature coefficient", variation.tempco_sigma_v_per_k)
         coupled = normals("coupling ratio", variation.coupling_sigma)
         gain = np.exp(normals("gain factor", variation.gain_factor_sigma))
-        return cls(gain, heated * (corner.temperature_c - _VERIFY_C) - coupled * raised_v)
+        return cls(gain, heated * warmer_k - coupled * raised_v)
 
     def stored(self, verified: np.ndarray, curve: CellCurve) -> np.ndarray:
         """The threshold shifts that the charges of cells cause [V].

@@ -5,7 +5,7 @@ from cosim.netlist.cell import curve_deck, sweep_deck
 from cosim.netlist.closed import ClosedCells, closed_deck, ramp_v_per_s
 from cosim.netlist.deck import Deck
 from cosim.netlist.instance import CellWriter
-from cosim.netlist.sense import TRANSISTORS, Misfit, misfit_deck, stage_deck
+from cosim.netlist.sense import TRANSISTORS, Misfit, SenseStage, misfit_deck, stage_deck
 
 __all__ = [
     "TRANSISTORS",
@@ -14,6 +14,7 @@ __all__ = [
     "ClosedCells",
     "Deck",
     "Misfit",
+    "SenseStage",
     "closed_deck",
     "curve_deck",
     "misfit_deck",

@@ -114,8 +114,8 @@ class SenseStage:
         misfitting = {misfit.transistor: misfit for misfit in misfits}
 
         def transistor(name: str, d: str, g: str, s: str) -> None:
-            kind, size = TRANSISTORS[name]
-            width, length = self._scaled(size)
+            kind, _ = TRANSISTORS[name]
+            width, length = self.size(name)
             given: dict[str, object] = {"width": width, "length": length}
             if name in misfitting:
                 misfit = misfitting[name]
@@ -149,8 +149,12 @@ class SenseStage:
             "skeep", _KEEPER_GATE, _KEEPER_GATE, GROUND, GROUND, model="cosim_nmos", width=keeper_w, length=keeper_l
         )
 
+    def size(self, transistor: str) -> tuple[float, float]:
+        """Width and length of one of the TRANSISTORS [m]."""
+        _, size = TRANSISTORS[transistor]
+        return self._scaled(size)
+
     def _scaled(self, size: tuple[float, float]) -> tuple[float, float]:
-        """Width and length of a transistor [m]."""
         width, length = size
         return self.scale * width, self.scale * length
 

@@ -39,20 +39,6 @@ def noise() -> cosim.Dataset:
     return cosim.Dataset("noise", images, 255, labels, "", split="train")
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[cosim.Config]:
-    """The configuration of every circuit that is measured, in order."""
-    seen: list[cosim.Config] = []
-    original = Bench.measure
-
-    def measure(bench: Bench, config: cosim.Config) -> Outcome:
-        seen.append(config)
-        return original(bench, config)
-
-    monkeypatch.setattr(Bench, "measure", measure)
-    return seen
-
-
 Wrong = Callable[[cosim.Config], int]
 
 

@@ -66,20 +66,12 @@ def test_code_errors_are_those_of_every_read(
 
 
 def test_points_with_an_outcome_are_not_run_again(
-    swept: SweepResult, digits: tuple[cosim.Network, cosim.Dataset], folder: Path, monkeypatch: pytest.MonkeyPatch
+    swept: SweepResult, digits: tuple[cosim.Network, cosim.Dataset], folder: Path, measured: list[cosim.Config]
 ) -> None:
     kept = sorted((folder / "points").iterdir())
     assert len(kept) == 4
     kept[0].write_text("damaged")
     kept[1].unlink()
-    measured: list[cosim.Config] = []
-    original = Bench.measure
-
-    def count(bench: Bench, config: cosim.Config) -> Outcome:
-        measured.append(config)
-        return original(bench, config)
-
-    monkeypatch.setattr(Bench, "measure", count)
     again = cosim.sweep(*digits, DC, over=OVER, folder=folder, store=folder / "store")
     assert len(measured) == 2
     assert np.array_equal(again.right, swept.right)
